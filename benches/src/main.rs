@@ -1,0 +1,2 @@
+//! Benchmarks beside real peers.
+fn main() {}

@@ -1,0 +1,280 @@
+//! Events: the append-only log of everything that happened. The log is the truth; state is folded from it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Cause, Failure};
+use crate::measure::Counters;
+use crate::service::{Desired, Revision, ServiceSpec};
+use crate::{InstanceId, RevisionNumber, RolloutId, ServiceName, Timestamp, Weight};
+
+/// One line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the log, from 1, without gaps.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Service that it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Rollout that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutId>,
+    /// Who did it.
+    pub actor: Actor,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+/// Who did it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Actor {
+    /// The controller, by policy.
+    Controller,
+    /// A person or script, by the name that their token or login gives.
+    Person(String),
+}
+
+/// What a person may ask of a rollout or a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "kebab-case")]
+pub enum Order {
+    /// Go on at once: to the next step, or out of a wait for a person; `all` goes to the end.
+    Promote {
+        /// Straight to the whole.
+        #[serde(default)]
+        all: bool,
+    },
+    /// Hold where it is. Failures still take the candidate back.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Return to stable.
+    Abort,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The candidate carries everything and is stable now.
+    Promoted,
+    /// The candidate failed and was taken back.
+    RolledBack,
+    /// A person asked to return to stable.
+    Aborted,
+}
+
+impl Outcome {
+    /// The outcome's name, as JSON has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Promoted => "promoted",
+            Self::RolledBack => "rolled-back",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// Figures of one revision at one moment, for charts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Applied share.
+    pub weight: Weight,
+    /// Instances that are ready and live.
+    pub live: u32,
+    /// What was counted since the measurement before.
+    pub window: Counters,
+    /// Requests being answered.
+    pub in_flight: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventBody {
+    /// The control plane started.
+    ControlStarted {
+        /// Its process.
+        pid: u32,
+        /// Version of the program.
+        version: String,
+    },
+    /// The control plane was asked to end and did.
+    ControlStopped,
+    /// A gateway was started by this control plane.
+    GatewayStarted {
+        /// Its process.
+        pid: u32,
+    },
+    /// A gateway that was already running was adopted.
+    GatewayAdopted {
+        /// Its process.
+        pid: u32,
+    },
+    /// The gateway did not answer.
+    GatewayLost {
+        /// The error chain.
+        why: String,
+    },
+    /// The rules of a service were set.
+    ServiceSet {
+        /// The rules.
+        spec: Box<ServiceSpec>,
+    },
+    /// A revision was made.
+    RevisionCreated {
+        /// The revision.
+        revision: Box<Revision>,
+    },
+    /// A rollout started.
+    RolloutStarted {
+        /// Strategy, by name.
+        strategy: String,
+        /// Where it starts from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stable: Option<RevisionNumber>,
+        /// Where it goes to.
+        candidate: RevisionNumber,
+        /// First state of the state machine (`modelyard-rollout`).
+        state: serde_json::Value,
+    },
+    /// The state machine advanced.
+    RolloutStepped {
+        /// Phase, for people.
+        phase: String,
+        /// State after the step.
+        state: serde_json::Value,
+        /// What should be true now.
+        desired: Desired,
+    },
+    /// An analysis said something new.
+    Verdict {
+        /// `pass`, `fail` or `inconclusive`.
+        verdict: String,
+        /// Why, for people, with figures.
+        why: String,
+        /// Cause, when it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
+    },
+    /// A person asked for something.
+    Ordered {
+        /// What.
+        #[serde(flatten)]
+        order: Order,
+    },
+    /// What should be true of a service changed outside a rollout.
+    DesiredSet {
+        /// What should be true now.
+        desired: Desired,
+    },
+    /// An instance was asked for.
+    InstanceStarting {
+        /// Which.
+        instance: InstanceId,
+        /// Of which revision.
+        revision: RevisionNumber,
+    },
+    /// An instance accepts requests and answers its samples correctly.
+    InstanceLive {
+        /// Which.
+        instance: InstanceId,
+        /// Of which revision.
+        revision: RevisionNumber,
+        /// From being asked for until live, in milliseconds.
+        after_ms: u64,
+    },
+    /// Something went wrong with an instance or a revision.
+    Failed {
+        /// What.
+        failure: Box<Failure>,
+    },
+    /// An instance is no longer sent requests and finishes those that it has.
+    InstanceDraining {
+        /// Which.
+        instance: InstanceId,
+        /// Of which revision.
+        revision: RevisionNumber,
+    },
+    /// An instance ended.
+    InstanceStopped {
+        /// Which.
+        instance: InstanceId,
+        /// Of which revision.
+        revision: RevisionNumber,
+        /// How, for people.
+        how: String,
+    },
+    /// A running instance was found and taken over after a restart of the control plane.
+    InstanceAdopted {
+        /// Which.
+        instance: InstanceId,
+        /// Of which revision.
+        revision: RevisionNumber,
+    },
+    /// The gateway applied a route table.
+    RouteApplied {
+        /// Its generation.
+        generation: u64,
+        /// The split of the default API version.
+        weights: BTreeMap<RevisionNumber, Weight>,
+    },
+    /// Something was tried again.
+    Retried {
+        /// What was tried.
+        what: String,
+        /// Why it did not work before: the error chain.
+        why: String,
+        /// How many times so far.
+        attempt: u32,
+    },
+    /// Figures during a rollout.
+    Measured {
+        /// By revision.
+        revisions: BTreeMap<RevisionNumber, Measurement>,
+    },
+    /// A rollout ended.
+    RolloutFinished {
+        /// How.
+        outcome: Outcome,
+        /// Cause of the end, when the candidate failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
+        /// The failure behind it, with evidence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Failure>>,
+        /// Stable revision from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stable: Option<RevisionNumber>,
+    },
+    /// A service was removed.
+    ServiceRemoved,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_with_maps_survive_json() {
+        let weights = BTreeMap::from([(RevisionNumber(1), Weight::ALL)]);
+        let event = Event {
+            seq: 7,
+            at: Timestamp(1),
+            service: ServiceName::new("wine").ok(),
+            rollout: None,
+            actor: Actor::Person("ada".into()),
+            body: EventBody::RouteApplied { generation: 3, weights },
+        };
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
+        let order = Event { body: EventBody::Ordered { order: Order::Promote { all: true } }, ..event };
+        let text = serde_json::to_string(&order).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), order, "{text}");
+    }
+}

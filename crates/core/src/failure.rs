@@ -1,0 +1,111 @@
+//! Why something failed: the cause, its class, and the evidence.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{InstanceId, RevisionNumber, Timestamp};
+
+/// Classified cause of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// An instance ended by itself.
+    Crash,
+    /// Instances ended by themselves again and again.
+    CrashLoop,
+    /// An instance went past its memory limit.
+    OutOfMemory,
+    /// An instance runs but does not answer.
+    Unresponsive,
+    /// An instance never became ready in time.
+    StartupTimeout,
+    /// An instance could not be started at all.
+    StartFailed,
+    /// An instance answers its samples wrongly.
+    WrongAnswers,
+    /// Too large a share of answers are errors.
+    ErrorRate,
+    /// Latency is past its objective.
+    Latency,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 9] = [
+        Self::Crash,
+        Self::CrashLoop,
+        Self::OutOfMemory,
+        Self::Unresponsive,
+        Self::StartupTimeout,
+        Self::StartFailed,
+        Self::WrongAnswers,
+        Self::ErrorRate,
+        Self::Latency,
+    ];
+
+    /// The cause's name, as events, metrics and JSON have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::CrashLoop => "crash-loop",
+            Self::OutOfMemory => "out-of-memory",
+            Self::Unresponsive => "unresponsive",
+            Self::StartupTimeout => "startup-timeout",
+            Self::StartFailed => "start-failed",
+            Self::WrongAnswers => "wrong-answers",
+            Self::ErrorRate => "error-rate",
+            Self::Latency => "latency",
+        }
+    }
+
+    /// The class that decides whether a rollback may be automatic.
+    pub const fn class(self) -> Class {
+        match self {
+            Self::Crash
+            | Self::CrashLoop
+            | Self::OutOfMemory
+            | Self::Unresponsive
+            | Self::StartupTimeout
+            | Self::StartFailed
+            | Self::WrongAnswers
+            | Self::ErrorRate
+            | Self::Latency => Class::Infrastructure,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Class of a cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Hardware or software under the model: rolled back automatically.
+    Infrastructure,
+    /// The data or the model's quality: a person decides, unless policy says otherwise.
+    Quality,
+}
+
+/// One thing that went wrong, with what was seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What it was.
+    pub cause: Cause,
+    /// Which revision.
+    pub revision: RevisionNumber,
+    /// Which instance, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// When it was seen.
+    pub at: Timestamp,
+    /// What was seen, for people: one sentence with figures.
+    pub detail: String,
+    /// Further lines: the error chain, the last lines of the log, the figures behind the sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+}

@@ -1,0 +1,27 @@
+//! The words of Modelyard: names, digests, weights, signatures, packages, services, the route table, events.
+//!
+//! Promises: everything here is a value. No file, socket, clock, runtime or randomness; the dependency list proves it.
+//! Absent on purpose: how a rollout advances (`modelyard-rollout`) and how anything is carried out (the adapters).
+
+pub mod digest;
+pub mod event;
+pub mod exposition;
+pub mod failure;
+pub mod home;
+pub mod instance;
+pub mod measure;
+pub mod names;
+pub mod package;
+pub mod ports;
+pub mod route;
+pub mod sample;
+pub mod service;
+pub mod signature;
+pub mod strategy;
+pub mod time;
+pub mod weight;
+
+pub use digest::Digest;
+pub use names::{AliasName, EnvironmentName, InstanceId, ModelName, RevisionNumber, RolloutId, ServiceName, Version};
+pub use time::{Millis, Timestamp};
+pub use weight::Weight;

@@ -1,0 +1,169 @@
+//! The package document: what a package says of itself, stored inside it as `modelyard.json`.
+//!
+//! A package is named by the digest of its OCI manifest. The document never holds that digest (it is part of what is hashed).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sample::Sample;
+use crate::signature::Signature;
+use crate::{Digest, ModelName, Version};
+
+/// Version of the package document that this build writes. Loaders read all older ones.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// File name of the document inside a package.
+pub const DOCUMENT: &str = "modelyard.json";
+
+/// What a package says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Version of this document's form; [`FORMAT_VERSION`] today.
+    pub format_version: u32,
+    /// Name of the model.
+    pub name: ModelName,
+    /// Version of the package.
+    pub version: Version,
+    /// One line for lists.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// How it is run.
+    pub runtime: Runtime,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// Facts read from the model file itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
+    /// Real requests with expected answers; liveness asks them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
+    /// Training parameters, as the author states them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, serde_json::Value>,
+    /// Evaluation metrics, as the author states them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
+    /// What the model was trained with and needs, pinned.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dependencies: BTreeMap<String, String>,
+    /// Typed flags that a revision may set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, Flag>,
+    /// What an instance needs.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Every file of the package, this document apart, by its path with `/`.
+    pub files: BTreeMap<String, FileEntry>,
+    /// Path of the model card within the package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_card: Option<String>,
+    /// Licence, as an SPDX expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// Authors, as people write them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authors: Vec<String>,
+    /// Free annotations: source revision, data set digests and the like.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// One file of a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// SHA-256 of the file's bytes.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size_bytes: u64,
+}
+
+/// How a package is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Runtime {
+    /// The native model server.
+    Onnx {
+        /// Path of the ONNX file within the package.
+        model: String,
+    },
+    /// Any program that listens on `$PORT`.
+    Command {
+        /// Program and arguments; relative paths are looked up in the package's folder first.
+        command: Vec<String>,
+        /// Path that answers 200 when the program is ready.
+        health: String,
+        /// Extra environment.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        environment: BTreeMap<String, String>,
+    },
+}
+
+impl Runtime {
+    /// The runtime's name, as `design.md` has it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Onnx { .. } => "onnx",
+            Self::Command { .. } => "command",
+        }
+    }
+}
+
+/// Facts read from an ONNX graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Graph {
+    /// ONNX IR version.
+    pub ir_version: i64,
+    /// Operator-set version by domain; the default domain is `ai.onnx`.
+    pub opsets: BTreeMap<String, i64>,
+    /// What wrote the file, for example `skl2onnx 1.20.0`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub producer: String,
+    /// Number of operators, subgraphs included.
+    pub operators: u64,
+}
+
+/// A typed flag and its default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Flag {
+    /// True or false.
+    Boolean {
+        /// Value unless a revision says otherwise.
+        default: bool,
+    },
+    /// A number within limits.
+    Number {
+        /// Value unless a revision says otherwise.
+        default: f64,
+        /// Smallest allowed value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        minimum: Option<f64>,
+        /// Largest allowed value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        maximum: Option<f64>,
+    },
+    /// One of several texts, or any text if none is listed.
+    String {
+        /// Value unless a revision says otherwise.
+        default: String,
+        /// Allowed values.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        one_of: Vec<String>,
+    },
+}
+
+/// What an instance needs and may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Memory limit in bytes; past it the instance is ended with cause out of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// CPU share in thousandths of a core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+}

@@ -1,0 +1,190 @@
+//! The route table: how requests are spread. The control plane writes it, the gateway applies it whole.
+//!
+//! Promises: a table that passes [`RouteTable::check`] never sends traffic to a revision without instances, and its weights sum to
+//! the whole. It is a document: the gateway keeps the last good one on disk and needs nothing else to serve.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::service::{Desired, Routing};
+use crate::weight::apportion;
+use crate::{InstanceId, RevisionNumber, ServiceName, Version, Weight};
+
+/// Version of the table's form that this build writes.
+pub const TABLE_VERSION: u32 = 1;
+
+/// How every service's requests are spread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Version of this document's form.
+    pub format_version: u32,
+    /// Grows with every edit. A gateway refuses an older table than the one that it has.
+    pub generation: u64,
+    /// Routes by service.
+    pub services: BTreeMap<ServiceName, ServiceRoute>,
+}
+
+impl Default for RouteTable {
+    fn default() -> Self {
+        Self { format_version: TABLE_VERSION, generation: 0, services: BTreeMap::new() }
+    }
+}
+
+/// How one service's requests are spread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRoute {
+    /// API version that `/v2/models/{service}` and gRPC reach.
+    pub default_api: u16,
+    /// Traffic share per revision, by API version. Each sums to the whole, or is empty: then requests are parked or refused.
+    pub apis: BTreeMap<u16, BTreeMap<RevisionNumber, Weight>>,
+    /// Pools by revision, those without weight included: a preview is reached by its own address.
+    pub pools: BTreeMap<RevisionNumber, Pool>,
+    /// Whether requests wait while nothing can serve them; otherwise they get 503 at once.
+    pub park: bool,
+    /// Time-outs, retries, parking limits.
+    pub routing: Routing,
+}
+
+/// All instances of one revision that may be sent requests: ready and live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Version of the package, for answers' headers and metrics.
+    pub version: Version,
+    /// Where the instances listen.
+    pub instances: BTreeMap<InstanceId, SocketAddr>,
+}
+
+/// What is wrong with a table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The table is of a newer form.
+    #[error("the route table has form {0}; this gateway reads up to {TABLE_VERSION}")]
+    Format(u32),
+    /// The weights of an API version do not sum to the whole.
+    #[error("weights of `{service}` API v{api} sum to {sum}, not to 10000 basis points")]
+    Sum {
+        /// Service.
+        service: ServiceName,
+        /// API version.
+        api: u16,
+        /// The sum in basis points.
+        sum: u32,
+    },
+    /// A revision has weight but no instance.
+    #[error("revision {revision} of `{service}` has weight but no instance")]
+    Empty {
+        /// Service.
+        service: ServiceName,
+        /// Revision.
+        revision: RevisionNumber,
+    },
+}
+
+impl RouteTable {
+    /// Checks that every split sums to the whole and that no weight goes to an empty pool.
+    ///
+    /// # Errors
+    /// The first [`RouteError`].
+    pub fn check(&self) -> Result<(), RouteError> {
+        if self.format_version > TABLE_VERSION {
+            return Err(RouteError::Format(self.format_version));
+        }
+        self.services.iter().try_for_each(|(service, route)| route.check(service))
+    }
+}
+
+impl ServiceRoute {
+    fn check(&self, service: &ServiceName) -> Result<(), RouteError> {
+        for (&api, split) in &self.apis {
+            let sum: u32 = split.values().map(|w| u32::from(w.basis_points())).sum();
+            if sum != 10_000 && !split.is_empty() {
+                return Err(RouteError::Sum { service: service.clone(), api, sum });
+            }
+            let empty = |revision| self.pools.get(revision).is_none_or(|pool| pool.instances.is_empty());
+            if let Some((&revision, _)) = split.iter().find(|&(revision, &w)| w > Weight::NONE && empty(revision)) {
+                return Err(RouteError::Empty { service: service.clone(), revision });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The split that can be had: `desired` weights of pools that have instances, scaled to the whole.
+///
+/// When no pool with weight has an instance but another kept pool does (the candidate died after it took everything, blue is still kept),
+/// that pool carries the traffic: serving from a kept pool beats refusing. Empty when nothing can serve.
+pub fn effective_split(desired: &Desired, pools: &BTreeMap<RevisionNumber, Pool>) -> BTreeMap<RevisionNumber, Weight> {
+    if desired.weights.is_empty() {
+        return BTreeMap::new();
+    }
+    let alive = |revision: &RevisionNumber| pools.get(revision).is_some_and(|pool| !pool.instances.is_empty());
+    let weighted: Vec<(RevisionNumber, u64)> = desired
+        .weights
+        .iter()
+        .filter(|&(revision, &weight)| weight > Weight::NONE && alive(revision))
+        .map(|(&revision, &weight)| (revision, u64::from(weight.basis_points())))
+        .collect();
+    let shares: Vec<(RevisionNumber, u64)> = match weighted.is_empty() {
+        false => weighted,
+        true => desired.instances.keys().copied().filter(alive).take(1).map(|revision| (revision, 1)).collect(),
+    };
+    let weights = apportion(&shares.iter().map(|&(_, share)| share).collect::<Vec<_>>());
+    shares.into_iter().map(|(revision, _)| revision).zip(weights).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools(alive: &[(u32, bool)]) -> BTreeMap<RevisionNumber, Pool> {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let pool = |n: u32, alive: bool| Pool {
+            version: Version::new("1").unwrap(),
+            instances: alive.then(|| (InstanceId::new(format!("i{n}")).unwrap(), address)).into_iter().collect(),
+        };
+        alive.iter().map(|&(n, alive)| (RevisionNumber(n), pool(n, alive))).collect()
+    }
+
+    fn desired(weights: &[(u32, u16)]) -> Desired {
+        Desired {
+            instances: weights.iter().map(|&(n, _)| (RevisionNumber(n), 1)).collect(),
+            weights: weights.iter().map(|&(n, w)| (RevisionNumber(n), Weight::new(w).unwrap())).collect(),
+            park: true,
+        }
+    }
+
+    #[test]
+    fn dead_pools_give_their_share_to_the_living() {
+        let split = effective_split(&desired(&[(1, 9_000), (2, 1_000)]), &pools(&[(1, true), (2, false)]));
+        assert_eq!(split, BTreeMap::from([(RevisionNumber(1), Weight::ALL)]));
+    }
+
+    #[test]
+    fn a_kept_pool_takes_over_when_the_candidate_dies() {
+        let split = effective_split(&desired(&[(1, 0), (2, 10_000)]), &pools(&[(1, true), (2, false)]));
+        assert_eq!(split, BTreeMap::from([(RevisionNumber(1), Weight::ALL)]));
+    }
+
+    #[test]
+    fn nothing_serves_when_nothing_lives_or_nothing_is_wanted() {
+        assert!(effective_split(&desired(&[(1, 10_000)]), &pools(&[(1, false)])).is_empty());
+        assert!(effective_split(&Desired::default(), &pools(&[(1, true)])).is_empty());
+    }
+
+    #[test]
+    fn a_table_with_weight_on_an_empty_pool_is_refused() {
+        let service = ServiceName::new("wine").unwrap();
+        let route = ServiceRoute {
+            default_api: 1,
+            apis: BTreeMap::from([(1, desired(&[(1, 10_000)]).weights)]),
+            pools: pools(&[(1, false)]),
+            park: true,
+            routing: Routing::default(),
+        };
+        let mut table = RouteTable::default();
+        table.services.insert(service.clone(), route);
+        assert_eq!(table.check(), Err(RouteError::Empty { service, revision: RevisionNumber(1) }));
+    }
+}

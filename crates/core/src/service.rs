@@ -1,0 +1,149 @@
+//! Services and their revisions: what should run, and under which rules it is changed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::package::Resources;
+use crate::strategy::{Analysis, RollbackPolicy, Strategy};
+use crate::time::{Millis, Timestamp, human};
+use crate::{Digest, EnvironmentName, ModelName, RevisionNumber, ServiceName, Version, Weight};
+
+/// Where instances run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// Processes of this machine.
+    #[default]
+    Process,
+}
+
+impl TargetKind {
+    /// The target's name, as `service.toml` has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+        }
+    }
+}
+
+/// What a service should be: the rules that a rollout freezes when it starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Name under which the model is served.
+    pub name: ServiceName,
+    /// Environment it belongs to.
+    #[serde(default = "default_environment")]
+    pub environment: EnvironmentName,
+    /// Where its instances run.
+    #[serde(default)]
+    pub target: TargetKind,
+    /// How many instances carry the whole traffic.
+    #[serde(default = "default_instances")]
+    pub instances: u32,
+    /// Limits of each instance; what is left out comes from the package.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Values of the package's flags; what is left out keeps the package's default.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, serde_json::Value>,
+    /// Configuration handed to each instance as environment variables; part of the revision, so it rolls back with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configuration: BTreeMap<String, String>,
+    /// How it goes from stable to candidate.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// What is watched meanwhile.
+    #[serde(default)]
+    pub analysis: Analysis,
+    /// What happens by itself on failure.
+    #[serde(default)]
+    pub rollback: RollbackPolicy,
+    /// How the gateway treats its requests.
+    #[serde(default)]
+    pub routing: Routing,
+}
+
+/// The environment of those who named none.
+pub fn default_environment() -> EnvironmentName {
+    EnvironmentName::new("dev").unwrap_or_else(|_| unreachable!("`dev` is an environment name"))
+}
+
+const fn default_instances() -> u32 {
+    1
+}
+
+/// How the gateway treats a service's requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Routing {
+    /// Longest time a request may take at an instance before the caller gets 504.
+    #[serde(with = "human")]
+    pub timeout: Millis,
+    /// Longest time a request is parked while nothing can serve it; then 503 with `Retry-After`.
+    #[serde(with = "human")]
+    pub park: Millis,
+    /// Most requests parked at once; the next one gets 503.
+    pub park_limit: u32,
+    /// Further attempts, on other instances, for a request whose instance died or failed before it answered.
+    pub retries: u32,
+    /// Retries allowed as a share of requests, in percent, so that retries never multiply an overload.
+    pub retry_budget_percent: u32,
+    /// Longest time an old instance may take to finish its requests.
+    #[serde(with = "human")]
+    pub drain: Millis,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            timeout: Millis::seconds(60),
+            park: Millis::seconds(30),
+            park_limit: 1_024,
+            retries: 2,
+            retry_budget_percent: 20,
+            drain: Millis::seconds(30),
+        }
+    }
+}
+
+/// What a service runs: package, flag values, configuration, resources. Immutable, numbered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revision {
+    /// Its number within the service.
+    pub number: RevisionNumber,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Model that the package holds.
+    pub model: ModelName,
+    /// Version of the package.
+    pub version: Version,
+    /// Digest of the package.
+    pub package: Digest,
+    /// Values of the package's flags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, serde_json::Value>,
+    /// Environment variables for each instance.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configuration: BTreeMap<String, String>,
+    /// Limits of each instance.
+    #[serde(default)]
+    pub resources: Resources,
+    /// API version it answers under: `/{service}/v{N}`.
+    pub api_version: u16,
+}
+
+/// What should be true of a service right now: how many instances of each revision, and how traffic is spread.
+///
+/// It is part of the log, written in the same transaction as the rollout state that asked for it; the reconciler makes it true.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    /// Instances wanted per revision. A revision that is not listed should have none.
+    pub instances: BTreeMap<RevisionNumber, u32>,
+    /// Traffic share per revision; sums to the whole, or is empty when nothing is to be served.
+    pub weights: BTreeMap<RevisionNumber, Weight>,
+    /// Whether requests are parked while nothing can serve them.
+    pub park: bool,
+}
