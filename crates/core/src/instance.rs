@@ -75,6 +75,13 @@ pub struct Exit {
     pub start_error: Option<String>,
 }
 
+impl Exit {
+    /// An end at this moment of which nothing more is known; the rest is filled in.
+    pub const fn at(at: Timestamp) -> Self {
+        Self { at, code: None, signal: None, out_of_memory: false, asked: false, peak_memory_bytes: None, start_error: None }
+    }
+}
+
 /// One instance as its target sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InstanceStatus {
