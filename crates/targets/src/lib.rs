@@ -1,1 +1,16 @@
-//! modelyard targets.
+//! Where instances run: adapters of the port [`modelyard_core::ports::Target`].
+//!
+//! - [`process`]: processes of this machine, each under its own small supervisor.
+//! - [`identity`]: telling one process from another that got the same pid, and ending exactly that one.
+//! - `fake` (feature `fake`): a target in memory, for the tests of those who call a target.
+//!
+//! Promises: an instance id is started at most once, whoever asks and however often; nothing of an instance outlives it.
+//! Absent on purpose: what should run (the control plane decides), probing (a target sees processes, not answers), restarts
+//! (an instance that ended stays ended; another id takes its place).
+
+#[cfg(feature = "fake")]
+pub mod fake;
+pub mod identity;
+pub mod process;
+
+pub use process::ProcessTarget;
