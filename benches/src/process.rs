@@ -1,0 +1,200 @@
+//! Processes under test: started on one core, watched through /proc, ended with everything that they started.
+//!
+//! Promises: only processes of the groups that were started here are ever signalled; a dropped [`Process`] leaves nothing behind.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::http1::{self, Answer, Request};
+
+/// Pins the calling thread, and what it starts from now on, to one core.
+pub fn pin(core: Option<usize>) -> Result<()> {
+    let Some(core) = core else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).with_context(|| format!("could not pin a thread to core {core}"))
+}
+
+/// A loopback address that is free right now.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// A process under test and everything that it started.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    /// When it was started.
+    pub started: Instant,
+}
+
+impl Process {
+    /// Starts `command` in a process group of its own, pinned to `core`; its output goes to `folder`/`name`.log.
+    pub fn start(name: &str, mut command: Command, core: Option<usize>, folder: &Path) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let out = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);
+        let started = Instant::now();
+        // A child inherits the affinity of the thread that starts it: no helper program is needed.
+        let child = std::thread::scope(|scope| {
+            let start = scope.spawn(|| pin(core).and_then(|()| Ok(command.spawn()?)));
+            start.join().map_err(|_| anyhow::anyhow!("the starting thread panicked"))?
+        });
+        let child = child.with_context(|| format!("could not start {name} ({})", command.get_program().display()))?;
+        Ok(Self { name: name.to_owned(), child, log, started })
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time that the group has used, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        let nanos = |pid: u32| -> u64 { tasks(pid).filter_map(|task| first_number(&task.join("schedstat"))).sum() };
+        group(self.pid()).into_iter().map(nanos).sum::<u64>() as f64 / 1e9
+    }
+
+    /// Resident memory of the group in bytes; pages that its processes share count once (PSS).
+    pub fn resident_bytes(&self) -> u64 {
+        group(self.pid()).into_iter().map(resident).sum()
+    }
+
+    /// Waits until `request` is answered 200 and returns the body and the time since the start.
+    pub fn wait_for(&mut self, address: SocketAddr, request: &Request, limit: Duration) -> Result<(Vec<u8>, Duration)> {
+        let mut last = String::from("nothing yet");
+        while self.started.elapsed() < limit {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended ({status}) before it answered; its last words:\n{}", self.name, self.last_words());
+            }
+            match ask(address, request) {
+                Ok((200, body)) => return Ok((body, self.started.elapsed())),
+                Ok((status, body)) => last = format!("status {status}: {}", String::from_utf8_lossy(&body)),
+                Err(error) => last = format!("{error:#}"),
+            }
+            std::thread::sleep(Duration::from_millis(2)); // polls: the server has no other way to tell
+        }
+        bail!("{} did not answer {} within {limit:?}; last: {last}\n{}", self.name, request.path, self.last_words())
+    }
+
+    fn last_words(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Some(pid) = Pid::from_raw(self.pid().cast_signed()) else { return };
+        let _ = kill_process_group(pid, Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < deadline && !matches!(self.child.try_wait(), Ok(Some(_))) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = kill_process_group(pid, Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// One request on a connection of its own; status and body.
+pub fn ask(address: SocketAddr, request: &Request) -> Result<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(&request.encode(&address.to_string(), true))?;
+    let (answer, buffer) = read_answer(&mut stream)?;
+    Ok((answer.status, answer.body(&buffer)))
+}
+
+/// Reads one whole answer.
+pub fn read_answer(stream: &mut impl std::io::Read) -> Result<(Answer, Vec<u8>)> {
+    let (mut buffer, mut chunk) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        if let Some(answer) = http1::parse(&buffer)? {
+            return Ok((answer, buffer));
+        }
+        match stream.read(&mut chunk)? {
+            0 => bail!("the connection was closed before the answer was whole"),
+            read => buffer.extend_from_slice(&chunk[..read]),
+        }
+    }
+}
+
+/// Every process of a process group.
+fn group(leader: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid: &u32| group_of(pid) == Some(leader)).collect()
+}
+
+/// Field 5 of `/proc/PID/stat`, read after the command's closing parenthesis (a command may hold spaces).
+fn group_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(2)?.parse().ok()
+}
+
+fn tasks(pid: u32) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn first_number(path: &Path) -> Option<u64> {
+    let mut text = String::new();
+    File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn resident(pid: u32) -> u64 {
+    let read = |file: &str, key: &str| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    read("smaps_rollup", "Pss:").or_else(|| read("status", "VmRSS:")).unwrap_or(0) * 1024
+}
+
+/// Resident memory and processor time of one process that was not started here.
+pub fn look_at(pid: u32) -> (u64, f64) {
+    let nanos: u64 = tasks(pid).filter_map(|task| first_number(&task.join("schedstat"))).sum();
+    (resident(pid), nanos as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_measured_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 60 & sleep 60"]);
+        let process = Process::start("busy", command, Some(0), folder.path()).unwrap();
+        let leader = process.pid();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while (group(leader).len() < 3 || process.cpu_seconds() == 0.0) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(group(leader).len() == 3 && process.resident_bytes() > 0 && process.cpu_seconds() > 0.0);
+        drop(process);
+        assert_eq!(group(leader), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn a_process_that_ends_early_is_reported_with_its_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no such model; exit 3"]);
+        let mut process = Process::start("early", command, None, folder.path()).unwrap();
+        let address = free_address().unwrap();
+        let error = process.wait_for(address, &Request::get("/"), Duration::from_secs(20)).unwrap_err().to_string();
+        assert!(error.contains("no such model"), "{error}");
+    }
+}
