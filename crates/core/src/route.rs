@@ -116,19 +116,23 @@ impl ServiceRoute {
 /// When no pool with weight has an instance but another kept pool does (the candidate died after it took everything, blue is still kept),
 /// that pool carries the traffic: serving from a kept pool beats refusing. Empty when nothing can serve.
 pub fn effective_split(desired: &Desired, pools: &BTreeMap<RevisionNumber, Pool>) -> BTreeMap<RevisionNumber, Weight> {
+    split_among(desired, |revision| pools.get(&revision).is_some_and(|pool| !pool.instances.is_empty()))
+}
+
+/// [`effective_split`] for those who know which revisions are alive but not where their instances listen.
+pub fn split_among(desired: &Desired, alive: impl Fn(RevisionNumber) -> bool) -> BTreeMap<RevisionNumber, Weight> {
     if desired.weights.is_empty() {
         return BTreeMap::new();
     }
-    let alive = |revision: &RevisionNumber| pools.get(revision).is_some_and(|pool| !pool.instances.is_empty());
     let weighted: Vec<(RevisionNumber, u64)> = desired
         .weights
         .iter()
-        .filter(|&(revision, &weight)| weight > Weight::NONE && alive(revision))
+        .filter(|&(&revision, &weight)| weight > Weight::NONE && alive(revision))
         .map(|(&revision, &weight)| (revision, u64::from(weight.basis_points())))
         .collect();
     let shares: Vec<(RevisionNumber, u64)> = match weighted.is_empty() {
         false => weighted,
-        true => desired.instances.keys().copied().filter(alive).take(1).map(|revision| (revision, 1)).collect(),
+        true => desired.instances.keys().copied().filter(|&kept| alive(kept)).take(1).map(|kept| (kept, 1)).collect(),
     };
     let weights = apportion(&shares.iter().map(|&(_, share)| share).collect::<Vec<_>>());
     shares.into_iter().map(|(revision, _)| revision).zip(weights).collect()

@@ -163,8 +163,11 @@ pub struct Analysis {
     /// How long an instance may take to become ready and live.
     #[serde(with = "human")]
     pub startup_timeout: Millis,
-    /// Crashes of candidate instances within the rollout that count as a crash loop.
+    /// Crashes of candidate instances within the rollout that count as a crash loop. Before the candidate has been live, crashes are
+    /// only tolerated up to here, since no request was hurt.
     pub crash_loop: u32,
+    /// Crashes of a candidate that has been live that are forgiven; the next one takes it back.
+    pub crash_tolerance: u32,
     /// How long without enough requests before a bake passes on health alone; none waits for ever.
     pub no_traffic: NoTraffic,
 }
@@ -192,6 +195,7 @@ impl Default for Analysis {
             window: Millis::seconds(30),
             startup_timeout: Millis::seconds(120),
             crash_loop: 3,
+            crash_tolerance: 0,
             no_traffic: NoTraffic::Hold,
         }
     }
