@@ -1,1 +1,248 @@
-//! A rollout.
+//! One rollout as a value: the plan, where it stands, and what it remembers. This is what the log holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use modelyard_core::event::Outcome;
+use modelyard_core::failure::{Cause, Failure};
+use modelyard_core::service::Desired;
+use modelyard_core::strategy::Strategy;
+use modelyard_core::{InstanceId, RevisionNumber, ServiceName, Timestamp, Weight};
+use serde::{Deserialize, Serialize};
+
+use crate::action::Verdict;
+use crate::clock::Clock;
+use crate::readings::Readings;
+use crate::{Phase, Plan, Waiting};
+
+/// One change of a service from its stable revision to a candidate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Service that is changed.
+    pub service: ServiceName,
+    /// Where it starts from; `None` for a first deployment.
+    pub stable: Option<RevisionNumber>,
+    /// Where it goes to.
+    pub candidate: RevisionNumber,
+    /// Its frozen rules.
+    pub plan: Plan,
+    /// Where it stands.
+    pub phase: Phase,
+    /// When it started.
+    pub started: Timestamp,
+    /// Latest instant seen; time never runs backwards here.
+    pub(crate) now: Timestamp,
+    pub(crate) desired: Desired,
+    /// Time that counts towards what the present phase waits for.
+    pub(crate) clock: Clock,
+    pub(crate) paused: bool,
+    pub(crate) hurry: Hurry,
+    /// The candidate failed and policy leaves the decision to a person.
+    pub(crate) held: bool,
+    /// Whether the candidate ever had as many live instances as it was asked for.
+    pub(crate) was_live: bool,
+    pub(crate) crashes: BTreeSet<(Timestamp, Option<InstanceId>)>,
+    pub(crate) readings: Readings,
+    /// What the analysis said last.
+    pub(crate) verdict: Option<Said>,
+    pub(crate) waiting: Option<Waiting>,
+    pub(crate) failure: Option<Failure>,
+    /// What going back will be called once it is done.
+    pub(crate) returning_as: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// How far a person asked to go on without waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Hurry {
+    #[default]
+    No,
+    /// Out of the present wait.
+    Next,
+    /// To the end.
+    All,
+}
+
+/// A verdict as it was last recorded, so that only news is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Said {
+    pub(crate) phase: Phase,
+    pub(crate) verdict: Verdict,
+    pub(crate) cause: Option<Cause>,
+}
+
+impl Rollout {
+    /// A rollout that has not moved yet: stable carries everything.
+    pub fn start(
+        service: ServiceName,
+        stable: Option<RevisionNumber>,
+        candidate: RevisionNumber,
+        plan: Plan,
+        at: Timestamp,
+    ) -> Self {
+        // A revision rolled out against itself is a first deployment of it: there is no other pool to return to.
+        let stable = stable.filter(|&stable| stable != candidate);
+        let phase = match (&plan.strategy, stable) {
+            (_, None) => Phase::Replacing,
+            (Strategy::Recreate(_), _) => Phase::Emptying,
+            (Strategy::Rolling(rolling), _) => Phase::Batch { goal: rolling.batch.min(plan.instances) },
+            (Strategy::BlueGreen(_), _) => Phase::Starting,
+            (Strategy::Canary(_), _) => Phase::Scaling { step: 0 },
+        };
+        let first = match phase {
+            Phase::Replacing | Phase::Starting => plan.instances,
+            Phase::Scaling { step } => plan.instances_for(plan.weight_at(step)),
+            _ => 0, // the first step of `rolling` and `recreate` depends on what is seen
+        };
+        let mut desired = Desired { park: true, ..Desired::default() };
+        if let Some(stable) = stable {
+            desired.instances.insert(stable, plan.instances);
+            desired.weights.insert(stable, Weight::ALL);
+        }
+        if first > 0 {
+            desired.instances.insert(candidate, first);
+        }
+        Self {
+            service,
+            stable,
+            candidate,
+            plan,
+            phase,
+            started: at,
+            now: at,
+            desired,
+            clock: Clock::default(),
+            paused: false,
+            hurry: Hurry::No,
+            held: false,
+            was_live: false,
+            crashes: BTreeSet::new(),
+            readings: Readings::default(),
+            verdict: None,
+            waiting: None,
+            failure: None,
+            returning_as: None,
+            outcome: None,
+        }
+    }
+
+    /// What should be true now.
+    pub fn desired(&self) -> Desired {
+        self.desired.clone()
+    }
+
+    /// How it ended: set once the candidate carries everything for good, or stable carries everything again.
+    pub const fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// Whether nothing more will happen: the pool that lost is gone.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Whether only the rollback window keeps it open, so that a new deployment may close it.
+    pub fn is_in_rollback_window(&self) -> bool {
+        self.phase == Phase::Kept
+    }
+
+    /// Ends the rollback window at once, for a new deployment; other rollouts stay as they are.
+    ///
+    /// The candidate carries everything by the gateway's own report when a window opens, so stable's pool may go.
+    #[must_use]
+    pub fn close_window(mut self) -> Self {
+        if self.is_in_rollback_window() {
+            self.phase = Phase::Closed;
+            self.waiting = None;
+            self.desired.instances = BTreeMap::from([(self.candidate, self.plan.instances)]);
+            self.desired.weights = BTreeMap::from([(self.candidate, Weight::ALL)]);
+        }
+        self
+    }
+
+    /// What it waits for, if that may take long.
+    pub const fn waiting(&self) -> Option<&Waiting> {
+        self.waiting.as_ref()
+    }
+
+    /// Whether a person paused it.
+    pub const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Why the candidate failed, with the evidence.
+    pub const fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// The classified cause, when the candidate failed.
+    pub fn cause(&self) -> Option<Cause> {
+        self.failure.as_ref().map(|failure| failure.cause)
+    }
+
+    /// Present step and number of steps, counted from 1; rolling counts batches. `None` where there are none.
+    pub fn progress(&self) -> Option<(usize, usize)> {
+        let steps = self.plan.steps().len();
+        match (self.phase, &self.plan.strategy) {
+            (Phase::Scaling { step } | Phase::Baking { step } | Phase::Returning { step: Some(step) }, _) => {
+                Some(((step + 1).min(steps), steps))
+            }
+            (Phase::Batch { goal } | Phase::Pausing { goal }, Strategy::Rolling(rolling)) => {
+                let batches = |count: u32| count.div_ceil(rolling.batch.max(1)) as usize;
+                Some((batches(goal), batches(self.plan.instances)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this state differs from `before` in more than figures that the next observation brings again (readings, the clock
+    /// of a bake). Only such states need a line in the log: losing the others to a crash costs time, never safety.
+    pub fn advanced_from(&self, before: &Self) -> bool {
+        let same_wait = match (&self.waiting, &before.waiting) {
+            (Some(now), Some(then)) => now.same_kind(then),
+            (now, then) => now.is_none() == then.is_none(),
+        };
+        !same_wait
+            || self.phase != before.phase
+            || self.desired != before.desired
+            || self.outcome != before.outcome
+            || (self.paused, self.held, self.was_live, self.hurry)
+                != (before.paused, before.held, before.was_live, before.hurry)
+            || self.verdict != before.verdict
+            || self.failure != before.failure
+            || self.crashes != before.crashes
+    }
+
+    /// Where it stands, for people: `baking at 10 %, step 1 of 4`.
+    pub fn describe(&self) -> String {
+        let place = self.progress().map(|(step, of)| format!(", step {step} of {of}")).unwrap_or_default();
+        let candidate = self.candidate;
+        let text = match self.phase {
+            Phase::Starting => format!("starting revision {candidate} beside stable"),
+            Phase::Preview => format!("revision {candidate} at its preview address"),
+            Phase::Scaling { step } => format!("starting instances for {}{place}", self.plan.weight_at(step)),
+            Phase::Baking { step } => format!("baking at {}{place}", self.plan.weight_at(step)),
+            Phase::Batch { goal } => format!("replacing instances, {goal} of {}", self.plan.instances),
+            Phase::Pausing { goal } => format!("watching after {goal} of {} instances", self.plan.instances),
+            Phase::Emptying => "stable finishes its requests before it is stopped".into(),
+            Phase::Stopping => "stopping stable".into(),
+            Phase::Replacing => format!("starting revision {candidate}"),
+            Phase::Kept => "promoted; the old pool is kept for a rollback".into(),
+            Phase::Draining => format!("revision {candidate} takes everything; stable finishes its requests"),
+            Phase::Returning { step: Some(step) } => {
+                format!("going back to stable, {} left{place}", self.plan.weight_at(step))
+            }
+            Phase::Returning { step: None } => "going back to stable".into(),
+            Phase::Clearing => format!("stopping revision {candidate}"),
+            Phase::Restoring => "starting stable again".into(),
+            Phase::Retiring => "stopping the pool that is no longer needed".into(),
+            Phase::Closed => self.outcome.map_or("closed", Outcome::name).into(),
+        };
+        match (&self.waiting, self.is_closed()) {
+            (Some(Waiting::Paused), false) => format!("{text} (paused)"),
+            (Some(Waiting::Person { .. }), false) => format!("{text} (waits for a person)"),
+            (Some(Waiting::Gateway), false) => format!("{text} (gateway out of reach)"),
+            _ => text,
+        }
+    }
+}

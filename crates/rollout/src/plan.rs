@@ -1,0 +1,194 @@
+//! The frozen rules of one rollout.
+//!
+//! Promises: a `Plan` that [`Plan::new`] gave makes sense, so a step needs no error path. Every mistake is reported at once.
+
+use std::fmt;
+
+use modelyard_core::service::ServiceSpec;
+use modelyard_core::strategy::{Analysis, BlueGreen, Canary, RollbackPolicy, Rolling, Strategy};
+use modelyard_core::{Millis, Weight};
+use serde::{Deserialize, Serialize};
+
+/// Largest share of a canary before a passing verdict.
+pub(crate) const FIRST_SHARE_LIMIT: u16 = 2_000;
+/// More instances or steps than this are a typing error.
+const MANY: usize = 1_000;
+
+/// The frozen rules of one rollout: an edited service file starts a new rollout, it never changes one that runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How it goes from stable to candidate.
+    pub strategy: Strategy,
+    /// What is watched meanwhile.
+    pub analysis: Analysis,
+    /// What happens by itself on failure.
+    pub rollback: RollbackPolicy,
+    /// How many instances carry the whole traffic. At least 1.
+    pub instances: u32,
+    /// Longest time that requests in flight may take to finish.
+    pub drain: Millis,
+}
+
+/// One thing that is wrong with the rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key, as `service.toml` has it.
+    pub key: &'static str,
+    /// What is wrong with its value and what to write instead.
+    pub what: String,
+}
+
+/// The rules make no sense. Holds every mistake.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct PlanError {
+    /// What is wrong; never empty.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the rollout cannot be planned: ")?;
+        for (index, mistake) in self.mistakes.iter().enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(f, "{separator}`{}` {}", mistake.key, mistake.what)?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Freezes the rules of a service.
+    ///
+    /// # Errors
+    /// [`PlanError`] with every mistake: an empty or falling list of steps, a first canary step above 20 %, a last step below the whole,
+    /// a share that is no number, a rolling update that could leave nothing to serve, and the like.
+    pub fn new(spec: &ServiceSpec) -> Result<Self, PlanError> {
+        let mut mistakes = Vec::new();
+        let mut refuse = |key, what: String| mistakes.push(Mistake { key, what });
+        if !(1..=MANY as u32).contains(&spec.instances) {
+            refuse("instances", format!("is {}; a service runs 1 to {MANY} instances", spec.instances));
+        }
+        match &spec.strategy {
+            Strategy::Recreate(_) => {}
+            Strategy::Rolling(rolling) => check_rolling(rolling, spec.instances, &mut refuse),
+            Strategy::BlueGreen(blue_green) => check_blue_green(blue_green, &mut refuse),
+            Strategy::Canary(canary) => check_canary(canary, &mut refuse),
+        }
+        check_analysis(&spec.analysis, &mut refuse);
+        if !mistakes.is_empty() {
+            return Err(PlanError { mistakes });
+        }
+        Ok(Self {
+            strategy: spec.strategy.clone(),
+            analysis: spec.analysis.clone(),
+            rollback: spec.rollback.clone(),
+            instances: spec.instances,
+            drain: spec.routing.drain,
+        })
+    }
+
+    /// Candidate weights on the way, the whole last. Rolling and recreate have none.
+    pub fn steps(&self) -> &[Weight] {
+        match &self.strategy {
+            Strategy::Canary(canary) => &canary.steps,
+            Strategy::BlueGreen(blue_green) if !blue_green.steps.is_empty() => &blue_green.steps,
+            Strategy::BlueGreen(_) => &[Weight::ALL],
+            Strategy::Recreate(_) | Strategy::Rolling(_) => &[],
+        }
+    }
+
+    /// Instances that carry a share: rounded up, at least one for any share.
+    pub(crate) fn instances_for(&self, share: Weight) -> u32 {
+        let points = u64::from(self.instances) * u64::from(share.basis_points());
+        u32::try_from(points.div_ceil(10_000)).unwrap_or(self.instances)
+    }
+
+    /// The weight that is asked for at a step; the whole past the last.
+    pub(crate) fn weight_at(&self, step: usize) -> Weight {
+        self.steps().get(step).copied().unwrap_or(Weight::ALL)
+    }
+}
+
+fn check_rolling(rolling: &Rolling, instances: u32, refuse: &mut impl FnMut(&'static str, String)) {
+    if rolling.batch == 0 {
+        refuse("strategy.batch", "is 0; replace at least 1 instance at a time".into());
+    }
+    if rolling.max_surge == 0 && rolling.max_unavailable == 0 {
+        refuse(
+            "strategy.max-surge",
+            "and `max-unavailable` are both 0, so nothing could move; allow 1 of either".into(),
+        );
+    }
+    if rolling.max_unavailable > 0 && rolling.max_unavailable >= instances {
+        let what = format!(
+            "is {}, which leaves nothing of {instances} to serve; allow fewer, or use the strategy `recreate`",
+            rolling.max_unavailable
+        );
+        refuse("strategy.max-unavailable", what);
+    }
+}
+
+fn check_blue_green(blue_green: &BlueGreen, refuse: &mut impl FnMut(&'static str, String)) {
+    if !blue_green.steps.is_empty() {
+        check_steps(&blue_green.steps, refuse);
+    }
+}
+
+fn check_canary(canary: &Canary, refuse: &mut impl FnMut(&'static str, String)) {
+    match canary.steps.first() {
+        None => refuse("strategy.steps", "is empty; leave it out for 10 %, 25 %, 50 %, 100 %".into()),
+        Some(&first) if first.basis_points() > FIRST_SHARE_LIMIT => {
+            let what = format!("begins at {first}; a canary starts at 20 % (2000) or less, before any verdict");
+            refuse("strategy.steps", what);
+        }
+        Some(_) => {}
+    }
+    check_steps(&canary.steps, refuse);
+}
+
+fn check_steps(steps: &[Weight], refuse: &mut impl FnMut(&'static str, String)) {
+    if steps.first() == Some(&Weight::NONE) {
+        refuse("strategy.steps", "begins at 0 %; a step moves some traffic".into());
+    }
+    if let Some(pair) = steps.windows(2).find(|pair| pair[0] >= pair[1]) {
+        refuse(
+            "strategy.steps",
+            format!("goes from {} to {}; each step is larger than the one before", pair[0], pair[1]),
+        );
+    }
+    if let Some(&last) = steps.last().filter(|&&last| last < Weight::ALL) {
+        refuse("strategy.steps", format!("ends at {last}; the last step is the whole (10000)"));
+    }
+    if steps.len() > MANY {
+        refuse("strategy.steps", format!("has {} steps; use at most {MANY}", steps.len()));
+    }
+}
+
+fn check_analysis(analysis: &Analysis, refuse: &mut impl FnMut(&'static str, String)) {
+    let mut number = |key, value: f64, least: f64, most: f64, hint: &str| {
+        if !(least..=most).contains(&value) {
+            refuse(key, format!("is {value}; {hint}"));
+        }
+    };
+    number("analysis.max-error-rate", analysis.max_error_rate, 0.0, 1.0, "it is a share, from 0 to 1");
+    number("analysis.latency-quantile", analysis.latency_quantile, 0.01, 0.9999, "it is a share, such as 0.95");
+    let longest = 86_400_000.0;
+    number(
+        "analysis.max-latency-ms",
+        analysis.max_latency_ms.unwrap_or(1.0),
+        0.001,
+        longest,
+        "it is a time in milliseconds, above 0",
+    );
+    let ratio = analysis.max_latency_ratio.unwrap_or(1.0);
+    number("analysis.max-latency-ratio", ratio, 1.0, 1_000.0, "it is a factor of 1 or more");
+    if analysis.window < Millis::seconds(1) {
+        refuse("analysis.window", format!("is {}; look back at least 1 s", analysis.window));
+    }
+    if analysis.startup_timeout == Millis(0) {
+        refuse("analysis.startup-timeout", "is 0; give instances some time to start".into());
+    }
+    if analysis.crash_loop == 0 {
+        refuse("analysis.crash-loop", "is 0; a loop takes at least 1 crash".into());
+    }
+}

@@ -1,0 +1,1 @@
+//! Whether a share is past its limit, beyond chance.
