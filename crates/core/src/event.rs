@@ -168,6 +168,14 @@ pub enum EventBody {
         #[serde(flatten)]
         order: Order,
     },
+    /// An order changed nothing.
+    OrderRefused {
+        /// What was asked.
+        #[serde(flatten)]
+        order: Order,
+        /// Why it was not done, and what can be done instead.
+        why: String,
+    },
     /// What should be true of a service changed outside a rollout.
     DesiredSet {
         /// What should be true now.
