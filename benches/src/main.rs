@@ -5,9 +5,11 @@
 
 mod bare;
 mod engine;
+mod gateway;
 mod histogram;
 mod http1;
 mod load;
+mod machine;
 mod options;
 mod process;
 mod report;
@@ -25,6 +27,7 @@ fn main() -> Result<()> {
         Command::Upstream(upstream) => run_upstream(&upstream),
         Command::Bare(bare) => run_bare(&bare),
         Command::Engine(engine) => run_engine(&engine),
+        Command::Gateway(gateway) => machine::ensure_two_cores().and_then(|()| gateway::run(&gateway)),
     }
 }
 

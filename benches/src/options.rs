@@ -29,6 +29,8 @@ pub enum Command {
     Bare(Bare),
     /// Call the engine in a loop.
     Engine(Engine),
+    /// Gateways side by side: modelyard, HAProxy, nginx.
+    Gateway(crate::gateway::Options),
 }
 
 /// Load one address.

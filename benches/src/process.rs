@@ -136,10 +136,14 @@ fn group(leader: u32) -> Vec<u32> {
     pids.filter(|&pid: &u32| group_of(pid) == Some(leader)).collect()
 }
 
-/// Field 5 of `/proc/PID/stat`, read after the command's closing parenthesis (a command may hold spaces).
+/// Field 5 of `/proc/PID/stat`, read after the command's closing parenthesis (a command may hold spaces); `None` once it has ended.
 fn group_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(2)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(1)?.parse().ok()
 }
 
 fn tasks(pid: u32) -> impl Iterator<Item = PathBuf> {
@@ -161,12 +165,6 @@ fn resident(pid: u32) -> u64 {
     read("smaps_rollup", "Pss:").or_else(|| read("status", "VmRSS:")).unwrap_or(0) * 1024
 }
 
-/// Resident memory and processor time of one process that was not started here.
-pub fn look_at(pid: u32) -> (u64, f64) {
-    let nanos: u64 = tasks(pid).filter_map(|task| first_number(&task.join("schedstat"))).sum();
-    (resident(pid), nanos as f64 / 1e9)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +182,11 @@ mod tests {
         }
         assert!(group(leader).len() == 3 && process.resident_bytes() > 0 && process.cpu_seconds() > 0.0);
         drop(process);
+        // A killed grandchild lingers until its adoptive parent has looked.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !group(leader).is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(group(leader), Vec::<u32>::new());
     }
 
