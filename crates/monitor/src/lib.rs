@@ -1,1 +1,20 @@
-//! modelyard monitor.
+//! Telling what happened: sentences for events, activity reports, the control plane's metrics, and log set-up.
+//!
+//! - [`narrate`](fn@narrate): one plain sentence per event.
+//! - [`report`]: the activity report of one rollout, as Markdown and as a page.
+//! - [`metrics`]: the control plane's figures for Prometheus.
+//! - [`logging`]: where the processes' own logs go.
+//!
+//! Promises: what comes from outside (names, log lines, error texts) is escaped in every form it is shown in.
+//! Absent on purpose: deciding anything. Everything here is read from events and shown.
+
+pub mod logging;
+pub mod metrics;
+mod narrate;
+pub mod report;
+mod rotate;
+mod text;
+pub mod time;
+
+pub use narrate::narrate;
+pub use report::Report;

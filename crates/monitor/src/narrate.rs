@@ -1,0 +1,197 @@
+//! One plain sentence per event, for `watch`, `history`, the demo and the report's timeline.
+//!
+//! Promises: one line, no control characters, whatever an event holds.
+
+use std::collections::BTreeMap;
+
+use modelyard_core::event::{Actor, Event, EventBody, Measurement, Order, Outcome};
+use modelyard_core::failure::Failure;
+use modelyard_core::service::Desired;
+use modelyard_core::{Millis, RevisionNumber, Weight};
+
+use crate::text::{count, counted, latency, one_line, percent, sentence};
+
+/// Most characters of a text that an event carries.
+const DETAIL_CHARS: usize = 600;
+
+/// What happened, in one sentence.
+pub fn narrate(event: &Event) -> String {
+    let service = event.service.as_ref().map_or("a service", |name| name.as_str());
+    match &event.body {
+        EventBody::ControlStarted { pid, version } => {
+            format!("The control plane started: version {}, process {pid}.", detail(version))
+        }
+        EventBody::ControlStopped => "The control plane ended, as it was asked to.".to_owned(),
+        EventBody::GatewayStarted { pid } => format!("A gateway was started as process {pid}."),
+        EventBody::GatewayAdopted { pid } => {
+            format!("The gateway that was already running as process {pid} was adopted.")
+        }
+        EventBody::GatewayLost { why } => sentence(&format!("The gateway did not answer: {}", detail(why))),
+        EventBody::ServiceSet { spec } => {
+            let copies = counted(u64::from(spec.instances), "instance");
+            format!("The rules of {service} were set{}: {copies}, strategy {}.", by(&event.actor), spec.strategy.name())
+        }
+        EventBody::RevisionCreated { revision } => format!(
+            "Revision {} of {service} was made from {} {} ({}).",
+            revision.number,
+            revision.model,
+            revision.version,
+            revision.package.short()
+        ),
+        EventBody::RolloutStarted { strategy, stable, candidate, .. } => {
+            started(service, strategy, *stable, *candidate, &event.actor)
+        }
+        EventBody::RolloutStepped { phase, desired, .. } => {
+            format!("The rollout went on: {}{}.", detail(phase).trim_end_matches('.'), wanted(desired))
+        }
+        EventBody::Verdict { verdict, why, cause } => {
+            let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+            sentence(&format!("The verdict is {}{cause}: {}", detail(verdict), detail(why)))
+        }
+        EventBody::Ordered { order } => ordered(order, &event.actor),
+        EventBody::OrderRefused { order, why } => {
+            let asked = ask(order);
+            sentence(&format!(
+                "{} asked to {asked}; nothing was changed: {}",
+                capital(&person(&event.actor)),
+                detail(why)
+            ))
+        }
+        EventBody::DesiredSet { desired } => format!("What should run was set anew{}.", wanted(desired)),
+        EventBody::InstanceStarting { instance, revision } => {
+            format!("Instance {instance} of revision {revision} was asked for.")
+        }
+        EventBody::InstanceLive { instance, revision, after_ms } => {
+            let after = Millis(*after_ms);
+            format!(
+                "Instance {instance} of revision {revision} is live: it answers its samples correctly, {after} after it was asked for."
+            )
+        }
+        EventBody::Failed { failure } => failed(failure),
+        EventBody::InstanceDraining { instance, .. } => {
+            format!("Instance {instance} gets no more requests and finishes those it has.")
+        }
+        EventBody::InstanceStopped { instance, how, .. } => {
+            sentence(&format!("Instance {instance} ended: {}", detail(how)))
+        }
+        EventBody::InstanceAdopted { instance, .. } => format!("Instance {instance} was found running and adopted."),
+        EventBody::RouteApplied { generation, weights } => {
+            format!("The gateway applied route table {generation}: {}.", split(weights))
+        }
+        EventBody::Retried { what, why, attempt } => {
+            sentence(&format!("{} was tried again (attempt {attempt}) after: {}", capital(&detail(what)), detail(why)))
+        }
+        EventBody::Measured { revisions } => measured(revisions),
+        EventBody::RolloutFinished { outcome, cause, failure, stable } => {
+            finished(*outcome, cause.map(|cause| cause.name()), failure.as_deref(), *stable)
+        }
+        EventBody::ServiceRemoved => format!("{} was removed{}.", capital(service), by(&event.actor)),
+    }
+}
+
+fn detail(text: &str) -> String {
+    one_line(text, DETAIL_CHARS)
+}
+
+fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
+}
+
+/// Who did it, for people.
+pub(crate) fn person(actor: &Actor) -> String {
+    match actor {
+        Actor::Controller => "the controller".to_owned(),
+        Actor::Person(name) => one_line(name, 80),
+    }
+}
+
+fn by(actor: &Actor) -> String {
+    format!(" by {}", person(actor))
+}
+
+fn started(
+    service: &str,
+    strategy: &str,
+    stable: Option<RevisionNumber>,
+    candidate: RevisionNumber,
+    actor: &Actor,
+) -> String {
+    let strategy = detail(strategy);
+    let by = by(actor);
+    match stable {
+        Some(stable) => format!(
+            "A {strategy} rollout of {service} was started{by}: from revision {stable} to revision {candidate}."
+        ),
+        None => format!("The first rollout of {service} was started{by}: revision {candidate}, {strategy}."),
+    }
+}
+
+fn ordered(order: &Order, actor: &Actor) -> String {
+    format!("{} asked to {}.", capital(&person(actor)), ask(order))
+}
+
+const fn ask(order: &Order) -> &'static str {
+    match order {
+        Order::Promote { all: true } => "promote the candidate to all traffic",
+        Order::Promote { all: false } => "promote the candidate to the next step",
+        Order::Pause => "pause the rollout",
+        Order::Resume => "resume the rollout",
+        Order::Abort => "abort the rollout",
+    }
+}
+
+fn failed(failure: &Failure) -> String {
+    let whose = match &failure.instance {
+        Some(instance) => format!("Instance {instance} of revision {}", failure.revision),
+        None => format!("Revision {}", failure.revision),
+    };
+    sentence(&format!("{whose} failed ({}): {}", failure.cause, detail(&failure.detail)))
+}
+
+fn finished(
+    outcome: Outcome,
+    cause: Option<&str>,
+    failure: Option<&Failure>,
+    stable: Option<RevisionNumber>,
+) -> String {
+    let serves = stable.map(|stable| format!("; revision {stable} serves")).unwrap_or_default();
+    match outcome {
+        Outcome::Promoted => format!("The candidate was promoted{serves}."),
+        Outcome::Aborted => format!("The rollout was aborted{serves}."),
+        Outcome::RolledBack => {
+            let cause = cause.map(|cause| format!(" for {cause}")).unwrap_or_default();
+            let why = failure
+                .map(|failure| format!(" ({})", detail(&failure.detail).trim_end_matches('.')))
+                .unwrap_or_default();
+            format!("The candidate was taken back{cause}{why}{serves}.")
+        }
+    }
+}
+
+fn wanted(desired: &Desired) -> String {
+    let instances: Vec<String> =
+        desired.instances.iter().map(|(revision, wanted)| format!("{wanted} of revision {revision}")).collect();
+    let traffic = (!desired.weights.is_empty()).then(|| format!("traffic {}", split(&desired.weights)));
+    let parked = desired.park.then(|| "requests parked meanwhile".to_owned());
+    let instances = (!instances.is_empty()).then(|| format!("instances {}", instances.join(", ")));
+    let parts: Vec<String> = [instances, traffic, parked].into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!("; wanted: {}", parts.join("; ")) }
+}
+
+fn split(weights: &BTreeMap<RevisionNumber, Weight>) -> String {
+    let shares: Vec<String> =
+        weights.iter().map(|(revision, weight)| format!("revision {revision} {weight}")).collect();
+    if shares.is_empty() { "nothing is served".to_owned() } else { shares.join(", ") }
+}
+
+fn measured(revisions: &BTreeMap<RevisionNumber, Measurement>) -> String {
+    let told = revisions.iter().map(|(revision, measurement)| {
+        let window = &measurement.window;
+        let errors = window.error_rate().map(|rate| format!(", {} errors", percent(rate))).unwrap_or_default();
+        let p95 = window.latency.quantile(0.95).map(|micros| format!(", p95 {}", latency(micros))).unwrap_or_default();
+        format!("revision {revision} at {}: {} requests{errors}{p95}", measurement.weight, count(window.requests))
+    });
+    let told: Vec<String> = told.collect();
+    if told.is_empty() { "Nothing was measured.".to_owned() } else { format!("Measured: {}.", told.join("; ")) }
+}
