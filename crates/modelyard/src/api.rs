@@ -1,0 +1,182 @@
+//! What the control plane answers, as far as this program reads it. What it does not read is passed through untouched.
+
+use std::collections::BTreeMap;
+
+use modelyard_core::failure::Cause;
+use modelyard_core::{InstanceId, RevisionNumber, RolloutId, ServiceName, Timestamp, Weight};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// `GET /api/services/{s}`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    /// Name of the service.
+    pub service: ServiceName,
+    /// Its environment.
+    #[serde(default)]
+    pub environment: String,
+    /// Share of live traffic that is applied, by revision.
+    #[serde(default)]
+    pub weights: BTreeMap<RevisionNumber, Weight>,
+    /// The revision that serves.
+    #[serde(default)]
+    pub stable: Option<Pool>,
+    /// The revision that is coming.
+    #[serde(default)]
+    pub candidate: Option<Pool>,
+    /// The change in flight.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
+}
+
+/// One revision and its instances.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Pool {
+    /// Number of the revision.
+    pub revision: RevisionNumber,
+    /// Version of its package.
+    #[serde(default)]
+    pub version: String,
+    /// Its instances.
+    #[serde(default)]
+    pub instances: Vec<Instance>,
+}
+
+/// One instance.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Instance {
+    /// Identity.
+    pub id: InstanceId,
+    /// Where it stands.
+    #[serde(default)]
+    pub state: String,
+    /// Where it takes requests.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Process id.
+    #[serde(default)]
+    pub pid: Option<u32>,
+}
+
+/// A rollout in flight.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Rollout {
+    /// Identity.
+    pub id: RolloutId,
+    /// Strategy, by name.
+    pub strategy: String,
+    /// Where it stands, for people.
+    #[serde(default)]
+    pub phase: String,
+    /// What it waits for, if for a person.
+    #[serde(default)]
+    pub waiting: Option<Value>,
+}
+
+impl Rollout {
+    /// Whether it goes on only when a person says so.
+    pub fn waits_for_person(&self) -> bool {
+        match &self.waiting {
+            Some(Value::Object(waiting)) => waiting.get("for").is_some_and(|what| what == "person"),
+            Some(Value::String(what)) => what.contains("person"),
+            _ => false,
+        }
+    }
+}
+
+/// `GET /api/rollouts/{id}`, and what `deploy`, `abort` and `rollback` print.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RolloutEnd {
+    /// Identity; a rollback to what already serves starts none.
+    #[serde(default)]
+    pub rollout: Option<RolloutId>,
+    /// Service that it changes.
+    pub service: ServiceName,
+    /// `promoted`, `rolled-back`, `waiting`, `aborted` or `running`.
+    #[serde(default = "running")]
+    pub outcome: String,
+    /// Why it was taken back.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// What was seen.
+    #[serde(default)]
+    pub evidence: Option<Value>,
+    /// Where it stands, for people.
+    #[serde(default)]
+    pub phase: Option<String>,
+}
+
+fn running() -> String {
+    "running".to_owned()
+}
+
+impl RolloutEnd {
+    /// What was seen, as lines for people.
+    pub fn evidence_lines(&self) -> Vec<String> {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        match &self.evidence {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(lines)) => lines.iter().map(text).collect(),
+            Some(Value::Object(fields)) => {
+                fields.iter().map(|(key, value)| format!("{key}: {}", text(value))).collect()
+            }
+            Some(value) => vec![text(value)],
+        }
+    }
+}
+
+/// `GET /api/services/{s}/history`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct History {
+    /// Every revision, oldest first.
+    #[serde(default)]
+    pub revisions: Vec<RevisionLine>,
+    /// Every rollout, oldest first.
+    #[serde(default)]
+    pub rollouts: Vec<RolloutLine>,
+}
+
+/// One revision of a history.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RevisionLine {
+    /// Number.
+    #[serde(alias = "revision")]
+    pub number: RevisionNumber,
+    /// Version of its package.
+    #[serde(default)]
+    pub version: String,
+    /// Digest of its package.
+    #[serde(default, alias = "digest")]
+    pub package: String,
+    /// When it was made.
+    #[serde(default)]
+    pub created: Timestamp,
+}
+
+/// One rollout of a history.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RolloutLine {
+    /// Identity.
+    pub rollout: RolloutId,
+    /// Strategy, by name.
+    #[serde(default)]
+    pub strategy: String,
+    /// Where it started from.
+    #[serde(default)]
+    pub from: Option<RevisionNumber>,
+    /// Where it went.
+    #[serde(default)]
+    pub to: Option<RevisionNumber>,
+    /// When it started.
+    #[serde(default)]
+    pub started: Timestamp,
+    /// When it ended.
+    #[serde(default)]
+    pub ended: Option<Timestamp>,
+    /// How it ended.
+    #[serde(default)]
+    pub outcome: Option<String>,
+    /// Why it was taken back.
+    #[serde(default)]
+    pub cause: Option<String>,
+}

@@ -1,0 +1,203 @@
+//! `modelyard deploy REF|DIR|FILE`: start a rollout, from a package, a model folder or a `service.toml`.
+//!
+//! Promises: a folder is packaged first; nothing is started before the whole description was checked; with `--wait` the exit code tells
+//! the end: 0 promoted, 3 rolled back or aborted, 4 waits for a person.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use modelyard_core::event::EventBody;
+use modelyard_core::service::ServiceSpec;
+use modelyard_core::strategy::Strategy;
+use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
+use serde_json::{Value, json};
+
+use crate::cli::{Connect, span};
+use crate::client::{self, Client};
+use crate::context::{Context, person};
+use crate::exit::{Exit, Failed, Usage};
+use crate::follow;
+use crate::service_file::{Draft, steps_value};
+use crate::terminal::{Paint, say};
+
+/// Arguments of `deploy`.
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// A package (`wine:2.1.0`, `wine@champion`, `wine@sha256:…`), a model folder, or a `service.toml`.
+    #[arg(value_name = "REF|DIR|FILE")]
+    what: String,
+    /// Name under which the model is served. Default: what the file says, else the model's name.
+    #[arg(long, value_name = "S")]
+    service: Option<ServiceName>,
+    /// Environment that the service belongs to.
+    #[arg(long, value_name = "E")]
+    env: Option<EnvironmentName>,
+    /// How the service goes from stable to candidate.
+    #[arg(long, value_name = "K", value_parser = clap::builder::PossibleValuesParser::new(Strategy::NAMES))]
+    strategy: Option<String>,
+    /// How many instances carry the whole traffic.
+    #[arg(long, value_name = "N")]
+    instances: Option<u32>,
+    /// Shares of the candidate in percent, growing (canary, blue-green): `10,50,100`.
+    #[arg(long, value_name = "LIST")]
+    steps: Option<String>,
+    /// How long each step is watched (canary, blue-green).
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    bake: Option<Millis>,
+    /// Any key of a `service.toml`, such as `analysis.min-requests=20`. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Wait for the end: exit code 0 promoted, 3 rolled back or aborted, 4 waits for a person.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait, at most; the rollout goes on afterwards.
+    #[arg(long, value_name = "SPAN", value_parser = span, requires = "wait")]
+    timeout: Option<Millis>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// What is to run.
+#[derive(Clone, Debug)]
+struct Chosen {
+    model: String,
+    digest: Digest,
+    needs_onnxruntime: bool,
+}
+
+impl Deploy {
+    /// Starts the rollout, and follows it with `--wait`.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        let client = context.client(&self.connect)?;
+        let file = service_file(&self.what)?;
+        let mut from_file = Draft::default();
+        if let Some(path) = &file {
+            from_file.file(path)?;
+        }
+        let chosen = choose(context, &self.package(file.as_deref(), &from_file)?)?;
+        let named = self.service.as_ref().map(ToString::to_string).or_else(|| from_file.name().map(str::to_owned));
+        let name = named.unwrap_or_else(|| chosen.model.clone());
+        let spec = self.spec(&client, file.as_deref(), &name)?;
+        if chosen.needs_onnxruntime && self.connect.control.is_none() {
+            onnxruntime(context)?;
+        }
+        let rollout = start(&client, &spec, chosen.digest)?;
+        if !self.wait {
+            let (document, end) = follow::Follower::new(&client, rollout).stands()?;
+            context.print(&document, || {
+                say(&format!("follow it with `modelyard watch {}`", end.service));
+                follow::end_text(&end, Paint::stdout())
+            })?;
+            return Ok(Exit::Done);
+        }
+        let (document, end) = follow::narrated(&client, rollout, self.timeout.map(Millis::as_duration))?;
+        context.print(&document, || follow::end_text(&end, Paint::stdout()))?;
+        Ok(follow::exit_of(&end))
+    }
+
+    /// What to run: the argument itself, or what the file names, relative to the file.
+    fn package(&self, file: Option<&Path>, draft: &Draft) -> Result<String, Usage> {
+        let Some(file) = file else { return Ok(self.what.clone()) };
+        let named = draft.package().ok_or_else(|| {
+            Usage::new(
+                format!("{} does not say what to run", file.display()),
+                "add `package = \"NAME:VERSION\"`, or the path of a model folder relative to the file",
+            )
+        })?;
+        let beside = file.parent().unwrap_or(Path::new("")).join(named);
+        Ok(if beside.is_dir() { beside.display().to_string() } else { named.to_owned() })
+    }
+
+    /// The whole description: what the service already is, the file, flags, `--set`.
+    fn spec(&self, client: &Client, file: Option<&Path>, name: &str) -> miette::Result<ServiceSpec> {
+        let mut draft = match present(client, name)? {
+            Some(spec) => Draft::from_spec(&spec),
+            None => Draft::default(),
+        };
+        if let Some(path) = file {
+            draft.file(path)?;
+        }
+        draft.set(&format!("name={name}"))?;
+        let flags = [
+            self.strategy.as_ref().map(|kind| format!("strategy.kind={kind}")),
+            self.env.as_ref().map(|environment| format!("environment={environment}")),
+            self.instances.map(|count| format!("instances={count}")),
+            self.steps.as_ref().map(|list| format!("strategy.steps={}", steps_value(list))),
+            self.bake.map(|bake| format!("strategy.bake={}ms", bake.0)),
+        ];
+        for assignment in flags.into_iter().flatten().chain(self.set.iter().cloned()) {
+            draft.set(&assignment)?;
+        }
+        Ok(draft.finish(name)?)
+    }
+}
+
+/// The rules of the service as it is, from the log; `None` when there is no such service yet.
+fn present(client: &Client, name: &str) -> miette::Result<Option<ServiceSpec>> {
+    let Ok(name) = ServiceName::new(name) else { return Ok(None) };
+    let path = format!("/api/services/{name}");
+    let status: Value = match client.get(&path) {
+        Ok(status) => status,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(spec) = status.get("spec").filter(|spec| !spec.is_null()) {
+        return Ok(serde_json::from_value(spec.clone()).ok());
+    }
+    let events: Vec<modelyard_core::event::Event> =
+        client.get(&format!("/api/events?service={name}&after=0&wait_ms=0"))?;
+    Ok(events.into_iter().rev().find_map(|event| match event.body {
+        EventBody::ServiceSet { spec } => Some(*spec),
+        _ => None,
+    }))
+}
+
+/// The path if `what` is a service description.
+fn service_file(what: &str) -> Result<Option<PathBuf>, Usage> {
+    let path = Path::new(what);
+    let is_package_file = path.file_name().is_some_and(|name| name == "modelyard.toml");
+    if path.is_file() && !is_package_file {
+        return Ok(Some(path.to_owned()));
+    }
+    let looks_like_a_path = what.starts_with(['.', '/', '~']) || what.ends_with(".toml") || what.ends_with('/');
+    if looks_like_a_path && !path.exists() {
+        let help = "name a model folder, a `service.toml`, or a package such as wine:2.1.0 (`modelyard models` lists them)";
+        return Err(Usage::new(format!("there is no file or folder {what}"), help));
+    }
+    Ok(None)
+}
+
+/// The package that `what` names; a folder is packaged first.
+fn choose(context: &Context, what: &str) -> miette::Result<Chosen> {
+    let path = Path::new(what);
+    let folder = if path.is_file() { path.parent().map(Path::to_owned) } else { Some(path.to_owned()) };
+    if let Some(folder) = folder.filter(|_| path.exists()) {
+        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+        let built = super::package::build(context, &folder)?;
+        say(&format!("packaged {}:{} sha256:{}", built.name, built.version, built.digest.short()));
+        return Ok(Chosen { model: built.name, digest: built.digest, needs_onnxruntime: built.is_onnx });
+    }
+    let (digest, package) = super::inspect::find(context, what)?;
+    let needs_onnxruntime = matches!(package.runtime, modelyard_core::package::Runtime::Onnx { .. });
+    Ok(Chosen { model: package.name.to_string(), digest, needs_onnxruntime })
+}
+
+/// Asks for a rollout; its id.
+pub fn start(client: &Client, spec: &ServiceSpec, digest: Digest) -> miette::Result<RolloutId> {
+    let body = json!({ "spec": spec, "package": digest, "by": person() });
+    let started: Value = client.post(&format!("/api/services/{}/rollouts", spec.name), &body)?;
+    let id = started.get("rollout").and_then(Value::as_str).and_then(|id| RolloutId::new(id).ok());
+    Ok(id.ok_or_else(|| {
+        Failed::new(format!("the control plane named no rollout: {started}"), "`modelyard status` shows what runs")
+    })?)
+}
+
+/// Makes sure that the ONNX Runtime library is there before an instance needs it: fetching takes a while, once.
+pub fn onnxruntime(context: &Context) -> miette::Result<PathBuf> {
+    super::serve::library(&context.home.cache())
+}
+
+/// Whether an error says that a rollout is open already.
+pub const fn is_conflict(error: &client::Error) -> bool {
+    matches!(error, client::Error::Refused { status: 409, .. })
+}

@@ -1,0 +1,98 @@
+//! `modelyard status [S]`: what runs, and how traffic is spread.
+
+use clap::Args;
+use modelyard_core::{RevisionNumber, ServiceName};
+use serde_json::Value;
+
+use crate::api;
+use crate::cli::Connect;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::narrate::shares;
+use crate::terminal::{Paint, table};
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The service; without one, all of them.
+    service: Option<ServiceName>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+impl Status {
+    /// Prints it.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        let client = context.client(&self.connect)?;
+        let path = match &self.service {
+            Some(service) => format!("/api/services/{service}"),
+            None => "/api/services".to_owned(),
+        };
+        let document: Value = client.get(&path)?;
+        context.print(&document, || match self.service {
+            Some(_) => one(&document),
+            None => all(&document),
+        })?;
+        Ok(Exit::Done)
+    }
+}
+
+fn all(document: &Value) -> String {
+    let list = document.get("services").unwrap_or(document).as_array().cloned().unwrap_or_default();
+    let services: Vec<api::Status> = list.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect();
+    if services.is_empty() {
+        return "no service yet; start one with `modelyard deploy DIR`".to_owned();
+    }
+    let rows = services.iter().map(|status| {
+        let rollout = status.rollout.as_ref();
+        vec![
+            status.service.to_string(),
+            status.environment.clone(),
+            status
+                .stable
+                .as_ref()
+                .map_or_else(|| "–".to_owned(), |pool| format!("r{} {}", pool.revision, pool.version)),
+            shares(&status.weights),
+            rollout.map_or_else(|| "–".to_owned(), |rollout| format!("{} {}", rollout.strategy, rollout.phase)),
+        ]
+    });
+    table(&["service", "environment", "stable", "traffic", "rollout"], rows.collect(), Paint::stdout())
+}
+
+fn one(document: &Value) -> String {
+    let Ok(status) = serde_json::from_value::<api::Status>(document.clone()) else { return document.to_string() };
+    let paint = Paint::stdout();
+    let mut lines = vec![format!("{}  {}", paint.bold(status.service.as_str()), paint.dim(&status.environment))];
+    lines.push(format!("traffic  {}", shares(&status.weights)));
+    if let Some(rollout) = &status.rollout {
+        lines.push(format!("rollout  {} {}: {}", rollout.id, rollout.strategy, rollout.phase));
+        if rollout.waits_for_person() {
+            lines.push(
+                paint
+                    .warn(&format!("         waits: `modelyard promote {0}` or `modelyard abort {0}`", status.service)),
+            );
+        }
+    }
+    lines.push(String::new());
+    let rows = [("stable", &status.stable), ("candidate", &status.candidate)]
+        .into_iter()
+        .filter_map(|(role, pool)| Some((role, pool.as_ref()?)))
+        .flat_map(|(role, pool)| {
+            pool.instances.iter().map(move |instance| row(role, pool.revision, &pool.version, instance))
+        })
+        .collect();
+    lines.push(table(&["", "revision", "version", "instance", "state", "address", "pid"], rows, paint));
+    lines.join("\n")
+}
+
+fn row(role: &str, revision: RevisionNumber, version: &str, instance: &api::Instance) -> Vec<String> {
+    vec![
+        role.to_owned(),
+        format!("r{revision}"),
+        version.to_owned(),
+        instance.id.to_string(),
+        instance.state.clone(),
+        instance.address.clone().unwrap_or_else(|| "–".to_owned()),
+        instance.pid.map_or_else(|| "–".to_owned(), |pid| pid.to_string()),
+    ]
+}

@@ -1,0 +1,236 @@
+//! The command line from outside: usage errors, exit codes, JSON shapes, refusals.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::{World, examples, until};
+
+/// Copies an example to a folder that may be changed.
+fn copied(world: &World, example: &str) -> std::path::PathBuf {
+    let target = world.scratch(&example.replace('/', "-"));
+    for entry in fs::read_dir(examples().join(example)).unwrap().flatten() {
+        fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+    }
+    target
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let world = World::default();
+    for arguments in [
+        vec!["no-such-command"],
+        vec!["deploy"],
+        vec!["deploy", "wine:1.0.0", "--strategy", "big-bang"],
+        vec!["deploy", "wine:1.0.0", "--bake", "soon"],
+        vec!["status", "Wine"],
+        vec!["rollback", "wine", "--to", "0"],
+        vec!["up", "--gateway", "0.0.0.0:8080"],
+        vec!["up", "--control", "192.168.0.7:8484"],
+        vec!["serve", "./nowhere", "--http", "[::]:9000"],
+    ] {
+        let ran = world.run(&arguments).ended(2);
+        assert!(ran.out.is_empty(), "talk belongs on stderr: {arguments:?} {ran:?}");
+    }
+}
+
+#[test]
+fn addresses_that_others_can_reach_are_refused_with_a_clear_word() {
+    let world = World::default();
+    let ran = world.run(&["up", "--gateway", "0.0.0.0:8080"]).ended(2);
+    assert!(ran.err.contains("other machines") && ran.err.contains("127.0.0.1:8080"), "{}", ran.err);
+    assert!(!world.home().join("run").exists(), "nothing was started");
+}
+
+#[test]
+fn without_a_control_plane_commands_say_how_to_start_one() {
+    let world = World::default();
+    for arguments in [vec!["status"], vec!["history", "wine"], vec!["abort", "wine"], vec!["logs", "wine"]] {
+        let ran = world.run(&arguments).ended(1);
+        assert!(ran.err.contains("modelyard up --detach"), "{arguments:?}: {}", ran.err);
+    }
+    assert_eq!(world.run(&["down"]).ended(0).out.trim_end(), format!("nothing runs in {}", world.home().display()));
+}
+
+#[test]
+fn a_control_plane_that_does_not_answer_is_named() {
+    let world = World::default();
+    let ran = world.run(&["status", "--control", "http://127.0.0.1:1"]).ended(1);
+    assert!(ran.err.contains("127.0.0.1:1") && ran.err.contains("does not answer"), "{}", ran.err);
+}
+
+#[test]
+fn packages_are_built_listed_inspected_and_named() {
+    let world = World::default();
+    let folder = examples().join("wine/v1");
+    let built = world.json(&["package", folder.to_str().unwrap()]);
+    assert_eq!((&built["name"], &built["version"]), (&Value::from("wine"), &Value::from("1.0.0")));
+    let digest = built["digest"].as_str().unwrap().to_owned();
+    assert!(digest.starts_with("sha256:") && digest.len() == 71, "{built}");
+    for format in built["formats"].as_array().unwrap_or_else(|| panic!("no formats in {built}")) {
+        let has = |key: &str| !format[key].is_null();
+        assert!(["format", "path", "digest", "size_bytes", "seconds"].into_iter().all(has), "{format}");
+    }
+    let again = world.json(&["package", folder.to_str().unwrap()]);
+    assert_eq!(again["digest"], digest.as_str(), "the same input gives the same digest");
+    world.json(&["package", examples().join("wine/v2").to_str().unwrap()]);
+
+    let models = world.json(&["models"]).to_string();
+    assert!(models.contains("wine"), "{models}");
+    let versions = world.json(&["versions", "wine"]).to_string();
+    assert!(versions.contains("1.0.0") && versions.contains("2.0.0") && versions.contains(&digest), "{versions}");
+    world.run(&["alias", "wine@champion", "1.0.0"]).ended(0);
+    for reference in ["wine:1.0.0", "wine@champion", &format!("wine@{digest}"), folder.to_str().unwrap()] {
+        let inspected = world.json(&["inspect", reference]);
+        assert_eq!(inspected["digest"], digest.as_str(), "{reference}: {inspected}");
+        assert_eq!(inspected["signature"]["inputs"][0]["name"], "features", "{reference}: {inspected}");
+    }
+    let unknown = world.run(&["inspect", "wine:9.9.9"]).ended(1);
+    assert!(unknown.err.contains("9.9.9") && unknown.err.contains("help"), "{}", unknown.err);
+}
+
+#[test]
+fn an_unknown_key_of_a_package_is_met_with_a_suggestion() {
+    let world = World::default();
+    let folder = copied(&world, "wine/v1");
+    let file = folder.join("modelyard.toml");
+    let text = fs::read_to_string(&file).unwrap().replace("description =", "descripton =");
+    fs::write(&file, text).unwrap();
+    let ran = world.run(&["package", folder.to_str().unwrap()]);
+    assert_ne!(ran.code, 0);
+    assert!(ran.err.contains("descripton") && ran.err.contains("description"), "{}", ran.err);
+}
+
+#[test]
+fn every_mistake_of_a_service_file_is_told_at_once() {
+    let world = World::up();
+    let file = world.scratch("service").join("service.toml");
+    fs::write(
+        &file,
+        "nmae = \"wine\"\npackage = \"wine:1.0.0\"\ninstances = 0\n[strategy]\nkind = \"canary\"\nbkae = \"5s\"\n",
+    )
+    .unwrap();
+    let ran = world.run(&["deploy", file.to_str().unwrap()]).ended(1);
+    for told in ["did you mean `name`", "at least 1", "did you mean `bake`"] {
+        assert!(ran.err.replace('\n', " ").contains(told), "{told} is missing in:\n{}", ran.err);
+    }
+    world.down();
+}
+
+#[test]
+fn a_scaffolded_folder_of_an_onnx_file_packages_and_serves() {
+    let world = World::default();
+    let folder = world.home().join("scratch/mine");
+    let model = examples().join("iris/v1/model.onnx");
+    world.run(&["new", folder.to_str().unwrap(), "--from", model.to_str().unwrap()]).ended(0);
+    let built = world.json(&["package", folder.to_str().unwrap()]);
+    assert_eq!(built["name"], "mine");
+    let again = world.run(&["new", folder.to_str().unwrap()]);
+    assert_ne!(again.code, 0, "a folder that holds something is not overwritten");
+}
+
+#[test]
+fn a_service_lives_from_a_file_to_history() {
+    let mut world = World::default();
+    world.start();
+    assert_eq!(world.run(&["up", "--detach"]).code, 1, "one control plane per home");
+
+    let file = world.scratch("service").join("service.toml");
+    let package = examples().join("wine/v1");
+    let text = format!(
+        "name = \"cellar\"\nenvironment = \"test\"\npackage = \"{}\"\ninstances = 2\n[strategy]\nkind = \"rolling\"\npause = \"100ms\"\n",
+        package.display()
+    );
+    fs::write(&file, text).unwrap();
+    let arguments = ["deploy", file.to_str().unwrap(), "--wait", "--timeout", "2m", "--output", "json"];
+    let deployed = world.run(&arguments).ended(0).json();
+    for (key, value) in [("service", "cellar"), ("strategy", "rolling"), ("outcome", "promoted")] {
+        assert_eq!(deployed[key], value, "{deployed}");
+    }
+    assert!(deployed["rollout"].is_string(), "{deployed}");
+
+    let status = world.status("cellar");
+    assert_eq!(status["environment"], "test", "{status}");
+    assert_eq!(status["weights"]["1"], 10_000, "{status}");
+    assert_eq!((&status["stable"]["revision"], &status["stable"]["version"]), (&1.into(), &"1.0.0".into()), "{status}");
+    let instances = status["stable"]["instances"].as_array().unwrap();
+    assert_eq!(instances.len(), 2, "{status}");
+    for instance in instances {
+        assert!(instance["id"].is_string() && instance["state"].is_string(), "{instance}");
+        assert!(instance["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{instance}");
+    }
+    assert!(world.json(&["status"]).to_string().contains("cellar"));
+    let history = world.json(&["history", "cellar"]);
+    assert_eq!(history["rollouts"][0]["outcome"], "promoted", "{history}");
+    assert!(world.run(&["history", "cellar"]).ended(0).out.contains("promoted"));
+    world.json(&["logs", "cellar"]);
+
+    let rollout = deployed["rollout"].as_str().unwrap();
+    assert!(world.run(&["report", rollout]).ended(0).out.contains("cellar"));
+    let page = world.scratch("reports").join("report.html");
+    world.run(&["report", rollout, "--out", page.to_str().unwrap()]).ended(0);
+    assert!(fs::read_to_string(page).unwrap().to_lowercase().contains("<!doctype html"));
+
+    let none = world.run(&["promote", "cellar"]).ended(1);
+    assert!(none.err.contains("no rollout of `cellar` is open"), "{}", none.err);
+    let unknown = world.run(&["status", "nothing"]).ended(1);
+    assert!(unknown.err.contains("nothing"), "{}", unknown.err);
+    world.down();
+}
+
+#[test]
+fn a_gate_waits_for_a_person_and_deploy_says_so() {
+    let world = World::up();
+    world.deploy("wine/v1", &[]).ended(0);
+    let manual = ["--strategy", "blue-green", "--set", "strategy.manual=true", "--set", "strategy.rollback-window=0s"];
+    let waiting = world.deploy("wine/v2", &manual).ended(4).json();
+    assert_eq!(waiting["outcome"], "waiting", "{waiting}");
+    let preview = format!("http://{}/wine/r2/v2/models/wine", world.gateway);
+    assert_eq!(ureq::get(&preview).call().unwrap().status(), 200, "the preview address answers");
+    world.run(&["approve", "wine"]).ended(0);
+    assert_eq!(world.outcome(waiting["rollout"].as_str().unwrap(), 60), "promoted");
+    assert_eq!(world.run(&["approve", "wine"]).code, 1, "nothing waits any more");
+    world.down();
+}
+
+#[test]
+fn an_abort_waits_until_stable_carries_everything() {
+    let world = World::up();
+    world.deploy("wine/v1", &[]).ended(0);
+    let rollout = world.begin("wine/v2", &["--steps", "20,100", "--bake", "1h"]);
+    until("the candidate has a share", 60, || match world.status("wine") {
+        status if status["weights"]["2"] == 2_000 => Ok(()),
+        status => Err(status.to_string()),
+    });
+    world.run(&["pause", "wine"]).ended(0);
+    let aborted = world.json(&["abort", "wine"]);
+    assert_eq!((&aborted["outcome"], &aborted["rollout"]), (&"aborted".into(), &rollout.as_str().into()), "{aborted}");
+    assert_eq!(world.status("wine")["weights"]["1"], 10_000);
+    world.down();
+}
+
+#[test]
+fn serve_alone_answers_and_ends_on_a_signal() {
+    let world = World::default();
+    let folder = examples().join("wine/v1");
+    let mut child = world
+        .command(&["serve", folder.to_str().unwrap(), "--http", "127.0.0.1:0", "--output", "json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut first).unwrap();
+    let listening: Value = serde_json::from_str(&first).unwrap_or_else(|error| panic!("{error}: {first}"));
+    let address = listening["address"].as_str().unwrap_or_else(|| panic!("no address in {listening}")).to_owned();
+    until("it is ready", 60, || ureq::get(format!("http://{address}/v2/health/ready")).call());
+    let traffic: Value = serde_json::from_slice(&fs::read(examples().join("wine/traffic.json")).unwrap()).unwrap();
+    let mut answer =
+        ureq::post(format!("http://{address}/v2/models/wine/infer")).send_json(&traffic[0]["request"]).unwrap();
+    let answer: Value = answer.body_mut().read_json().unwrap();
+    assert_eq!(answer["outputs"][0]["data"], serde_json::json!([traffic[0]["label"]]), "{answer}");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
