@@ -1,1 +1,20 @@
-//! modelyard control.
+//! The control plane: event store, controller, gateway's keeper, HTTP API.
+//!
+//! Promises: the log is the truth, and everything else is folded from it; nothing is done before the log says so; a control plane that
+//! was killed adopts what runs, and goes on. It listens on loopback only.
+//! Absent on purpose: the data plane (another process), strategies (`modelyard-rollout`), how instances run (`modelyard-targets`).
+
+mod api;
+mod controller;
+mod down;
+mod gateway;
+mod http_client;
+mod ledger;
+mod orders;
+mod packages;
+mod prober;
+mod run;
+mod running;
+mod store;
+
+pub use run::{ControlOptions, Error, Ready, run};

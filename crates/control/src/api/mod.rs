@@ -1,0 +1,94 @@
+//! The control API: HTTP/1.1 with JSON, on loopback.
+//!
+//! Promises: every refusal says what is wrong and what to do (`{"error", "help"}`); bodies are limited; a browser on this machine is not
+//! led astray by foreign pages ([`guard`]); a POST with an `Idempotency-Key` is carried out once ([`idempotency`]).
+//! Absent on purpose: tokens and other addresses than loopback.
+
+mod error;
+mod events;
+mod guard;
+mod idempotency;
+mod page;
+mod rollouts;
+mod services;
+mod status;
+mod system;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use modelyard_core::event::Actor;
+use modelyard_core::ports::Target;
+use tokio::sync::Notify;
+
+use crate::controller::Controller;
+use crate::gateway::process::GatewayProcess;
+use crate::ledger::Ledger;
+use crate::orders::Orders;
+
+// The largest document is a service's rules; a megabyte of them is a mistake.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// What the API works with.
+#[derive(Clone)]
+pub struct App {
+    /// Log and state.
+    pub ledger: Arc<Ledger>,
+    /// What is seen.
+    pub controller: Controller,
+    /// Takes orders.
+    pub orders: Orders,
+    /// Where logs come from.
+    pub target: Arc<dyn Target>,
+    /// The gateway's process, where there is one.
+    pub gateway: Option<Arc<GatewayProcess>>,
+    /// Asks the control plane to take everything down.
+    pub down: Arc<Notify>,
+    /// Figures for Prometheus.
+    pub metrics: Arc<system::Metrics>,
+    /// Orders that are being carried out under an idempotency key.
+    pub busy_keys: idempotency::BusyKeys,
+}
+
+pub use system::Metrics;
+
+/// Every address of the API.
+pub fn router(app: App) -> Router {
+    let services = Router::new()
+        .route("/api/services", get(services::list))
+        .route("/api/services/{service}", get(services::one).delete(services::remove))
+        .route("/api/services/{service}/rollouts", post(services::deploy))
+        .route("/api/services/{service}/orders", post(services::order))
+        .route("/api/services/{service}/rollback", post(services::roll_back))
+        .route("/api/services/{service}/history", get(services::history))
+        .route("/api/services/{service}/logs", get(services::logs))
+        .route("/api/services/{service}/figures", get(services::figures));
+    Router::new()
+        .route("/", get(page::page))
+        .route("/metrics", get(system::metrics))
+        .route("/api/health", get(system::health))
+        .route("/api/events", get(events::list))
+        .route("/api/rollouts/{rollout}", get(rollouts::one))
+        .route("/api/rollouts/{rollout}/report", get(rollouts::report))
+        .route("/api/gateway/upgrade", post(system::upgrade))
+        .route("/api/down", post(system::down))
+        .merge(services)
+        .fallback(error::no_such_address)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(from_fn_with_state(app.clone(), idempotency::once))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn(guard::loopback_only))
+        .with_state(app)
+}
+
+/// Who asks, by the name that they give. Control characters and length are cut: names are shown to others.
+fn actor(by: Option<String>) -> Actor {
+    let name: String = by.unwrap_or_default().chars().filter(|c| !c.is_control()).take(100).collect();
+    Actor::Person(if name.trim().is_empty() { "somebody".to_owned() } else { name.trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Services: look, deploy, steer, roll back, remove.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use modelyard_core::event::Order;
+use modelyard_core::measure::ServiceReport;
+use modelyard_core::service::ServiceSpec;
+use modelyard_core::{Digest, InstanceId, RevisionNumber, ServiceName};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::Refusal;
+use super::status::{Status, status};
+use super::{App, actor};
+use crate::http_client::chain;
+use crate::orders::{self, Accepted, Deploy, Rollback};
+use crate::store::fold::ServiceState;
+
+type Name = Result<Path<ServiceName>, PathRejection>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+type Taken = Result<(StatusCode, Json<Accepted>), Refusal>;
+
+/// `GET /api/services`
+pub async fn list(State(app): State<App>) -> Json<Vec<Status>> {
+    let (seen, report) = (app.controller.seen(), app.controller.report());
+    let world = app.ledger.world();
+    Json(world.present().filter_map(|state| status(state, seen.as_deref(), report.as_deref())).collect())
+}
+
+/// `GET /api/services/{service}`
+pub async fn one(State(app): State<App>, name: Name) -> Result<Json<Status>, Refusal> {
+    let state = present(&app, name)?;
+    let (seen, report) = (app.controller.seen(), app.controller.report());
+    let shown = status(&state, seen.as_deref(), report.as_deref());
+    Ok(Json(shown.ok_or_else(|| orders::Error::NoService(state.name.clone()))?))
+}
+
+/// Body of a deploy.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployBody {
+    spec: ServiceSpec,
+    package: Digest,
+    by: Option<String>,
+}
+
+/// `POST /api/services/{service}/rollouts`
+pub async fn deploy(State(app): State<App>, name: Name, body: Body<DeployBody>) -> Taken {
+    let (Path(name), Json(body)) = (name?, body?);
+    let deploy = Deploy { spec: body.spec, package: body.package, actor: actor(body.by) };
+    Ok((StatusCode::ACCEPTED, Json(app.orders.deploy(&name, deploy).await?)))
+}
+
+/// Body of an order.
+#[derive(Deserialize)]
+pub struct OrderBody {
+    #[serde(flatten)]
+    order: Order,
+    by: Option<String>,
+}
+
+/// `POST /api/services/{service}/orders`
+pub async fn order(State(app): State<App>, name: Name, body: Body<OrderBody>) -> Taken {
+    let (Path(name), Json(body)) = (name?, body?);
+    Ok((StatusCode::ACCEPTED, Json(app.orders.steer(&name, body.order, actor(body.by)).await?)))
+}
+
+/// Body of a rollback.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackBody {
+    to: Option<RevisionNumber>,
+    by: Option<String>,
+}
+
+/// `POST /api/services/{service}/rollback`
+pub async fn roll_back(State(app): State<App>, name: Name, body: Body<RollbackBody>) -> Taken {
+    let (Path(name), Json(body)) = (name?, body?);
+    let rollback = Rollback { to: body.to, actor: actor(body.by) };
+    Ok((StatusCode::ACCEPTED, Json(app.orders.roll_back(&name, rollback).await?)))
+}
+
+/// Who removes.
+#[derive(Deserialize)]
+pub struct By {
+    by: Option<String>,
+}
+
+/// `DELETE /api/services/{service}`
+pub async fn remove(State(app): State<App>, name: Name, by: Result<Query<By>, QueryRejection>) -> Taken {
+    let (Path(name), Query(By { by })) = (name?, by?);
+    Ok((StatusCode::ACCEPTED, Json(app.orders.remove(&name, actor(by)).await?)))
+}
+
+/// `GET /api/services/{service}/history`; of removed services too.
+pub async fn history(State(app): State<App>, name: Name) -> Result<Json<Value>, Refusal> {
+    let Path(name) = name?;
+    let state = app.ledger.service(&name);
+    if state.revisions.is_empty() {
+        return Err(orders::Error::NoService(name).into());
+    }
+    let rollouts = state.rollouts.iter().map(|record| {
+        json!({
+            "rollout": record.id, "strategy": record.strategy, "from": record.from, "to": record.to,
+            "started": record.started, "ended": record.ended,
+            "outcome": record.outcome, "cause": record.cause,
+        })
+    });
+    let revisions: Vec<Value> = state.revisions.values().map(|revision| json!(**revision)).collect();
+    Ok(Json(json!({ "service": name, "revisions": revisions, "rollouts": rollouts.collect::<Vec<_>>() })))
+}
+
+/// Which lines.
+#[derive(Deserialize)]
+pub struct LogQuery {
+    instance: Option<InstanceId>,
+    lines: Option<usize>,
+}
+
+// More than this nobody reads in a terminal; the whole log is a file in the instance's folder.
+const MOST_LINES: usize = 10_000;
+
+/// `GET /api/services/{service}/logs`
+pub async fn logs(
+    State(app): State<App>,
+    name: Name,
+    query: Result<Query<LogQuery>, QueryRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let state = present(&app, name)?;
+    let Query(LogQuery { instance, lines }) = query?;
+    let lines = lines.unwrap_or(100).min(MOST_LINES);
+    let asked: Vec<InstanceId> = match instance {
+        Some(id) if !is_of(&state, &id) => return Err(no_instance(&state, &id)),
+        Some(id) => vec![id],
+        None => state.instances.keys().cloned().collect(),
+    };
+    let mut shown = Vec::new();
+    for id in asked {
+        let text = app.target.logs(&id, lines).await;
+        let text = text.map_err(|error| Refusal::new(StatusCode::NOT_FOUND, chain(&error), "the log is gone, or never was"))?;
+        shown.push(json!({ "instance": id, "lines": text }));
+    }
+    Ok(Json(json!({ "service": state.name, "instances": shown })))
+}
+
+/// Whether an id was given to an instance of this service, ended ones included: another service's log is none of its business.
+fn is_of(state: &ServiceState, id: &InstanceId) -> bool {
+    let numbers = id.as_str().strip_prefix(state.name.as_str()).and_then(|rest| rest.strip_prefix("-r"));
+    let Some((revision, number)) = numbers.and_then(|numbers| numbers.split_once('-')) else { return false };
+    let (Ok(revision), Ok(number)) = (revision.parse::<u32>(), number.parse::<u32>()) else { return false };
+    state.numbered.get(&RevisionNumber(revision)).is_some_and(|&given| (1..=given).contains(&number))
+}
+
+fn no_instance(state: &ServiceState, id: &InstanceId) -> Refusal {
+    let error = format!("`{}` never had an instance `{id}`", state.name);
+    Refusal::new(StatusCode::NOT_FOUND, error, format!("see `modelyard status {}` for its instances", state.name))
+}
+
+/// `GET /api/services/{service}/figures`
+pub async fn figures(State(app): State<App>, name: Name) -> Result<Json<ServiceReport>, Refusal> {
+    let state = present(&app, name)?;
+    let help = "it is started again by itself; see logs/gateway.log";
+    let lost = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is out of reach", help);
+    let report = app.controller.report().ok_or_else(lost)?;
+    Ok(Json(report.services.get(&state.name).cloned().unwrap_or_default()))
+}
+
+fn present(app: &App, name: Name) -> Result<Arc<ServiceState>, Refusal> {
+    let Path(name) = name?;
+    let state = app.ledger.service(&name);
+    if state.spec.is_some() { Ok(state) } else { Err(orders::Error::NoService(name).into()) }
+}

@@ -1,0 +1,138 @@
+//! A service as `status` shows it. Pure.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use modelyard_core::instance::InstanceState;
+use modelyard_core::measure::GatewayReport;
+use modelyard_core::service::ServiceSpec;
+use modelyard_core::{Digest, InstanceId, RevisionNumber, RolloutId, ServiceName, Version, Weight};
+use modelyard_rollout::Waiting;
+use serde::Serialize;
+
+use crate::controller::lifecycle::TargetSeen;
+use crate::store::fold::{Instance, Open, Record, ServiceState, Stage};
+
+/// A service as it stands.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    service: ServiceName,
+    environment: String,
+    /// Applied share by revision.
+    weights: BTreeMap<RevisionNumber, Weight>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stable: Option<Pool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidate: Option<Pool>,
+    /// Further revisions that have instances: kept for a rollback, or leaving.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Pool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollout: Option<Rollout>,
+    spec: ServiceSpec,
+}
+
+#[derive(Debug, Serialize)]
+struct Pool {
+    revision: RevisionNumber,
+    version: Version,
+    digest: Digest,
+    instances: Vec<InstanceLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct InstanceLine {
+    id: InstanceId,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rollout {
+    id: RolloutId,
+    strategy: String,
+    phase: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<Waiting>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+}
+
+/// The service as it stands; none when it was removed.
+pub fn status(state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&GatewayReport>) -> Option<Status> {
+    let spec = state.spec.as_ref()?;
+    let coming = state.open.as_ref().map(|open| open.machine.candidate).filter(|&to| state.stable != Some(to));
+    let mut others: Vec<RevisionNumber> = state.instances.values().map(|instance| instance.revision).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.retain(|&revision| Some(revision) != state.stable && Some(revision) != coming);
+    let pool = |revision| pool(state, seen, revision);
+    Some(Status {
+        service: state.name.clone(),
+        environment: spec.environment.to_string(),
+        weights: weights(state, report),
+        stable: state.stable.and_then(pool),
+        candidate: coming.and_then(pool),
+        others: others.into_iter().filter_map(pool).collect(),
+        rollout: state.open.as_ref().map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref))),
+        spec: (**spec).clone(),
+    })
+}
+
+/// What the gateway applies now, or applied last when it was heard of.
+fn weights(state: &ServiceState, report: Option<&GatewayReport>) -> BTreeMap<RevisionNumber, Weight> {
+    let Some(report) = report else { return state.applied.clone() };
+    let pools = report.services.get(&state.name).into_iter().flat_map(|service| &service.pools);
+    let wanted = |revision: &RevisionNumber| state.desired.instances.contains_key(revision);
+    let shown = pools.filter(|(revision, pool)| pool.weight > Weight::NONE || wanted(revision));
+    shown.map(|(&revision, pool)| (revision, pool.weight)).collect()
+}
+
+fn pool(state: &ServiceState, seen: Option<&TargetSeen>, number: RevisionNumber) -> Option<Pool> {
+    let revision = state.revisions.get(&number)?;
+    let instances = state.instances.iter().filter(|(_, instance)| instance.revision == number);
+    Some(Pool {
+        revision: number,
+        version: revision.version.clone(),
+        digest: revision.package,
+        instances: instances.map(|(id, instance)| line(id, instance, seen)).collect(),
+    })
+}
+
+fn line(id: &InstanceId, instance: &Instance, seen: Option<&TargetSeen>) -> InstanceLine {
+    let status = seen.and_then(|seen| seen.instances.get(id));
+    let state = match (instance.stage, status.map(|status| &status.state)) {
+        (_, Some(InstanceState::Exited(_))) => "exited",
+        (Stage::Starting, _) => "starting",
+        (Stage::Live, _) => "live",
+        (Stage::Draining { .. }, _) => "draining",
+    };
+    let address = match status.map(|status| &status.state) {
+        Some(InstanceState::Running { address, .. }) => Some(*address),
+        _ => None,
+    };
+    let pid = status.and_then(|status| status.pid);
+    InstanceLine { id: id.clone(), state, address, pid, memory_bytes: status.and_then(|status| status.memory_bytes) }
+}
+
+fn rollout(open: &Open, record: Option<&Record>) -> Rollout {
+    let progress = open.machine.progress();
+    Rollout {
+        id: open.id.clone(),
+        strategy: record.map_or_else(String::new, |record| record.strategy.clone()),
+        phase: open.machine.describe(),
+        step: progress.map(|(step, _)| step),
+        steps: progress.map(|(_, steps)| steps),
+        waiting: open.machine.waiting().cloned(),
+        outcome: open.machine.outcome().map(|outcome| outcome.name()),
+    }
+}

@@ -1,0 +1,125 @@
+//! The control plane itself: health, figures, gateway upgrade, going down.
+
+use std::sync::Mutex;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use modelyard_core::event::EventBody;
+use modelyard_core::exposition::CONTENT_TYPE;
+use modelyard_core::{RevisionNumber, ServiceName, Timestamp, Weight};
+use modelyard_monitor::metrics::{ControlMetrics, RolloutInfo, render};
+use serde_json::{Value, json};
+
+use super::App;
+use super::error::Refusal;
+use crate::ledger::lock;
+use crate::store;
+use crate::store::fold::{ServiceState, Stage};
+
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// `GET /api/health`
+pub async fn health(State(app): State<App>) -> Json<Value> {
+    let gateway = app.gateway.as_ref().and_then(|gateway| gateway.running());
+    let reachable = app.controller.report().is_some();
+    let gateway = gateway.map(|running| json!({ "pid": running.pid, "address": running.address, "reachable": reachable }));
+    Json(json!({ "pid": std::process::id(), "version": VERSION, "gateway": gateway }))
+}
+
+/// `POST /api/gateway/upgrade`: a new process takes the listening sockets over, the old one finishes its requests.
+pub async fn upgrade(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let none = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no gateway runs under this control plane", "see logs/control.log");
+    let gateway = app.gateway.as_ref().ok_or_else(none)?;
+    let running = gateway.upgrade().await?;
+    app.ledger.note(None, vec![EventBody::GatewayStarted { pid: running.pid }]).await?;
+    Ok(Json(json!({ "pid": running.pid, "address": running.address, "version": running.version })))
+}
+
+/// `POST /api/down`: instances, gateway and control plane end.
+pub async fn down(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    app.down.notify_one();
+    (StatusCode::ACCEPTED, Json(json!({ "pid": std::process::id(), "state": "stopping" })))
+}
+
+/// Figures that are counted from events, once each.
+#[derive(Debug)]
+pub struct Metrics(Mutex<ControlMetrics>);
+
+impl Metrics {
+    /// Counts from the event after `last_event` on.
+    #[expect(clippy::field_reassign_with_default, reason = "the other fields are not ours to name")]
+    pub fn since(started: Timestamp, last_event: u64) -> Self {
+        let mut metrics = ControlMetrics::default();
+        metrics.started = started;
+        metrics.last_event = last_event;
+        Self(Mutex::new(metrics))
+    }
+}
+
+/// `GET /metrics`
+pub async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
+    loop {
+        let after = lock(&app.metrics.0).last_event;
+        let query = store::Query { after, limit: Some(10_000), ..store::Query::default() };
+        let events = app.ledger.read(query).await?;
+        let mut metrics = lock(&app.metrics.0);
+        // Another scrape may have counted them meanwhile.
+        let fresh = events.iter().filter(|event| event.seq > after && metrics.last_event == after).count();
+        events.iter().take(fresh).for_each(|event| metrics.note(event));
+        if events.is_empty() {
+            break;
+        }
+    }
+    let text = {
+        let mut metrics = lock(&app.metrics.0);
+        metrics.gateway_up = app.controller.report().is_some();
+        present(&app, &mut metrics);
+        render(&metrics, VERSION)
+    };
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// Fills in what is true now.
+fn present(app: &App, metrics: &mut ControlMetrics) {
+    metrics.rollouts.clear();
+    metrics.instances.clear();
+    metrics.weights.clear();
+    for state in app.ledger.world().services.values() {
+        instances(state, metrics);
+        weights(state, metrics);
+        let Some(open) = &state.open else { continue };
+        let info = RolloutInfo {
+            service: state.name.to_string(),
+            strategy: open.machine.plan.strategy.name().to_owned(),
+            phase: phase(open),
+        };
+        metrics.rollouts.insert(open.id.clone(), info);
+    }
+}
+
+/// The phase's name without its figures: a label's values must be few.
+fn phase(open: &store::fold::Open) -> String {
+    let value = serde_json::to_value(open.machine.phase).unwrap_or_default();
+    value.get("name").and_then(Value::as_str).unwrap_or("unknown").to_owned()
+}
+
+fn instances(state: &ServiceState, metrics: &mut ControlMetrics) {
+    for instance in state.instances.values() {
+        let stage = match instance.stage {
+            Stage::Starting => "starting",
+            Stage::Live => "live",
+            Stage::Draining { .. } => "draining",
+        };
+        let key: (ServiceName, RevisionNumber, String) = (state.name.clone(), instance.revision, stage.to_owned());
+        *metrics.instances.entry(key).or_default() += 1;
+    }
+}
+
+fn weights(state: &ServiceState, metrics: &mut ControlMetrics) {
+    for (&revision, &weight) in state.applied.iter().filter(|&(_, &weight)| weight > Weight::NONE) {
+        metrics.weights.insert((state.name.clone(), revision), u64::from(weight.basis_points()));
+    }
+}

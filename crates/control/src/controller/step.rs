@@ -1,0 +1,107 @@
+//! Stepping the rollout of a service, and its figures.
+
+use modelyard_core::event::{Actor, EventBody};
+use modelyard_core::{Millis, ServiceName, Timestamp};
+use modelyard_rollout::{Action, Rollout, step};
+
+use super::Controller;
+use super::observe::{measurements, observation};
+use super::tick::Memory;
+use crate::store::Error;
+use crate::store::fold::{Open, ServiceState};
+
+// A step's own commit wakes its service: without a pause a state that holds the time would be stepped as fast as the disk goes.
+const PAUSE: Millis = Millis(50);
+
+impl Controller {
+    /// Steps the open rollout, and commits state, desired values, verdicts and end together.
+    pub(super) async fn step(&self, name: &ServiceName, memory: &mut Memory) -> Result<(), Error> {
+        let state = self.ledger.service(name);
+        let report = self.report();
+        if let Some(report) = &report {
+            memory.meter.read(report.epoch, &report.services.get(name).cloned().unwrap_or_default());
+        }
+        let Some(open) = &state.open else { return Ok(()) };
+        let (seen_seq, before) = memory.stepped;
+        // Time never runs backwards within an observation, even if the machine's clock is set.
+        let now = self.clock.now().max(before);
+        if seen_seq == state.last_seq && now - before < PAUSE {
+            return Ok(());
+        }
+        memory.stepped = (state.last_seq, now);
+        let seen = observation(&state, open, report.as_deref(), memory.meter.totals(), now);
+        let (machine, actions) = step(memory.machine(open), &seen);
+        let bodies = bodies(open, &machine, actions);
+        if !bodies.is_empty() {
+            let events = self.ledger.commit(&state, Actor::Controller, bodies).await?;
+            memory.stepped.0 = events.last().map_or(state.last_seq, |event| event.seq);
+        }
+        memory.ahead = Some((open.id.clone(), machine));
+        Ok(())
+    }
+
+    /// Figures each second until the outcome, for charts.
+    pub(super) async fn measure(&self, state: &ServiceState, memory: &mut Memory) -> Result<(), Error> {
+        let Some(open) = state.undecided() else {
+            memory.measured = None;
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let started = state.rollouts.last().map_or(now, |record| record.started);
+        let due = |&(at, _): &(Timestamp, _)| now - at >= cadence(now - started);
+        if memory.measured.as_ref().is_some_and(|measured| !due(measured)) {
+            return Ok(());
+        }
+        let Some(report) = self.report() else { return Ok(()) };
+        let totals = memory.meter.totals();
+        let before = memory.measured.replace((now, totals.clone()));
+        let Some((_, before)) = before else { return Ok(()) };
+        let revisions = measurements(state, report.services.get(&state.name), &totals, &before);
+        let meter = serde_json::to_string(&memory.meter).unwrap_or_default();
+        self.ledger.store().remember(format!("meter/{}", state.name), meter).await?;
+        let figures = vec![EventBody::Measured { revisions }];
+        let events = self.ledger.commit_for(state, Some(open.id.clone()), Actor::Controller, figures).await;
+        match events {
+            // Figures are no reason to step, nor worth a second try.
+            Ok(events) => memory.stepped.0 = events.last().map_or(memory.stepped.0, |event| event.seq),
+            Err(Error::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// A chart of ten minutes wants every second, one of a week does not: a rollout leaves some thousand figures at most a day.
+fn cadence(age: Millis) -> Millis {
+    match age.as_seconds() {
+        age if age < 600.0 => Millis::seconds(1),
+        age if age < 3_600.0 => Millis::seconds(5),
+        _ => Millis::seconds(60),
+    }
+}
+
+/// What a step leads to, as events of one transaction; none when nothing changed and nothing was waiting to be seen.
+fn bodies(open: &Open, after: &Rollout, actions: Vec<Action>) -> Vec<EventBody> {
+    let mut told: Vec<EventBody> = actions.into_iter().filter_map(tell).collect();
+    let seen_first = !open.orders.is_empty() || !open.failures.is_empty();
+    if told.is_empty() && !seen_first && !after.advanced_from(&open.machine) {
+        return Vec::new();
+    }
+    let state = serde_json::to_value(after).unwrap_or_else(|error| unreachable!("a rollout is plain data: {error}"));
+    told.insert(0, EventBody::RolloutStepped { phase: after.describe(), state, desired: after.desired() });
+    told
+}
+
+fn tell(action: Action) -> Option<EventBody> {
+    match action {
+        Action::Verdict { verdict, why, cause } => {
+            Some(EventBody::Verdict { verdict: verdict.name().to_owned(), why, cause })
+        }
+        Action::Refused { order, why } => Some(EventBody::OrderRefused { order, why }),
+        Action::Finish { outcome, cause, failure, stable } => {
+            Some(EventBody::RolloutFinished { outcome, cause, failure, stable })
+        }
+        // Desired values are part of the step itself; the next look comes soon enough.
+        Action::Desire { .. } | Action::WakeAt { .. } => None,
+    }
+}

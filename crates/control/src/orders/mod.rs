@@ -1,0 +1,241 @@
+//! What callers may ask: deploy, steer, roll back, remove. Each is checked here and committed to the log; the controller does the rest.
+//!
+//! Promises: an order is refused whole, with what to do instead, or committed in one transaction.
+
+mod deploy;
+mod flags;
+mod rollback;
+
+use std::sync::Arc;
+
+use modelyard_core::event::{Actor, EventBody, Order, Outcome};
+use modelyard_core::signature::Incompatible;
+use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName};
+use modelyard_rollout::PlanError;
+use serde::Serialize;
+
+use crate::ledger::Ledger;
+use crate::packages::{PackageError, Packages};
+use crate::store;
+use crate::store::fold::ServiceState;
+
+pub use deploy::Deploy;
+pub use rollback::Rollback;
+
+/// Why an order was refused. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such service.
+    #[error("there is no service `{0}`")]
+    NoService(ServiceName),
+    /// The service has no such revision.
+    #[error("`{service}` has no revision {revision}")]
+    NoRevision {
+        /// Service.
+        service: ServiceName,
+        /// The revision asked for.
+        revision: RevisionNumber,
+    },
+    /// The service never had another revision that worked.
+    #[error("`{0}` has no earlier revision that carried it")]
+    NothingEarlier(ServiceName),
+    /// The revision carries the service already.
+    #[error("revision {revision} carries `{service}` already")]
+    AlreadyStable {
+        /// Service.
+        service: ServiceName,
+        /// The revision asked for.
+        revision: RevisionNumber,
+    },
+    /// A rollout is open.
+    #[error("rollout `{rollout}` of `{service}` is open")]
+    Open {
+        /// Service.
+        service: ServiceName,
+        /// The rollout.
+        rollout: RolloutId,
+    },
+    /// No rollout is open.
+    #[error("no rollout of `{0}` is open")]
+    NotOpen(ServiceName),
+    /// The address names one service and the document another.
+    #[error("the address names `{address}` and the document `{document}`")]
+    OtherName {
+        /// In the address.
+        address: ServiceName,
+        /// In the document.
+        document: ServiceName,
+    },
+    /// The rules make no sense.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Values of flags do not fit the package's declarations.
+    #[error("the flags do not fit the package: {}", .0.join("; "))]
+    Flags(Vec<String>),
+    /// The package cannot be had.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// Callers of the present revision would break.
+    #[error("revision {from} of `{service}` cannot be followed by `{to}`: {why}")]
+    Incompatible {
+        /// Service.
+        service: ServiceName,
+        /// The present revision.
+        from: RevisionNumber,
+        /// Package or revision that was asked for.
+        to: String,
+        /// What differs.
+        why: Incompatible,
+    },
+    /// The log cannot be written.
+    #[error("the order could not be recorded")]
+    Store(#[from] store::Error),
+}
+
+impl Error {
+    /// What the caller can do instead.
+    pub fn help(&self) -> String {
+        match self {
+            Self::NoService(_) => "see `modelyard status` for the services there are, or deploy it first".into(),
+            Self::NoRevision { service, .. } => format!("see `modelyard history {service}` for its revisions"),
+            Self::NothingEarlier(service) => {
+                format!("name a revision with `--to`, from `modelyard history {service}`, or deploy another version")
+            }
+            Self::AlreadyStable { service, .. } => format!("nothing to do; see `modelyard status {service}`"),
+            Self::Open { service, .. } => {
+                format!("wait for it (`modelyard watch {service}`), or end it with `modelyard promote {service} --all` or `modelyard abort {service}`")
+            }
+            Self::NotOpen(service) => {
+                format!("start one with `modelyard deploy`; go back with `modelyard rollback {service}`")
+            }
+            Self::OtherName { .. } => "use the same name in both".into(),
+            Self::Plan(_) => "change these keys of `service.toml`, or the flags of `modelyard deploy`".into(),
+            Self::Flags(_) => "see the package's flags with `modelyard inspect`".into(),
+            Self::Package(_) => "build it with `modelyard package`, then deploy the digest that it prints".into(),
+            Self::Incompatible { .. } => {
+                "callers would break: keep the inputs and outputs that there are, or deploy it as a service of another name".into()
+            }
+            Self::Store(_) => "nothing was changed; check that the disk is not full and the control plane's log".into(),
+        }
+    }
+}
+
+/// What an order led to, as the API answers it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Accepted {
+    /// The rollout that was started or steered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutId>,
+    /// Service.
+    pub service: ServiceName,
+    /// Strategy, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<String>,
+    /// Where the rollout goes to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionNumber>,
+    /// `running`: the controller is at it.
+    pub outcome: &'static str,
+}
+
+/// Takes orders.
+#[derive(Clone)]
+pub struct Orders {
+    ledger: Arc<Ledger>,
+    packages: Arc<dyn Packages>,
+}
+
+// Orders race with the controller's own commits; each lost race means that it wrote something, so this many in a row do not happen.
+const RACES: u32 = 50;
+
+impl Orders {
+    /// Takes orders for the services of a log.
+    pub fn new(ledger: Arc<Ledger>, packages: Arc<dyn Packages>) -> Self {
+        Self { ledger, packages }
+    }
+
+    /// Steers the open rollout.
+    ///
+    /// # Errors
+    /// [`Error::NoService`], [`Error::NotOpen`].
+    pub async fn steer(&self, name: &ServiceName, order: Order, actor: Actor) -> Result<Accepted, Error> {
+        self.decide(name, actor, |state| {
+            let state = present(state)?;
+            let open = state.open.as_ref().ok_or_else(|| Error::NotOpen(name.clone()))?;
+            // Within the rollback window only going back makes sense.
+            if open.machine.outcome().is_some() && !(order == Order::Abort && open.machine.is_in_rollback_window()) {
+                return Err(Error::NotOpen(name.clone()));
+            }
+            let bodies = vec![EventBody::Ordered { order: order.clone() }];
+            Ok(Decision { rollout: Some(open.id.clone()), bodies, accepted: accepted(state) })
+        })
+        .await
+    }
+
+    /// Removes a service: its instances are drained and stopped, its route goes; its history stays.
+    ///
+    /// # Errors
+    /// [`Error::NoService`].
+    pub async fn remove(&self, name: &ServiceName, actor: Actor) -> Result<Accepted, Error> {
+        self.decide(name, actor, |state| {
+            let state = present(state)?;
+            let mut bodies = Vec::new();
+            if state.undecided().is_some() {
+                let (cause, failure, stable) = (None, None, state.stable);
+                bodies.push(EventBody::RolloutFinished { outcome: Outcome::Aborted, cause, failure, stable });
+            }
+            bodies.push(EventBody::ServiceRemoved);
+            Ok(Decision { rollout: state.current_rollout().cloned(), bodies, accepted: accepted(state) })
+        })
+        .await
+    }
+
+    /// Decides on the present state and commits, again from the start whenever somebody else wrote first.
+    async fn decide(
+        &self,
+        name: &ServiceName,
+        actor: Actor,
+        decide: impl Fn(&ServiceState) -> Result<Decision, Error>,
+    ) -> Result<Accepted, Error> {
+        let mut races = 0;
+        loop {
+            let state = self.ledger.service(name);
+            let Decision { rollout, bodies, accepted } = decide(&state)?;
+            match self.ledger.commit_for(&state, rollout, actor.clone(), bodies).await {
+                Ok(_) => return Ok(accepted),
+                Err(store::Error::Conflict { .. }) if races < RACES => races += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// What to commit, and what to answer then.
+struct Decision {
+    rollout: Option<RolloutId>,
+    bodies: Vec<EventBody>,
+    accepted: Accepted,
+}
+
+/// The service, if it was not removed.
+fn present(state: &ServiceState) -> Result<&ServiceState, Error> {
+    if state.spec.is_some() { Ok(state) } else { Err(Error::NoService(state.name.clone())) }
+}
+
+/// The answer about the service's present rollout.
+fn accepted(state: &ServiceState) -> Accepted {
+    let record = state.rollouts.last().filter(|record| Some(&record.id) == state.current_rollout());
+    Accepted {
+        rollout: record.map(|record| record.id.clone()),
+        service: state.name.clone(),
+        strategy: record.map(|record| record.strategy.clone()),
+        revision: record.map(|record| record.to),
+        outcome: "running",
+    }
+}
+
+/// The digest of a revision's package.
+fn package_of(state: &ServiceState, revision: RevisionNumber) -> Result<Digest, Error> {
+    let known = state.revisions.get(&revision).map(|revision| revision.package);
+    known.ok_or_else(|| Error::NoRevision { service: state.name.clone(), revision })
+}
