@@ -103,7 +103,7 @@ fn value(input: InferInput) -> Result<(Cow<'static, str>, DynValue)> {
 }
 
 /// What the loop measured, in µs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Figures {
     /// Inferences per second.
     pub per_second: f64,

@@ -13,6 +13,7 @@ mod machine;
 mod options;
 mod process;
 mod report;
+mod servers;
 mod upstream;
 
 use anyhow::{Context as _, Result};
@@ -27,6 +28,7 @@ fn main() -> Result<()> {
         Command::Upstream(upstream) => run_upstream(&upstream),
         Command::Bare(bare) => run_bare(&bare),
         Command::Engine(engine) => run_engine(&engine),
+        Command::Servers(servers) => machine::ensure_two_cores().and_then(|()| servers::run(&servers)),
         Command::Gateway(gateway) => machine::ensure_two_cores().and_then(|()| gateway::run(&gateway)),
     }
 }

@@ -29,6 +29,8 @@ pub enum Command {
     Bare(Bare),
     /// Call the engine in a loop.
     Engine(Engine),
+    /// Model servers side by side: modelyard, FastAPI, MLServer, KServe, and the limits.
+    Servers(crate::servers::Options),
     /// Gateways side by side: modelyard, HAProxy, nginx.
     Gateway(crate::gateway::Options),
 }
