@@ -1,0 +1,97 @@
+//! One loaded model in ONNX Runtime.
+//!
+//! Promises: what comes out are plain tensors, maps and sequences included; a fault of the inputs is told from a fault of the
+//! engine, and neither message holds the caller's data.
+//! Absent on purpose: sharing. One engine belongs to one thread: the binding wants `&mut` for a run, because parts of the
+//! engine are not safe to share. Small models are loaded once per thread instead.
+
+mod library;
+mod load;
+mod outputs;
+
+pub(crate) use library::load as load_library;
+pub(crate) use load::{Blueprint, Form};
+
+use ort::session::{Session, SessionInputValue};
+use ort::value::{Tensor as OrtTensor, TensorRef};
+
+use crate::tensor::{Data, Tensor};
+
+/// One output of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Output {
+    pub(crate) tensor: Tensor,
+    /// Belongs to the whole run (the labels of a map) and has no row per request.
+    pub(crate) shared: bool,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EngineError {
+    /// The inputs are to blame, not the engine.
+    pub(crate) callers_fault: bool,
+    /// What the engine said, without numbers.
+    pub(crate) message: String,
+}
+
+impl EngineError {
+    fn new(error: &ort::Error) -> Self {
+        tracing::debug!(%error, "a run failed");
+        // The engine's message can quote an element (`idx=7 must be within …`), and elements are never echoed.
+        let mut message = String::new();
+        for letter in error.message().chars().take(400) {
+            match letter.is_ascii_digit() {
+                true if message.ends_with('#') => {}
+                true => message.push('#'),
+                false => message.push(letter),
+            }
+        }
+        Self { callers_fault: error.code() == ort::ErrorCode::InvalidArgument, message }
+    }
+}
+
+/// One loaded model.
+pub(crate) struct Engine {
+    session: Session,
+    /// Names of the inputs in the signature's order.
+    inputs: Vec<String>,
+    forms: Vec<Form>,
+}
+
+impl Engine {
+    /// Runs the model on inputs that fit the signature.
+    pub(crate) fn run(&mut self, inputs: &[Option<Tensor>]) -> Result<Vec<Output>, EngineError> {
+        let present =
+            self.inputs.iter().zip(inputs).filter_map(|(name, tensor)| tensor.as_ref().map(|tensor| (name, tensor)));
+        let values = present
+            .map(|(name, tensor)| Ok((name.as_str().into(), input_value(tensor)?)))
+            .collect::<Result<Vec<(std::borrow::Cow<'_, str>, _)>, ort::Error>>();
+        let values = values.map_err(|error| EngineError::new(&error))?;
+        let found = self.session.run(values).map_err(|error| EngineError::new(&error))?;
+        let mut outputs = Vec::with_capacity(self.forms.len() + 1);
+        for (form, value) in self.forms.iter().zip(found.values()) {
+            outputs::take(*form, &value, &mut outputs).map_err(|error| EngineError::new(&error))?;
+        }
+        Ok(outputs)
+    }
+}
+
+fn input_value(tensor: &Tensor) -> Result<SessionInputValue<'_>, ort::Error> {
+    let shape = tensor.shape.as_slice();
+    Ok(match &tensor.data {
+        Data::Bool(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Uint8(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Uint16(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Uint32(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Uint64(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Int8(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Int16(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Int32(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Int64(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Fp16(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Bf16(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Fp32(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Fp64(list) => TensorRef::from_array_view((shape, list.as_slice()))?.into(),
+        Data::Bytes(list) => OrtTensor::from_string_array((shape, list.as_slice()))?.into(),
+    })
+}

@@ -1,0 +1,109 @@
+//! Inference over REST, in the protocol's form and in the plain one.
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Request, Response, StatusCode};
+
+use super::reply::{self, Body, refuse};
+use super::request::{self, Whole};
+use crate::batch::{Reply, Slice, rows};
+use crate::body::{answer, infer, plain};
+use crate::model::{Question, Wanted};
+use crate::refusal::{Kind, Refusal};
+use crate::server::{Loaded, Thread};
+use crate::stats::Protocol;
+
+/// Bodies and answers above this are read and written on a helper thread: the other connections would wait for them.
+const LARGE: usize = 256 << 10;
+
+/// Answers one inference request. `named` says whether it is meant for this model.
+pub(super) async fn answer(
+    thread: &Thread,
+    request: Request<Incoming>,
+    protocol: Protocol,
+    named: Result<(), Refusal>,
+) -> Response<Body> {
+    let open = thread.shared.counts[thread.index].begin(protocol);
+    // The body is read even if it is for nothing: an HTTP/1.1 connection can only be used again behind it.
+    let outcome = match request::read(request, thread.shared.max_body).await {
+        Ok(whole) => match named {
+            Ok(()) => infer(thread, whole, protocol).await,
+            Err(refusal) => Err(refusal),
+        },
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
+        Ok((response, slice, rows)) => {
+            open.end(200, Some((&slice, rows)));
+            response
+        }
+        Err(refusal) => {
+            open.end(reply::status(refusal.kind).as_u16(), None);
+            refuse(&refusal)
+        }
+    }
+}
+
+async fn infer(thread: &Thread, whole: Whole, protocol: Protocol) -> Result<(Response<Body>, Slice, usize), Refusal> {
+    let loaded = thread.shared.loaded()?;
+    let large = whole.body.len() > LARGE;
+    let question = match large {
+        false => read(loaded, &whole, protocol)?,
+        true => aside(thread, move |loaded| read(loaded, &whole, protocol)).await??,
+    };
+    let rows = rows(&question.inputs).unwrap_or(1);
+    let reply = loaded.ask(thread.index, question.inputs)?;
+    let slice = received(reply.await)?;
+    let wanted = question.wanted;
+    let size: usize =
+        wanted.outputs.iter().map(|&(index, _)| slice.output(index)).map(|part| part.end - part.start).sum();
+    let response = match size * 4 > LARGE {
+        false => write(loaded, &wanted, &slice, protocol),
+        true => {
+            let slice = slice.clone();
+            aside(thread, move |loaded| write(loaded, &wanted, &slice, protocol)).await?
+        }
+    };
+    Ok((response, slice, rows))
+}
+
+/// What came back from the engine.
+pub(crate) fn received(reply: Result<Reply, tokio::sync::oneshot::error::RecvError>) -> Result<Slice, Refusal> {
+    reply.unwrap_or_else(|_| Err(Refusal::new(Kind::Engine, "the engine gave up on this request")))
+}
+
+fn read(loaded: &Loaded, whole: &Whole, protocol: Protocol) -> Result<Question, Refusal> {
+    match protocol {
+        Protocol::Plain => plain::read(&loaded.model, &whole.body),
+        Protocol::Rest | Protocol::Grpc => infer::read(&loaded.model, &whole.body, whole.json_length),
+    }
+}
+
+fn write(loaded: &Loaded, wanted: &Wanted, slice: &Slice, protocol: Protocol) -> Response<Body> {
+    if protocol == Protocol::Plain {
+        let body = plain::write(&loaded.model, wanted, slice);
+        return reply::bytes(StatusCode::OK, "application/json", body.into());
+    }
+    let written = answer::write(&loaded.model, wanted, slice);
+    let body = Bytes::from(written.body);
+    match written.json_length {
+        None => reply::bytes(StatusCode::OK, "application/json", body),
+        Some(length) => {
+            let mut response = reply::bytes(StatusCode::OK, "application/octet-stream", body);
+            response.headers_mut().insert("inference-header-content-length", HeaderValue::from(length));
+            response
+        }
+    }
+}
+
+/// Runs something long on a helper thread.
+async fn aside<T: Send + 'static>(
+    thread: &Thread,
+    work: impl FnOnce(&Loaded) -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let shared = thread.shared.clone();
+    let work = move || shared.loaded().map(work);
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Refusal::new(Kind::Engine, "the server failed to read or write this request")))
+}

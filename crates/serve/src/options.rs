@@ -1,0 +1,80 @@
+//! What a model server is told when it starts.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use modelyard_core::home::Announcement;
+use modelyard_core::package::Package;
+
+/// Called once the server listens, with its addresses.
+pub type OnListening = Box<dyn FnOnce(&Announcement) + Send>;
+
+/// What a model server is told when it starts. [`ServeOptions::new`] fills in the defaults; every field may be changed.
+pub struct ServeOptions {
+    /// What is served. Its runtime must be `onnx`.
+    pub package: Package,
+    /// Folder that holds the package's files.
+    pub package_dir: PathBuf,
+    /// Name under which the model answers; the package's own name by default.
+    pub name: String,
+    /// Where callers connect, REST and gRPC alike; port 0 picks a free one. Loopback only.
+    pub http: SocketAddr,
+    /// Where probes connect, answered by a thread of their own; none by default. Loopback only.
+    pub probe: Option<SocketAddr>,
+    /// File that gets the [`Announcement`], written atomically once the server listens.
+    pub announce: Option<PathBuf>,
+    /// The ONNX Runtime library, as [`crate::onnxruntime::locate`] finds it.
+    pub onnxruntime: PathBuf,
+    /// Threads that read requests and write answers; 0 takes one per core.
+    pub threads: usize,
+    /// Threads within one inference of a slow model; 0 takes one per core. Fast models always use one.
+    pub engine_threads: usize,
+    /// Largest request body in bytes; larger ones get 413.
+    pub max_body_bytes: usize,
+    /// Most rows that requests are merged up to; 1 turns merging off.
+    pub max_batch_rows: usize,
+    /// Most requests that wait for the engine; further ones get 503 with `Retry-After`.
+    pub queue: usize,
+    /// How often the samples are asked.
+    pub check_every: Duration,
+    /// How long requests in flight may take after SIGTERM; what remains then is cut off.
+    pub grace: Duration,
+    /// Called once the server listens.
+    pub on_listening: Option<OnListening>,
+}
+
+impl ServeOptions {
+    /// Options with every default: a free loopback port, one thread per core, bodies up to 64 MiB, samples every 5 s.
+    pub fn new(package: Package, package_dir: impl Into<PathBuf>, onnxruntime: impl Into<PathBuf>) -> Self {
+        Self {
+            name: package.name.to_string(),
+            package,
+            package_dir: package_dir.into(),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            probe: None,
+            announce: None,
+            onnxruntime: onnxruntime.into(),
+            threads: 0,
+            engine_threads: 0,
+            max_body_bytes: 64 << 20,
+            max_batch_rows: 128,
+            queue: 1024,
+            check_every: Duration::from_secs(5),
+            grace: Duration::from_secs(30),
+            on_listening: None,
+        }
+    }
+}
+
+impl fmt::Debug for ServeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeOptions")
+            .field("package", &format_args!("{}:{}", self.package.name, self.package.version))
+            .field("name", &self.name)
+            .field("http", &self.http)
+            .field("probe", &self.probe)
+            .finish_non_exhaustive()
+    }
+}

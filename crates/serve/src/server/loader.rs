@@ -1,0 +1,224 @@
+//! Loading the model, deciding how it runs, and asking the samples ever after.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use modelyard_core::signature::{Signature, shape_fits};
+use tokio::sync::oneshot;
+
+use super::{Loaded, Shared};
+use crate::batch::{Lane, Worker, nanos, rows, verify};
+use crate::engine::{Blueprint, Engine, load_library};
+use crate::model::Model;
+use crate::options::ServeOptions;
+use crate::samples::Samples;
+use crate::tensor::Tensor;
+use crate::{Error, http};
+
+/// Models faster than this run on the I/O threads: handing over to another thread and back costs more than a tenth of it.
+const FAST: Duration = Duration::from_micros(300);
+
+/// Files larger than this are loaded once, whatever their speed: a copy for each thread would cost too much memory.
+const SMALL_BYTES: u64 = 16 << 20;
+
+/// An engine on its way to the I/O thread that will own it.
+pub(super) type Delivery = (Arc<Lane>, Engine, usize);
+
+/// Starts the thread that loads the model. What goes wrong goes to `fail`.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    options: ServeOptions,
+    model: PathBuf,
+    engines: Vec<oneshot::Sender<Delivery>>,
+    fail: oneshot::Sender<Error>,
+) -> Result<(), Error> {
+    let run = move || match load(&shared, &options, &model, engines) {
+        Ok(samples) => keep_asking(&shared, samples, options.check_every),
+        Err(error) => {
+            let _ = fail.send(error);
+        }
+    };
+    let thread = std::thread::Builder::new().name("samples".to_owned());
+    thread.spawn(run).map(|_| ()).map_err(|source| Error::SetUp { what: "the loading thread", source })
+}
+
+fn load(
+    shared: &Shared,
+    options: &ServeOptions,
+    path: &Path,
+    engines: Vec<oneshot::Sender<Delivery>>,
+) -> Result<Samples, Error> {
+    let started = Instant::now();
+    let blueprint = Blueprint { environment: load_library(&options.onnxruntime)?, path: path.to_owned() };
+    let mut engine = blueprint.load(1)?;
+    let signature = engine.signature().map_err(|reason| Error::Unservable { path: path.to_owned(), reason })?;
+    check_signature(&options.package.signature, &signature)
+        .map_err(|reason| Error::Signature { path: path.to_owned(), reason })?;
+    let version = options.package.version.as_str();
+    let model = Model::new(&options.name, version, signature);
+    let mut samples = Samples::new(&model, &options.package.samples)
+        .map_err(|source| Error::SetUp { what: "the samples' runtime", source })?;
+    let known: Vec<_> = samples.inputs().cloned().collect();
+    let (cost, cost_per_row) = warm_up(&mut engine, &model, known.first())
+        .map_err(|reason| Error::WarmUp { path: path.to_owned(), reason })?;
+    let merges = options.max_batch_rows > 1 && verify::mergeable(&mut engine, &model.signature, &known);
+    let small = std::fs::metadata(path).is_ok_and(|meta| meta.len() <= SMALL_BYTES);
+    let fast = cost <= FAST && (small || engines.len() == 1);
+    let max_rows = if merges { options.max_batch_rows } else { 1 };
+    let mut loaded = Loaded {
+        openapi: http::openapi::document(&model, &options.package).into(),
+        model,
+        lanes: Vec::new(),
+        worker: OnceLock::new(),
+        blueprint,
+        cost_per_row,
+        max_rows,
+        queue: options.queue,
+        load_time: Duration::ZERO,
+    };
+    if fast {
+        loaded.lanes = deliver(&loaded, engine, engines)?;
+    } else {
+        let threads = engine_threads(options);
+        let engine = if threads > 1 { loaded.blueprint.load(threads)? } else { engine };
+        let worker = Worker::start(engine, options.queue, max_rows)?;
+        loaded.worker = OnceLock::from(Ok(worker));
+    }
+    loaded.load_time = started.elapsed();
+    tracing::info!(
+        model = %loaded.model.name, version, run_micros = nanos(cost) / 1_000, merges, inline = fast,
+        load_millis = u64::try_from(loaded.load_time.as_millis()).unwrap_or(0), "the model is loaded"
+    );
+    let loaded = shared.loaded.get_or_init(|| loaded);
+    if let Some(outcome) = samples.ask(loaded) {
+        shared.health.set_live(outcome);
+    }
+    shared.health.set_ready();
+    Ok(samples)
+}
+
+fn engine_threads(options: &ServeOptions) -> usize {
+    match options.engine_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        asked => asked,
+    }
+}
+
+/// Gives each I/O thread an engine.
+fn deliver(loaded: &Loaded, first: Engine, engines: Vec<oneshot::Sender<Delivery>>) -> Result<Vec<Arc<Lane>>, Error> {
+    let mut first = Some(first);
+    let mut lanes = Vec::with_capacity(engines.len());
+    for receiver in engines {
+        let engine = match first.take() {
+            Some(engine) => engine,
+            None => loaded.blueprint.load(1)?,
+        };
+        let lane = Arc::new(Lane::new(loaded.queue));
+        // A thread that is gone is being shut down.
+        let _ = receiver.send((lane.clone(), engine, loaded.max_rows));
+        lanes.push(lane);
+    }
+    Ok(lanes)
+}
+
+/// Runs the model a few times; returns the time of a run, and of one row of it.
+fn warm_up(
+    engine: &mut Engine,
+    model: &Model,
+    sample: Option<&Vec<Option<Tensor>>>,
+) -> Result<(Duration, Duration), String> {
+    let made_up;
+    let inputs = match sample {
+        Some(inputs) => inputs,
+        None => {
+            made_up = verify::made_up(&model.signature);
+            &made_up
+        }
+    };
+    engine.run(inputs).map_err(|error| error.message)?;
+    let mut times: Vec<Duration> = Vec::new();
+    let began = Instant::now();
+    // Slow models are recognised by one run; the fastest of a few tells a fast model from a slow moment.
+    while times.len() < 5 && (times.is_empty() || began.elapsed() < Duration::from_millis(5)) {
+        let started = Instant::now();
+        engine.run(inputs).map_err(|error| error.message)?;
+        times.push(started.elapsed());
+    }
+    let cost = times.into_iter().min().unwrap_or_default();
+    let count = u32::try_from(rows(inputs).unwrap_or(1)).unwrap_or(1).max(1);
+    Ok((cost, cost / count))
+}
+
+/// Whether the model takes what its package says.
+fn check_signature(said: &Signature, found: &Signature) -> Result<(), String> {
+    if said.inputs.is_empty() && said.outputs.is_empty() {
+        return Ok(());
+    }
+    for input in &said.inputs {
+        match found.input(&input.name) {
+            None => return Err(format!("it has no input `{}`", input.name)),
+            Some(own) if own.datatype != input.datatype => {
+                return Err(format!("its input `{}` is {} instead of {}", input.name, own.datatype, input.datatype));
+            }
+            Some(own) if own.shape.len() != input.shape.len() || !may_fit(&own.shape, &input.shape) => {
+                return Err(format!(
+                    "its input `{}` has the shape {:?} instead of {:?}",
+                    input.name, own.shape, input.shape
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    match found.inputs.iter().find(|own| !own.optional && said.input(&own.name).is_none()) {
+        Some(own) => Err(format!("it also takes `{}`", own.name)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a shape fits both, if free axes are chosen well.
+fn may_fit(one: &[i64], other: &[i64]) -> bool {
+    let chosen: Vec<i64> =
+        one.iter().zip(other).map(|(&one, &other)| if one < 0 { other.max(0) } else { one }).collect();
+    shape_fits(other, &chosen)
+}
+
+/// Asks the samples on a cadence, for the life of the process.
+fn keep_asking(shared: &Shared, mut samples: Samples, every: Duration) {
+    let Some(loaded) = shared.loaded.get() else { return };
+    // Nothing is ever sent: the receiver is a clock that can be waited on.
+    let (_never, clock) = mpsc::channel::<()>();
+    while !shared.health.is_draining() {
+        let _ = clock.recv_timeout(every);
+        if let Some(outcome) = samples.ask(loaded) {
+            shared.health.set_live(outcome);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modelyard_core::signature::{Datatype, TensorSpec};
+
+    fn signature(name: &str, datatype: Datatype, shape: &[i64]) -> Signature {
+        let input = TensorSpec { name: name.into(), datatype, shape: shape.to_vec(), optional: false };
+        Signature { inputs: vec![input], outputs: vec![] }
+    }
+
+    #[test]
+    fn a_model_that_is_not_what_its_package_says_is_refused() {
+        let found = signature("x", Datatype::Fp32, &[-1, 4]);
+        assert_eq!(check_signature(&found, &found), Ok(()));
+        assert_eq!(check_signature(&signature("x", Datatype::Fp32, &[1, -1]), &found), Ok(()));
+        assert!(
+            check_signature(&signature("y", Datatype::Fp32, &[-1, 4]), &found).unwrap_err().contains("no input `y`")
+        );
+        assert!(
+            check_signature(&signature("x", Datatype::Fp64, &[-1, 4]), &found)
+                .unwrap_err()
+                .contains("FP32 instead of FP64")
+        );
+        assert!(check_signature(&signature("x", Datatype::Fp32, &[-1, 5]), &found).unwrap_err().contains("shape"));
+    }
+}
