@@ -167,6 +167,7 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
     use std::process::Command;
 
     use super::*;
@@ -204,8 +205,9 @@ mod tests {
 
     #[test]
     fn who_ignores_the_request_is_ended_by_force() {
-        let mut child = Command::new("sh").args(["-c", "trap '' TERM; echo; while :; do sleep 600; done"]);
-        let mut child = child.stdout(std::process::Stdio::piped()).process_group(0).spawn().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' TERM; echo; while :; do sleep 600; done"]).process_group(0);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         // The line tells that the trap is set.
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let identity = Identity::of(child.id()).unwrap();
@@ -213,6 +215,4 @@ mod tests {
         rustix::process::kill_process_group(raw(child.id()).unwrap(), Signal::KILL).unwrap();
         assert!(!child.wait().unwrap().success());
     }
-
-    use std::os::unix::process::CommandExt as _;
 }

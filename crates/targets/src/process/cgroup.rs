@@ -19,6 +19,8 @@ pub(crate) struct Groups {
     /// The group that limits memory, if there is one.
     memory: Option<Group>,
     cpu: Option<PathBuf>,
+    /// A group without limits: it tells which processes belong to the instance, whatever they do to hide it.
+    roll: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,15 +43,29 @@ impl Groups {
         let places = Places::of_this_process();
         let memory = resources.memory_bytes.and_then(|bytes| places.memory(name, bytes));
         let cpu = resources.cpu_millis.and_then(|millis| places.cpu(name, millis, memory.as_ref()));
-        Self { memory, cpu }
+        let mut groups = Self { memory, cpu, roll: None };
+        if groups.paths().is_empty() {
+            groups.roll = places.roll(name);
+        }
+        groups
     }
 
     /// Folders of the groups, each once.
     pub fn paths(&self) -> Vec<PathBuf> {
-        let memory = self.memory.iter().map(|group| group.path().to_owned());
-        let cpu =
-            self.cpu.iter().filter(|&path| Some(path.as_path()) != self.memory.as_ref().map(Group::path)).cloned();
-        memory.chain(cpu).collect()
+        let memory = self.memory.as_ref().map(|group| group.path().to_owned());
+        let mut paths: Vec<PathBuf> = memory.into_iter().chain(self.cpu.clone()).chain(self.roll.clone()).collect();
+        paths.dedup();
+        paths
+    }
+
+    /// The processes in the groups.
+    pub fn members(&self) -> Vec<u32> {
+        self.paths().iter().flat_map(|path| members(path)).collect()
+    }
+
+    /// Whether memory has a limit that the kernel keeps.
+    pub fn limits_memory(&self) -> bool {
+        self.memory.is_some()
     }
 
     /// Whether the kernel limits the memory of this process.
@@ -157,6 +173,11 @@ impl Places {
         make(&self.cpu_v1.as_ref()?.join(name), &settings)
     }
 
+    /// Below our own group, where that is ours to divide: without controllers, processes may be in both.
+    fn roll(&self, name: &str) -> Option<PathBuf> {
+        make(&self.unified.as_ref()?.0.join(name), &[])
+    }
+
     /// The nearest group above our own whose children have the controller. Our own holds processes, so it cannot be the one.
     fn unified_with(&self, controller: &str) -> Option<PathBuf> {
         let (own, root) = self.unified.as_ref()?;
@@ -241,7 +262,7 @@ mod tests {
         assert_eq!(memory.path(), slice.join("x"));
         let cpu = places.cpu("x", 500, Some(&memory));
         assert_eq!(fs::read_to_string(slice.join("x/cpu.max")).unwrap(), "50000 100000");
-        assert_eq!(Groups { memory: Some(memory), cpu }.paths(), [slice.join("x")]);
+        assert_eq!(Groups { memory: Some(memory), cpu, roll: None }.paths(), [slice.join("x")]);
     }
 
     #[test]

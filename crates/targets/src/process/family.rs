@@ -37,6 +37,16 @@ pub(crate) fn descendants(ancestor: u32) -> Vec<Identity> {
     found.map(|&(pid, stat)| Identity { pid, start_ticks: stat.start_ticks }).collect()
 }
 
+/// The living descendants of a process and those of `others` that are none.
+pub(crate) fn below(ancestor: u32, others: &[u32]) -> Vec<Identity> {
+    let mut found = descendants(ancestor);
+    let known: Vec<u32> = found.iter().map(|process| process.pid).collect();
+    let more =
+        others.iter().filter(|pid| !known.contains(pid) && **pid != ancestor).filter_map(|&pid| Identity::of(pid));
+    found.extend(more.filter(|process| process.is_alive()));
+    found
+}
+
 /// The living processes that an instance left behind when its supervisor vanished: by mark, by control group, by process group and session.
 pub(crate) fn strays(dir: &Path, supervisor: Option<u32>, program: Option<u32>, groups: &[PathBuf]) -> Vec<Identity> {
     let mark = [MARK.as_bytes(), b"=", dir.as_os_str().as_bytes()].concat();

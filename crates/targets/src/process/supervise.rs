@@ -178,7 +178,7 @@ impl Supervisor<'_> {
         // Only where no group limits it: twice and some, since address space that is never touched counts here. It stops what
         // grows faster than the watch can look.
         let data_bytes =
-            limit.filter(|_| groups.is_empty()).map(|bytes| bytes.saturating_mul(2).saturating_add(1 << 30));
+            limit.filter(|_| !self.groups.limits_memory()).map(|bytes| bytes.saturating_mul(2).saturating_add(1 << 30));
         Ok(Launch { groups, data_bytes, ..launch })
     }
 

@@ -195,15 +195,12 @@ impl<'a> Watch<'a> {
 
     /// Ends everything below us by force and writes down the last output.
     fn end_all(&mut self) {
-        let own = std::process::id();
-        let wake = self.wake;
-        family::end(
-            || family::descendants(own),
-            |span| {
-                wake.wait(None, span);
-                self.reap();
-            },
-        );
+        let (wake, groups) = (self.wake, self.groups);
+        let everyone = || family::below(std::process::id(), &groups.members());
+        family::end(everyone, |span| {
+            wake.wait(None, span);
+            self.reap();
+        });
         self.reap();
         self.copy_output();
     }
