@@ -25,7 +25,8 @@ pub struct ControlMetrics {
     pub weights: BTreeMap<(ServiceName, RevisionNumber), u64>,
     /// Position of the last event in the log.
     pub last_event: u64,
-    counts: Counts,
+    /// What was folded from events.
+    pub counts: Counts,
 }
 
 /// An open rollout.
@@ -39,9 +40,9 @@ pub struct RolloutInfo {
     pub phase: String,
 }
 
-/// What is folded from events.
+/// What is folded from events: grows by [`ControlMetrics::note`] alone.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Counts {
+pub struct Counts {
     events: BTreeMap<&'static str, u64>,
     outcomes: BTreeMap<(String, &'static str), u64>,
     rollbacks: BTreeMap<(String, &'static str), u64>,

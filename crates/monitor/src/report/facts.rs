@@ -164,7 +164,7 @@ fn reached(exposure: Option<&Exposure>) -> String {
     }
 }
 
-pub(super) fn cause_in_words(cause: Cause) -> &'static str {
+fn cause_in_words(cause: Cause) -> &'static str {
     match cause {
         Cause::Crash => "a crash",
         Cause::CrashLoop => "crashing again and again",

@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use modelyard_core::RevisionNumber;
 
-use super::facts::cause_in_words;
 use super::{Report, offset};
 use crate::text::{count, counted, fenced, latency, markdown, percent};
 use crate::time;
@@ -61,7 +60,7 @@ impl Report {
         rows.push((until, format!("{}, {} later", time::rfc3339(facts.until), facts.duration())));
         if let Some(cause) = facts.cause {
             let why = facts.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            rows.push(("Cause", format!("{cause} ({}){why}", cause_in_words(cause))));
+            rows.push(("Cause", format!("{cause}{why}")));
         }
         if let Some(exposure) = &self.exposure {
             let told = format!(
@@ -75,10 +74,10 @@ impl Report {
             } else {
                 String::new()
             };
-            rows.push(("Callers met the candidate for", format!("{told}{hidden}")));
+            rows.push(("Callers met it for", format!("{told}{hidden}")));
         }
         if let Some(reaction) = facts.reaction {
-            rows.push(("From verdict to the last request", reaction.to_string()));
+            rows.push(("Verdict to zero traffic", reaction.to_string()));
         }
         rows
     }

@@ -19,6 +19,7 @@ use self::facts::Facts;
 use self::figures::{Exposure, Figures};
 use self::series::Series;
 use self::timeline::Entry;
+use crate::text::count;
 
 /// The activity report of one rollout.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,9 +120,10 @@ impl Role {
     }
 }
 
-/// `+12.3 s` since the start.
+/// `+12.345 s` since the start: exact, so that two events of one moment can be told apart.
 fn offset(start: Timestamp, at: Timestamp) -> String {
-    format!("+{}", at - start)
+    let span = at - start;
+    format!("+{}.{:03} s", count(span.0 / 1_000), span.0 % 1_000)
 }
 
 fn revision(number: RevisionNumber) -> String {
