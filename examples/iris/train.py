@@ -104,7 +104,7 @@ def main():
         metrics = measure(pipeline, feeds, labels)
         exporting.describe(into, "iris", spec, CARD, facts, metrics, {"kind": "onnx", "model": "model.onnx"})
         model = exporting.session(into / "model.onnx")
-        exporting.write_samples(into / "samples.json", model, feeds, rows, outputs=["species"])
+        exporting.write_samples(into / "samples.json", model, feeds, rows, outputs=["species", "probabilities"])
         print(f"iris {name}: {metrics}", file=sys.stderr)
 
 

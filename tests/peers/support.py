@@ -1,0 +1,173 @@
+"""What the peers' scripts share: where Modelyard runs, the examples' rows, Python's own answers, and how a check is told.
+
+The Rust tests set MODELYARD_GATEWAY (host:port), MODELYARD_EXAMPLES (folder) and MODELYARD_BINARY (path).
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy
+import onnxruntime
+
+GATEWAY = os.environ["MODELYARD_GATEWAY"]
+EXAMPLES = Path(os.environ["MODELYARD_EXAMPLES"])
+BINARY = os.environ["MODELYARD_BINARY"]
+SERVICES = ["wine", "breast-cancer", "digits", "diabetes", "iris"]
+ARRAYS = {"FP32": numpy.float32, "INT64": numpy.int64, "BYTES": object}
+DATATYPES = {"float32": "FP32", "int64": "INT64", "object": "BYTES"}
+
+
+def ok(what):
+    """Tells that a check held."""
+    print(f"ok: {what}", flush=True)
+
+
+def expect(condition, what, detail=""):
+    """Ends the script unless the check holds."""
+    if not condition:
+        sys.exit(f"FAILED: {what} {detail}")
+    ok(what)
+
+
+def traffic(example):
+    """Every held-out row of an example as inputs by name."""
+    rows = json.loads((EXAMPLES / example / "traffic.json").read_text(encoding="utf-8"))
+    return [feeds(row["request"]) for row in rows]
+
+
+def feeds(request):
+    """The inputs of a request in the protocol's JSON form as arrays."""
+    tensors = request["inputs"]
+    return {t["name"]: numpy.array(t["data"], dtype=ARRAYS[t["datatype"]]).reshape(t["shape"]) for t in tensors}
+
+
+def merged(rows):
+    """Many rows as one request's inputs."""
+    return {name: numpy.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+class Truth:
+    """Python's onnxruntime on a package's model; maps become one column per key, keys in order, as the server gives them."""
+
+    def __init__(self, folder):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        path = str(EXAMPLES / folder / "model.onnx")
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def answer(self, inputs):
+        """Outputs by name."""
+        answers = {}
+        names = [output.name for output in self.session.get_outputs()]
+        for name, value in zip(names, self.session.run(names, inputs)):
+            if isinstance(value, list):
+                keys = sorted(value[0])
+                answers[f"{name}_labels"] = numpy.array(keys, dtype=object)
+                value = numpy.array([[row[key] for key in keys] for row in value], dtype=numpy.float32)
+            answers[name] = value
+        return answers
+
+
+def texts(array):
+    """Texts whatever the client made of them: bytes become strings."""
+    flat = [value.decode() if isinstance(value, bytes) else value for value in array.ravel()]
+    return numpy.array(flat, dtype=object).reshape(array.shape)
+
+
+def same(expected, actual):
+    """Whether two outputs are the same: shape, type, texts and integers exactly, numbers within 1e-5."""
+    if actual is None or expected.shape != actual.shape:
+        return False
+    if expected.dtype.kind in "OUS":
+        return bool((texts(expected) == texts(actual)).all())
+    if expected.dtype.kind == "i":
+        return actual.dtype.kind == "i" and bool((expected == actual).all())
+    return bool(numpy.allclose(actual, expected, rtol=1e-5, atol=1e-5))
+
+
+def equal(expected, actual):
+    """Whether all outputs are there and the same; `actual` gives an output by its name."""
+    return all(same(value, actual(name)) for name, value in expected.items())
+
+
+def to_json(inputs):
+    """Inputs in the protocol's JSON form."""
+    return {
+        "inputs": [
+            {"name": n, "shape": list(a.shape), "datatype": DATATYPES[a.dtype.name], "data": a.ravel().tolist()}
+            for n, a in inputs.items()
+        ]
+    }
+
+
+def post(address, path, body, headers=None):
+    """Status and JSON body of a POST; a refusal is an answer too."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://{address}{path}", data, {"Content-Type": "application/json", **(headers or {})})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, json.loads(refusal.read() or b"null")
+
+
+def get(address, path):
+    """Status and body of a GET."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.read()
+
+
+def arrays(answer):
+    """The outputs of an answer in JSON form as arrays by name."""
+    outputs = answer["outputs"]
+    return {o["name"]: numpy.array(o["data"], dtype=ARRAYS[o["datatype"]]).reshape(o["shape"]) for o in outputs}
+
+
+@contextlib.contextmanager
+def served(folder):
+    """A model server of our own for one package folder; gives its address and ends it afterwards."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with tempfile.TemporaryDirectory() as home, open(Path(home) / "serve.log", "w+") as log:
+        environment = {"MODELYARD_ONNXRUNTIME": library(), **os.environ, "MODELYARD_HOME": home}
+        command = [BINARY, "serve", str(EXAMPLES / folder), "--http", address]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            wait_until_ready(process, address, log)
+            yield address
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+
+
+def library():
+    """The ONNX Runtime library of this Python, so that nothing needs to be fetched."""
+    return str(next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")))
+
+
+def wait_until_ready(process, address, log):
+    """Waits until the server says that it is ready; tells its last words if it ends instead."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            log.seek(0)
+            sys.exit(f"FAILED: the server ended ({process.returncode}) before it was ready:\n{log.read()[-2000:]}")
+        with contextlib.suppress(OSError):
+            if get(address, "/v2/health/ready")[0] == 200:
+                return
+        time.sleep(0.01)
+    sys.exit("FAILED: the server was not ready within 60 s")
