@@ -19,7 +19,9 @@
 mod action;
 mod analysis;
 mod clock;
+mod notice;
 mod observation;
+mod orders;
 mod phase;
 mod plan;
 mod readings;
@@ -27,6 +29,7 @@ mod rollout;
 mod statistics;
 mod step;
 mod strategies;
+mod view;
 
 pub use action::{Action, Verdict};
 pub use observation::{GatewaySeen, Observation, PoolSeen};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// What is seen of a service at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
-    /// Now. Never runs backwards between two observations of one rollout.
+    /// Now, by the wall clock. Set forward or back, it neither finishes a bake nor fails a start: only watched time counts.
     pub at: Timestamp,
     /// What the gateway says; `None` while it is out of reach.
     pub gateway: Option<GatewaySeen>,

@@ -29,11 +29,13 @@ pub struct Rollout {
     pub phase: Phase,
     /// When it started.
     pub started: Timestamp,
-    /// Latest instant seen; time never runs backwards here.
+    /// When the last observation was made. Only differences count, and a clock that is set back makes them zero.
     pub(crate) now: Timestamp,
     pub(crate) desired: Desired,
     /// Time that counts towards what the present phase waits for.
     pub(crate) clock: Clock,
+    /// Time that requests in flight have had to finish.
+    pub(crate) drain: Clock,
     pub(crate) paused: bool,
     pub(crate) hurry: Hurry,
     /// The candidate failed and policy leaves the decision to a person.
@@ -112,6 +114,7 @@ impl Rollout {
             now: at,
             desired,
             clock: Clock::default(),
+            drain: Clock::default(),
             paused: false,
             hurry: Hurry::No,
             held: false,
@@ -184,7 +187,9 @@ impl Rollout {
     pub fn progress(&self) -> Option<(usize, usize)> {
         let steps = self.plan.steps().len();
         match (self.phase, &self.plan.strategy) {
-            (Phase::Scaling { step } | Phase::Baking { step } | Phase::Returning { step: Some(step) }, _) => {
+            (Phase::Scaling { step } | Phase::Baking { step } | Phase::Returning { step: Some(step) }, _)
+                if steps > 0 =>
+            {
                 Some(((step + 1).min(steps), steps))
             }
             (Phase::Batch { goal } | Phase::Pausing { goal }, Strategy::Rolling(rolling)) => {

@@ -1,0 +1,94 @@
+//! What went wrong: failures that others saw, and those that the counters tell.
+//!
+//! Promises: a failure of stable's instances is never held against the candidate. A failure handed over twice counts once.
+
+use modelyard_core::failure::{Cause, Failure};
+
+use crate::analysis::judge;
+use crate::step::Turn;
+use crate::{Phase, Verdict};
+
+impl Turn<'_> {
+    /// Takes in what was seen, and turns around if the candidate failed.
+    pub(crate) fn notice(&mut self, failures: &[Failure]) {
+        let asked = self.state.desired.instances.get(&self.state.candidate).copied().unwrap_or(0);
+        self.state.was_live |= asked > 0 && self.view.candidate.live >= asked;
+        let candidate = self.state.candidate;
+        for failure in failures.iter().filter(|failure| failure.revision == candidate) {
+            match failure.cause {
+                Cause::Crash => self.notice_crash(failure),
+                _ => self.fail(failure.clone()),
+            }
+        }
+        self.read_counters();
+    }
+
+    /// A candidate that has been live may not crash, beyond what policy forgives. One that has not is started again until it loops.
+    fn notice_crash(&mut self, failure: &Failure) {
+        let key = (failure.at, failure.instance.clone());
+        if !self.state.phase.is_forward() || !self.state.crashes.insert(key) {
+            return;
+        }
+        let analysis = &self.state.plan.analysis;
+        let crashes = u32::try_from(self.state.crashes.len()).unwrap_or(u32::MAX);
+        let loops = crashes >= analysis.crash_loop;
+        if loops || (self.state.was_live && crashes > analysis.crash_tolerance) {
+            let cause = if loops && crashes > 1 { Cause::CrashLoop } else { Cause::Crash };
+            let times = if crashes > 1 { format!(" ({crashes} crashes so far)") } else { String::new() };
+            self.fail(Failure { cause, detail: format!("{}{times}", failure.detail), ..failure.clone() });
+        }
+    }
+
+    fn read_counters(&mut self) {
+        let Some((candidate, stable)) = self.view.counters().filter(|_| self.state.phase.is_forward()) else {
+            return;
+        };
+        let analysis = &self.state.plan.analysis;
+        let latency = analysis.max_latency_ms.is_some() || analysis.max_latency_ratio.is_some();
+        self.state.readings.take(self.state.now, &candidate, &stable, analysis.window, latency);
+        let judgement = judge(&self.state.readings, analysis, false);
+        if let (Verdict::Fail, Some(cause)) = (judgement.verdict, judgement.cause) {
+            self.fail(self.failure(cause, judgement.why, judgement.evidence));
+        }
+    }
+
+    /// A failure of the candidate as a whole.
+    pub(crate) fn failure(&self, cause: Cause, detail: String, evidence: Vec<String>) -> Failure {
+        Failure { cause, revision: self.state.candidate, instance: None, at: self.state.now, detail, evidence }
+    }
+
+    /// Waits until the candidate has as many live instances as needed; whether it has. Fails it when it takes too long.
+    pub(crate) fn await_candidate(&mut self, needed: u32) -> bool {
+        let live = self.view.candidate.live;
+        if live >= needed {
+            return true;
+        }
+        let timeout = self.state.plan.analysis.startup_timeout;
+        if self.state.held {
+            self.state.clock.hold();
+        } else {
+            self.state.clock.run(self.state.now);
+        }
+        let revision = self.state.candidate;
+        let counted = format!("{live} of {needed} instances of revision {revision} are ready and live");
+        self.state.waiting = Some(crate::Waiting::Instances { why: counted.clone() });
+        if self.state.clock.spent() >= timeout {
+            let evidence = vec![format!("phase: {}", self.state.describe()), format!("startup-timeout: {timeout}")];
+            self.fail(self.failure(Cause::StartupTimeout, format!("{counted} after {timeout}"), evidence));
+        } else if self.state.held {
+            self.is_blocked();
+        }
+        false
+    }
+
+    /// Whether the phase is one in which the candidate is asked to serve.
+    pub(crate) fn enter_watch(&mut self, phase: Phase) {
+        self.state.readings.begin();
+        if let Some((candidate, stable)) = self.view.counters() {
+            let analysis = &self.state.plan.analysis;
+            let latency = analysis.max_latency_ms.is_some() || analysis.max_latency_ratio.is_some();
+            self.state.readings.take(self.state.now, &candidate, &stable, analysis.window, latency);
+        }
+        self.enter(phase);
+    }
+}

@@ -1,0 +1,172 @@
+//! The moves of each strategy, by phase.
+//!
+//! Promises: each move takes its evidence from the observation, asks for values and never for changes, and looks before what cannot be
+//! undone. A move that is not made leaves in `waiting` what is missing.
+
+mod recreate;
+mod returning;
+mod rolling;
+mod stepped;
+
+use modelyard_core::event::Outcome;
+use modelyard_core::strategy::Strategy;
+use modelyard_core::weight::apportion;
+use modelyard_core::{RevisionNumber, Weight};
+
+use crate::rollout::Hurry;
+use crate::step::Turn;
+use crate::{Phase, Rollout, Waiting};
+
+/// Makes at most one move.
+pub(crate) fn advance(turn: &mut Turn<'_>) {
+    match turn.state.phase {
+        Phase::Starting => turn.advance_starting(),
+        Phase::Preview => turn.advance_preview(),
+        Phase::Scaling { step } => turn.advance_scaling(step),
+        Phase::Baking { step } => turn.advance_baking(step),
+        Phase::Batch { goal } => turn.advance_batch(goal),
+        Phase::Pausing { goal } => turn.advance_pausing(goal),
+        Phase::Emptying => turn.advance_emptying(),
+        Phase::Stopping => turn.advance_stopping(),
+        Phase::Replacing => turn.advance_replacing(),
+        Phase::Kept => turn.advance_kept(),
+        Phase::Draining => turn.advance_draining(),
+        Phase::Returning { step } => turn.advance_returning(step),
+        Phase::Clearing => turn.advance_clearing(),
+        Phase::Restoring => turn.advance_restoring(),
+        Phase::Retiring => turn.advance_retiring(),
+        Phase::Closed => {}
+    }
+}
+
+/// The first phase of going back.
+pub(crate) fn way_back(state: &Rollout, stepped: bool) -> Phase {
+    match (state.phase, state.stable, &state.plan.strategy) {
+        (_, None, _) | (Phase::Replacing, _, _) => Phase::Clearing,
+        (_, _, Strategy::Recreate(_)) => Phase::Restoring,
+        (_, _, Strategy::Rolling(_)) => Phase::Returning { step: stepped.then_some(0) },
+        (phase, _, Strategy::Canary(_) | Strategy::BlueGreen(_)) => {
+            let steps = state.plan.steps().len();
+            let reached = match phase {
+                Phase::Baking { step } => step,
+                Phase::Scaling { step } => step.saturating_sub(1),
+                Phase::Kept | Phase::Draining => steps.saturating_sub(1),
+                _ => 0,
+            };
+            Phase::Returning { step: reached.checked_sub(1).filter(|_| stepped) }
+        }
+    }
+}
+
+impl Turn<'_> {
+    pub(crate) fn wanted(&self, revision: RevisionNumber) -> u32 {
+        self.state.desired.instances.get(&revision).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn want_candidate(&mut self, count: u32) {
+        self.state.desired.instances.insert(self.state.candidate, count);
+    }
+
+    pub(crate) fn want_stable(&mut self, count: u32) {
+        if let Some(stable) = self.state.stable {
+            self.state.desired.instances.insert(stable, count);
+        }
+    }
+
+    pub(crate) fn drop_candidate(&mut self) {
+        self.state.desired.instances.remove(&self.state.candidate);
+    }
+
+    pub(crate) fn drop_stable(&mut self) {
+        if let Some(stable) = self.state.stable {
+            self.state.desired.instances.remove(&stable);
+        }
+    }
+
+    /// The share that is asked for the candidate.
+    pub(crate) fn asked(&self) -> Weight {
+        self.state.desired.weights.get(&self.state.candidate).copied().unwrap_or_default()
+    }
+
+    /// Asks for a share for the candidate, the rest for stable. R2: the sum is the whole.
+    pub(crate) fn ask(&mut self, share: Weight) {
+        let split = [(self.state.stable, share.rest()), (Some(self.state.candidate), share)];
+        let named = split.into_iter().filter_map(|(revision, weight)| Some((revision?, weight)));
+        self.state.desired.weights = named.filter(|&(_, weight)| weight > Weight::NONE).collect();
+    }
+
+    /// Asks for shares in proportion to instances; nothing changes while there are none.
+    pub(crate) fn ask_in_proportion(&mut self, stable: u32, candidate: u32) {
+        if stable + candidate > 0 {
+            self.ask(apportion(&[u64::from(stable), u64::from(candidate)])[1]);
+        }
+    }
+
+    /// Whether the gateway reports what was asked; says so if not.
+    pub(crate) fn is_routed(&mut self) -> bool {
+        let routed = self.view.is_settled(&self.state.desired) && self.view.candidate_carries(self.asked());
+        if !routed {
+            let lost = self.view.gateway().is_none();
+            self.state.waiting = Some(if lost { Waiting::Gateway } else { Waiting::Route });
+        }
+        routed
+    }
+
+    /// Lets the drain clock run; whether the requests in flight are done or had their time.
+    pub(crate) fn is_drained(&mut self, in_flight: Option<u64>) -> bool {
+        self.state.drain.run(self.state.now);
+        let drained = in_flight == Some(0) || self.state.drain.spent() >= self.state.plan.drain;
+        if !drained {
+            let why = format!("{} requests in flight, for {} at most", in_flight.unwrap_or(0), self.state.plan.drain);
+            self.state.waiting = Some(Waiting::Time { why });
+        }
+        drained
+    }
+
+    /// The candidate is to carry everything. R3: stable goes only once the gateway says so and stable's requests are done.
+    fn advance_draining(&mut self) {
+        let instances = self.state.plan.instances;
+        self.want_candidate(instances);
+        if !self.await_candidate(instances) {
+            return self.state.drain.hold();
+        }
+        if self.is_blocked() {
+            return self.state.drain.hold();
+        }
+        self.ask(Weight::ALL);
+        if !self.is_routed() || !self.view.stable_is_off() {
+            self.state.waiting = Some(Waiting::Route);
+            return self.state.drain.hold();
+        }
+        if self.is_drained(self.view.stable_in_flight()) {
+            self.drop_stable();
+            if self.state.outcome.is_none() {
+                self.settle(Outcome::Promoted);
+            }
+            self.enter(Phase::Retiring);
+        }
+    }
+
+    /// The pool that lost is asked to go; it is over once it is gone.
+    fn advance_retiring(&mut self) {
+        let promoted = self.state.outcome == Some(Outcome::Promoted);
+        let loser = if promoted { self.view.stable } else { self.view.candidate };
+        if loser.is_gone() {
+            return self.enter(Phase::Closed);
+        }
+        let why = format!("{} instances are ending", loser.running + loser.leaving);
+        self.state.waiting = Some(Waiting::Instances { why });
+    }
+
+    /// Whether a person asked to skip the present wait.
+    pub(crate) fn hurries(&self) -> bool {
+        self.state.hurry != Hurry::No
+    }
+
+    /// The wait was skipped; later ones are not, unless all are.
+    pub(crate) fn waited(&mut self) {
+        if self.state.hurry == Hurry::Next {
+            self.state.hurry = Hurry::No;
+        }
+    }
+}
