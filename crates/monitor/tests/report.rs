@@ -96,7 +96,7 @@ fn the_time_to_the_last_request_runs_from_the_verdict_to_the_applied_table() {
     let markdown = Report::from_events(&taken_back()).markdown();
     assert!(markdown.contains("| Verdict to zero traffic | 7 ms |"), "{markdown}");
     // 20 s at 10 %, 9.2 s at 25 %, and the moments between.
-    assert!(markdown.contains("| Callers met it for | 29.3 s, "), "{markdown}");
+    assert!(markdown.contains("| Exposure | 29.3 s, "), "{markdown}");
 }
 
 #[test]

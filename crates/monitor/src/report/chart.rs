@@ -7,12 +7,16 @@ use maud::{Markup, html};
 use super::Role;
 use super::series::Mark;
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 224.0;
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 14.0;
-const TOP: f64 = 22.0;
-const BOTTOM: f64 = 34.0;
+/// About as wide as it is shown, so that text has its natural size.
+const WIDTH: f64 = 520.0;
+const HEIGHT: f64 = 210.0;
+const LEFT: f64 = 42.0;
+const RIGHT: f64 = 10.0;
+const TOP: f64 = 20.0;
+const BOTTOM: f64 = 38.0;
+
+/// Marks nearer than this share one label: it is about as wide as one.
+const LABEL: f64 = 90.0;
 
 /// One line of a chart.
 #[derive(Clone, Debug)]
@@ -72,7 +76,7 @@ impl Chart<'_> {
                     title id=(format!("{}-title", self.id)) { (self.title) " (" (self.unit) ")" }
                     desc id=(format!("{}-about", self.id)) { (self.summary) }
                     (self.axes(&scale, &ticks))
-                    @for mark in self.marks { (self.mark(mark, &scale)) }
+                    (self.marks(&scale))
                     @for line in &self.lines { (path(line, &scale)) }
                 }
                 (self.legend())
@@ -81,30 +85,30 @@ impl Chart<'_> {
     }
 
     fn axes(&self, scale: &Scale, values: &[f64]) -> Markup {
-        let seconds: Vec<f64> = ticks(self.end, 6).into_iter().filter(|&tick| tick <= self.end).collect();
+        let seconds: Vec<f64> = ticks(self.end, 5).into_iter().filter(|&tick| tick <= self.end).collect();
         let base = HEIGHT - BOTTOM;
         html! {
             @for &value in values {
                 line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(n(scale.y(value))) y2=(n(scale.y(value))) {}
-                text.tick x=(LEFT - 8.0) y=(n(scale.y(value) + 4.0)) text-anchor="end" { (short(value)) }
+                text.tick x=(LEFT - 6.0) y=(n(scale.y(value) + 4.0)) text-anchor="end" { (short(value)) }
             }
             @for &second in &seconds {
                 line.tickmark x1=(n(scale.x(second))) x2=(n(scale.x(second))) y1=(base) y2=(base + 4.0) {}
-                text.tick x=(n(scale.x(second))) y=(base + 17.0) text-anchor="middle" { (span(second, self.end)) }
+                text.tick x=(n(scale.x(second))) y=(base + 16.0) text-anchor="middle" { (span(second, self.end)) }
             }
-            text.tick x=(WIDTH - RIGHT) y=(HEIGHT - 3.0) text-anchor="end" { "since start (" (span_unit(self.end)) ")" }
+            text.tick x=(WIDTH - RIGHT) y=(HEIGHT - 4.0) text-anchor="end" { "since start (" (span_unit(self.end)) ")" }
         }
     }
 
-    fn mark(&self, mark: &Mark, scale: &Scale) -> Markup {
-        let x = scale.x(mark.at);
-        // Labels near the right edge are written to the left of their line.
-        let (anchor, shift) = if x > WIDTH * 0.7 { ("end", -4.0) } else { ("start", 4.0) };
-        let row = self.marks.iter().position(|other| other == mark).unwrap_or(0);
-        let y = if row % 2 == 0 { 10.0 } else { 20.0 };
+    fn marks(&self, scale: &Scale) -> Markup {
         html! {
-            line.mark x1=(n(x)) x2=(n(x)) y1=(TOP - 18.0) y2=(HEIGHT - BOTTOM) {}
-            text.marklabel x=(n(x + shift)) y=(y) text-anchor=(anchor) { (mark.label) }
+            @for mark in self.marks {
+                line.mark x1=(n(scale.x(mark.at))) x2=(n(scale.x(mark.at))) y1=(TOP - 6.0) y2=(HEIGHT - BOTTOM) {}
+            }
+            @for (x, label) in labels(self.marks, scale) {
+                @let (anchor, shift) = if x > WIDTH / 2.0 { ("end", 2.0) } else { ("start", -2.0) };
+                text.marklabel x=(n(x + shift)) y="10" text-anchor=(anchor) { (label) }
+            }
         }
     }
 
@@ -166,6 +170,23 @@ fn trace(line: &Line, scale: &Scale) -> (String, Vec<(f64, f64)>) {
         let _ = write!(text, "H{}", n(scale.x(scale.end)));
     }
     (text, dots)
+}
+
+/// Where labels stand and what they say; those too near to each other are told in one.
+fn labels(marks: &[Mark], scale: &Scale) -> Vec<(f64, String)> {
+    let mut labels: Vec<(f64, String)> = Vec::new();
+    for mark in marks {
+        let x = scale.x(mark.at);
+        match labels.last_mut() {
+            Some((last, label)) if x - *last < LABEL => {
+                *last = x;
+                label.push_str(" → ");
+                label.push_str(mark.label);
+            }
+            _ => labels.push((x, mark.label.to_owned())),
+        }
+    }
+    labels
 }
 
 /// A coordinate with one decimal.
@@ -241,6 +262,15 @@ mod tests {
             [short(0.0), short(25.0), short(12_500.0), short(2e6), short(0.05)],
             ["0", "25", "12.5k", "2M", "0.05"]
         );
+    }
+
+    #[test]
+    fn labels_that_would_overlap_are_told_in_one() {
+        let mark = |at, label| Mark { at, label };
+        let marks = [mark(1.0, "first failure"), mark(97.0, "verdict: fail"), mark(98.0, "rolled-back")];
+        let told: Vec<String> =
+            labels(&marks, &Scale { end: 100.0, top: 1.0 }).into_iter().map(|(_, label)| label).collect();
+        assert_eq!(told, ["first failure", "verdict: fail → rolled-back"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::chart::{Chart, Line};
 use super::markdown::FIGURE_HEADS;
 use super::series::Window;
 use super::{Report, Role, offset};
-use crate::text::{lines, one_line};
+use crate::text::{counted, lines, one_line};
 use crate::time;
 
 /// Nothing but this page's own style may be loaded, whatever slipped into it.
@@ -97,7 +97,7 @@ fn failures(report: &Report) -> Markup {
                     article.failure {
                         h3 {
                             span.cause { (failure.cause) }
-                            " revision " (failure.revision)
+                            ": revision " (failure.revision)
                             @if let Some(instance) = &failure.instance { ", instance " (instance) }
                         }
                         p { (one_line(&failure.detail, 2_000)) }
@@ -107,7 +107,7 @@ fn failures(report: &Report) -> Markup {
                 }
                 @if !report.retries.is_empty() {
                     details {
-                        summary { (report.retries.len()) " tried again" }
+                        summary { (counted(report.retries.len() as u64, "step")) " tried again" }
                         ul { @for retry in &report.retries { li { (offset(report.facts.started, retry.at)) " " (retry.what) } } }
                     }
                 }

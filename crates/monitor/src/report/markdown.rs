@@ -51,9 +51,9 @@ impl Report {
         let mut rows = vec![
             ("Service", facts.service.as_ref().map_or("unknown".to_owned(), ToString::to_string)),
             ("Rollout", facts.rollout.as_ref().map_or("unknown".to_owned(), ToString::to_string)),
-            ("Strategy", facts.strategy.clone()),
             ("From", revision(facts.stable)),
             ("To", revision(facts.candidate)),
+            ("Strategy", facts.strategy.clone()),
             ("Started", format!("{} by {}", time::rfc3339(facts.started), facts.by)),
         ];
         let until = if facts.outcome.is_some() { "Ended" } else { "Last event" };
@@ -74,7 +74,7 @@ impl Report {
             } else {
                 String::new()
             };
-            rows.push(("Callers met it for", format!("{told}{hidden}")));
+            rows.push(("Exposure", format!("{told}{hidden}")));
         }
         if let Some(reaction) = facts.reaction {
             rows.push(("Verdict to zero traffic", reaction.to_string()));
