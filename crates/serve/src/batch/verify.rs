@@ -9,8 +9,11 @@ use super::{merge, rows, splits};
 use crate::engine::{Engine, Output};
 use crate::tensor::{Data, Tensor};
 
-/// Rows that are tried at most: enough for a pair to be told apart, few enough for a quick start.
+/// Rows of real requests that are tried at most: enough to tell a pair apart, few enough for a quick start.
 const TRIED: usize = 4;
+
+/// Made-up rows that are tried at most until two get different answers.
+const VARIATIONS: i32 = 12;
 
 /// Whether requests to this model may be merged. `known` are inputs of real requests.
 pub(crate) fn mergeable(engine: &mut Engine, signature: &Signature, known: &[Vec<Option<Tensor>>]) -> bool {
@@ -18,21 +21,42 @@ pub(crate) fn mergeable(engine: &mut Engine, signature: &Signature, known: &[Vec
     if !free || signature.inputs.is_empty() {
         return false;
     }
-    let candidates = candidates(signature, known);
-    let alone: Vec<(&Vec<Option<Tensor>>, Vec<Output>)> = candidates
-        .iter()
-        .filter_map(|row| Some((row, engine.run(row).ok()?)))
-        .filter(|(_, outputs)| splits(outputs, 1))
-        .collect();
-    // Rows that all get one answer prove nothing.
-    let differ = alone.iter().any(|(_, outputs)| !same(outputs, 0, &alone[0].1));
-    differ && agrees(engine, alone.iter()) && agrees(engine, alone.iter().rev())
+    let mut tried = Tried::default();
+    let real = known_rows(known);
+    real.iter().for_each(|row| tried.add(engine, row.clone()));
+    let first = real.into_iter().next().unwrap_or_else(|| made_up(signature));
+    for step in 1..=VARIATIONS {
+        // Rows that all get one answer prove nothing.
+        if tried.differ {
+            break;
+        }
+        tried.add(engine, first.iter().map(|tensor| tensor.as_ref().map(|tensor| varied(tensor, step))).collect());
+    }
+    tried.differ && agrees(engine, tried.rows.iter()) && agrees(engine, tried.rows.iter().rev())
 }
 
-fn agrees<'a>(
-    engine: &mut Engine,
-    alone: impl ExactSizeIterator<Item = &'a (&'a Vec<Option<Tensor>>, Vec<Output>)> + Clone,
-) -> bool {
+/// A row with the answer that it gets alone.
+type Answered = (Vec<Option<Tensor>>, Vec<Output>);
+
+/// Rows that were run alone.
+#[derive(Default)]
+struct Tried {
+    rows: Vec<Answered>,
+    /// Whether two of them got different answers.
+    differ: bool,
+}
+
+impl Tried {
+    fn add(&mut self, engine: &mut Engine, row: Vec<Option<Tensor>>) {
+        let Ok(outputs) = engine.run(&row) else { return };
+        if splits(&outputs, 1) {
+            self.differ |= self.rows.iter().any(|(_, other)| !same(&outputs, 0, other));
+            self.rows.push((row, outputs));
+        }
+    }
+}
+
+fn agrees<'a>(engine: &mut Engine, alone: impl ExactSizeIterator<Item = &'a Answered> + Clone) -> bool {
     let total = alone.len();
     let merged = merge(alone.clone().map(|(row, _)| row.as_slice()), total);
     let Ok(together) = engine.run(&merged) else { return false };
@@ -73,20 +97,17 @@ fn close(data: &Data, start: usize, expected: &Data) -> bool {
     compare!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Bytes)
 }
 
-/// Single rows of one kind: those of real requests first, then variations of the first, then made-up ones.
-fn candidates(signature: &Signature, known: &[Vec<Option<Tensor>>]) -> Vec<Vec<Option<Tensor>>> {
-    let mut found: Vec<Vec<Option<Tensor>>> = known.iter().flat_map(|request| single_rows(request)).collect();
-    if found.is_empty() {
-        found.push(made_up(signature));
-    }
-    let first = found[0].clone();
-    found.retain(|row| {
-        row.iter().zip(&first).all(|(one, other)| one.as_ref().map(|t| &t.shape) == other.as_ref().map(|t| &t.shape))
-    });
-    found.dedup();
-    found.truncate(TRIED);
-    for step in 1..=2 {
-        found.push(first.iter().map(|tensor| tensor.as_ref().map(|tensor| varied(tensor, step))).collect());
+/// A few different single rows of real requests, all of the first one's kind.
+fn known_rows(known: &[Vec<Option<Tensor>>]) -> Vec<Vec<Option<Tensor>>> {
+    let kind = |row: &[Option<Tensor>]| -> Vec<Option<Vec<i64>>> {
+        row.iter().map(|tensor| tensor.as_ref().map(|tensor| tensor.shape.clone())).collect()
+    };
+    let mut found: Vec<Vec<Option<Tensor>>> = Vec::new();
+    for row in known.iter().flat_map(|request| single_rows(request)) {
+        let alike = found.first().is_none_or(|first| kind(first) == kind(&row));
+        if alike && found.len() < TRIED && !found.contains(&row) {
+            found.push(row);
+        }
     }
     found
 }
@@ -109,12 +130,18 @@ fn row_of(tensor: &Tensor, index: usize) -> Tensor {
     Tensor { shape, data }
 }
 
-/// The same row with other floats. Whole numbers stay: they are often indices, and others may be out of range.
+/// The same row with other floats, further away with each step and in another direction for each element. Whole numbers
+/// stay: they are often indices, and others may be out of range.
 fn varied(tensor: &Tensor, step: i32) -> Tensor {
-    let (factor, offset) = (1.0 + 0.5 * f64::from(step), 0.25 * f64::from(step));
+    let other = |index: usize, value: f64| {
+        let sign = if (index as i32 + step) % 3 == 0 { -1.0 } else { 1.0 };
+        value * (1.0 + 0.5 * f64::from(step)) + sign * 0.3 * f64::from(step * step)
+    };
     let data = match &tensor.data {
-        Data::Fp32(list) => Data::Fp32(list.iter().map(|&value| (f64::from(value) * factor + offset) as f32).collect()),
-        Data::Fp64(list) => Data::Fp64(list.iter().map(|&value| value * factor + offset).collect()),
+        Data::Fp32(list) => {
+            Data::Fp32(list.iter().enumerate().map(|(index, &value)| other(index, f64::from(value)) as f32).collect())
+        }
+        Data::Fp64(list) => Data::Fp64(list.iter().enumerate().map(|(index, &value)| other(index, value)).collect()),
         same => same.clone(),
     };
     Tensor { shape: tensor.shape.clone(), data }
