@@ -204,6 +204,7 @@ impl Inner {
         let mut command = Command::new(&self.binary);
         command.arg("instance").arg(folder.path()).current_dir(folder.path());
         command.env_clear().envs(PASSED_ON.iter().filter_map(|&name| Some((name, std::env::var_os(name)?))));
+        command.env("MODELYARD_HOME", &self.home);
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let child = command.spawn()?;
         tracing::debug!(instance = %id, pid = child.id(), "supervisor started");

@@ -33,7 +33,7 @@ pub(crate) fn start(folder: &Folder, launch: &Launch) -> io::Result<Started> {
     rustix::io::ioctl_fionbio(&output, true)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("modelyard").arg("instance").arg(folder.path());
-    command.env_clear().env(STAGE, "program").env(MARK, folder.path());
+    command.env(STAGE, "program").env(MARK, folder.path());
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
     let pid = command.spawn()?.id();
     // A process that is not waited for yet keeps its entry in /proc, even if it ended already.
