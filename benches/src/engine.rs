@@ -28,7 +28,7 @@ pub struct InferInput {
     /// `FP32` or `INT64`.
     pub datatype: String,
     /// Elements, flat.
-    pub data: serde_json::Value,
+    pub data: Box<serde_json::value::RawValue>,
 }
 
 /// A loaded model.
@@ -95,8 +95,8 @@ fn output<T: Serialize>(name: &str, datatype: &str, (shape, data): (&ort::value:
 
 fn value(input: InferInput) -> Result<(Cow<'static, str>, DynValue)> {
     let value = match input.datatype.as_str() {
-        "FP32" => Tensor::from_array((input.shape, serde_json::from_value::<Vec<f32>>(input.data)?))?.into_dyn(),
-        "INT64" => Tensor::from_array((input.shape, serde_json::from_value::<Vec<i64>>(input.data)?))?.into_dyn(),
+        "FP32" => Tensor::from_array((input.shape, serde_json::from_str::<Vec<f32>>(input.data.get())?))?.into_dyn(),
+        "INT64" => Tensor::from_array((input.shape, serde_json::from_str::<Vec<i64>>(input.data.get())?))?.into_dyn(),
         other => bail!("inputs of type {other} are not known to this benchmark"),
     };
     Ok((Cow::Owned(input.name), value))

@@ -16,7 +16,7 @@ use crate::machine::SERVER_CORE;
 use crate::process::{Process, free_address};
 
 /// Every server that is known, in the order of the table.
-pub const NAMES: [&str; 6] = ["constant", "bare", "modelyard", "fastapi", "mlserver", "kserve"];
+pub const NAMES: [&str; 7] = ["constant", "bare", "modelyard", "triton", "fastapi", "mlserver", "kserve"];
 
 /// Longest time that a server may take to its first answer.
 const START: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ pub fn start(name: &str, context: &Context) -> Result<Server> {
         check(name, context, &body)?;
     }
     let binary = binary_request(&context.request)?;
-    let takes_binary = matches!(name, "modelyard" | "kserve")
+    let takes_binary = matches!(name, "modelyard" | "triton" | "kserve")
         && crate::process::ask(address, &binary).is_ok_and(|(status, _)| status == 200);
     let binary = takes_binary.then_some(binary);
     Ok(Server { name: name.to_owned(), address, process, first_answer, json, binary })
@@ -95,7 +95,7 @@ fn command(name: &str, context: &Context, address: SocketAddr) -> Result<Command
     let python = setup::python(&context.cache, name, &setup::scripts().join(format!("{name}.txt")))?;
     let mut command = Command::new(python);
     command.arg(setup::scripts().join(format!("{name}_server.py"))).arg(model).arg(address.port().to_string());
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("TMPDIR", &context.folder);
     Ok(command)
 }
 
