@@ -1,1 +1,24 @@
-//! modelyard package.
+//! A model folder becomes a package: `modelyard.toml` and files in, an immutable OCI artefact in the local registry out.
+//!
+//! Promises: the same folder gives the same digest on any machine, whatever the umask, file order, times or locale; every mistake in
+//! `modelyard.toml` is reported at once; a sample that does not fit the signature is found here, not in production.
+//! Absent on purpose: running the model. Packaging needs neither Python nor the inference engine.
+
+mod build;
+mod canonical;
+mod description;
+mod error;
+mod files;
+pub mod onnx;
+mod samples;
+mod scaffold;
+mod schema;
+
+pub use build::{BuildOptions, Built, build, package_of_model};
+pub use description::{Description, Mistake};
+pub use error::Error;
+pub use scaffold::scaffold;
+pub use schema::json_schema;
+
+/// Name of the file that describes a model folder.
+pub const DESCRIPTION: &str = "modelyard.toml";

@@ -1,1 +1,18 @@
-//! modelyard registry.
+//! The local registry: every version of every model, as an OCI image layout on disk.
+//!
+//! Promises: a version names one digest for ever; a blob is written whole or not at all and is checked against its digest whenever
+//! it leaves; several processes may use one store at once.
+//! Absent on purpose: the network. The distribution server and client build upon [`blob::Blobs`] and [`Store`].
+
+pub mod alias;
+pub mod blob;
+mod error;
+mod layout;
+pub mod manifest;
+mod reference;
+mod store;
+mod unpack;
+
+pub use error::Error;
+pub use reference::{Reference, ReferenceError, Selector};
+pub use store::{Listed, Store};

@@ -1,0 +1,111 @@
+//! What can go wrong with the local registry.
+
+use std::path::PathBuf;
+
+use modelyard_core::{AliasName, Digest, ModelName, Version};
+
+/// The registry could not do what it was asked. Nothing was left half done.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum Error {
+    /// A file operation failed.
+    #[error("{doing} `{}`", path.display())]
+    #[diagnostic(
+        code(modelyard::registry::file),
+        help("check that the disk has room and that the folder may be written")
+    )]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// With which path.
+        path: PathBuf,
+        /// The error beneath.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is no such model.
+    #[error("there is no model `{0}` in the registry")]
+    #[diagnostic(
+        code(modelyard::registry::no_model),
+        help("`modelyard models` lists what is there; `modelyard package DIR` adds one")
+    )]
+    NoModel(ModelName),
+    /// There is no such version.
+    #[error("`{model}` has no version `{version}`")]
+    #[diagnostic(code(modelyard::registry::no_version), help("`modelyard versions {model}` lists what is there"))]
+    NoVersion {
+        /// Model.
+        model: ModelName,
+        /// Version.
+        version: Version,
+    },
+    /// There is no such alias.
+    #[error("`{model}` has no alias `{alias}`")]
+    #[diagnostic(code(modelyard::registry::no_alias), help("`modelyard alias {model}@{alias} VERSION` sets one"))]
+    NoAlias {
+        /// Model.
+        model: ModelName,
+        /// Alias.
+        alias: AliasName,
+    },
+    /// There is no such package.
+    #[error("there is no package {0} in the registry")]
+    #[diagnostic(
+        code(modelyard::registry::no_package),
+        help("`modelyard versions NAME` lists the digests that are there")
+    )]
+    NoPackage(Digest),
+    /// The version is taken by another package.
+    #[error("`{model}:{version}` is {existing} already, and this package is {offered}")]
+    #[diagnostic(
+        code(modelyard::registry::version_taken),
+        help(
+            "a version names one package for ever: raise the version in modelyard.toml, or restore the files if the change was not meant"
+        )
+    )]
+    VersionTaken {
+        /// Model.
+        model: ModelName,
+        /// Version.
+        version: Version,
+        /// What the version names.
+        existing: Digest,
+        /// What was offered.
+        offered: Digest,
+    },
+    /// Bytes do not have the digest that they should have.
+    #[error("blob {expected} is damaged: its bytes have the digest {actual}")]
+    #[diagnostic(
+        code(modelyard::registry::damaged),
+        help("the disk or somebody changed it; restore the file or package the model again")
+    )]
+    Damaged {
+        /// What it should be.
+        expected: Digest,
+        /// What it is.
+        actual: Digest,
+    },
+    /// A document is not what it should be.
+    #[error("{what} cannot be read: {why}")]
+    #[diagnostic(
+        code(modelyard::registry::document),
+        help("the store may have been written by a newer Modelyard, or damaged")
+    )]
+    Document {
+        /// Which document.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A path within a package leaves the package.
+    #[error("the package holds a file with the path `{0}`, which is refused")]
+    #[diagnostic(code(modelyard::registry::path), help("paths within a package are relative, with `/`, without `..`"))]
+    Path(String),
+}
+
+impl Error {
+    /// For `map_err`: names what was being done with which path.
+    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { doing, path, source }
+    }
+}

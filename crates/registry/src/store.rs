@@ -1,0 +1,232 @@
+//! The store: packages by digest, versions by name, aliases by model.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use modelyard_core::package::{DOCUMENT, FORMAT_VERSION, Package};
+use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::alias::{self, Aliases, Move};
+use crate::blob::Blobs;
+use crate::layout::{Layout, read_document, write_document};
+use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
+use crate::{Error, Reference, Selector, unpack};
+
+/// Longest package document that is read, in bytes: samples may hold images.
+const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+
+/// Name of the file that keeps the aliases, beside the layout's own documents.
+const ALIASES: &str = "aliases.json";
+
+/// The local registry.
+#[derive(Clone, Debug)]
+pub struct Store {
+    layout: Layout,
+    blobs: Blobs,
+    unpacked: PathBuf,
+}
+
+/// One version, for lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Model.
+    pub model: ModelName,
+    /// Version.
+    pub version: Version,
+    /// Digest of the package.
+    pub digest: Digest,
+    /// Aliases that point here.
+    pub aliases: Vec<AliasName>,
+}
+
+impl Store {
+    /// Opens the registry at `registry`, making it if needed; packages are laid out as files under `unpacked`.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a folder cannot be made.
+    pub fn open(registry: impl AsRef<Path>, unpacked: impl Into<PathBuf>) -> Result<Self, Error> {
+        let layout = Layout::open(registry.as_ref())?;
+        Ok(Self { layout, blobs: Blobs::open(registry.as_ref())?, unpacked: unpacked.into() })
+    }
+
+    /// Where the bytes are.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Adds a package whose blobs are stored already and gives it its version. The same package again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::VersionTaken`] when the version names another package.
+    pub fn add(&self, model: &ModelName, version: &Version, manifest: &Manifest) -> Result<Digest, Error> {
+        let bytes = serde_json::to_vec(manifest)
+            .map_err(|error| Error::Document { what: "the manifest".to_owned(), why: error.to_string() })?;
+        let blob = self.blobs.put(&bytes)?;
+        let writing = self.layout.lock()?;
+        let mut index = self.layout.index()?;
+        let name = format!("{model}:{version}");
+        if let Some(existing) = index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME) == Some(&name)) {
+            let (existing, offered) = (existing.digest, blob.digest);
+            return match existing == offered {
+                true => Ok(offered),
+                false => Err(Error::VersionTaken { model: model.clone(), version: version.clone(), existing, offered }),
+            };
+        }
+        index.manifests.push(Descriptor {
+            media_type: MANIFEST.to_owned(),
+            digest: blob.digest,
+            size: blob.size_bytes,
+            artifact_type: Some(MODEL.to_owned()),
+            annotations: BTreeMap::from([(REF_NAME.to_owned(), name)]),
+        });
+        self.layout.write_index(&index, &writing)?;
+        Ok(blob.digest)
+    }
+
+    /// Every version of every model, in the order in which they were added.
+    ///
+    /// # Errors
+    /// [`Error::Document`] when the index cannot be read.
+    pub fn list(&self) -> Result<Vec<Listed>, Error> {
+        let aliases = self.all_aliases()?;
+        let entry = |entry: &Descriptor| {
+            let (model, version) = entry.annotations.get(REF_NAME)?.split_once(':')?;
+            let (model, version) = (ModelName::new(model).ok()?, Version::new(version).ok()?);
+            let of_model = aliases.get(&model);
+            let here = |(name, moves): (&AliasName, &Vec<Move>)| (moves.last()?.to == version).then(|| name.clone());
+            let aliases = of_model.into_iter().flatten().filter_map(here).collect();
+            Some(Listed { model, version, digest: entry.digest, aliases })
+        };
+        Ok(self.layout.index()?.manifests.iter().filter_map(entry).collect())
+    }
+
+    /// Names of all models, sorted.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn models(&self) -> Result<Vec<ModelName>, Error> {
+        let names: std::collections::BTreeSet<ModelName> =
+            self.list()?.into_iter().map(|listed| listed.model).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    /// Every version of a model, in the order in which they were added.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`] when there is none.
+    pub fn versions(&self, model: &ModelName) -> Result<Vec<Listed>, Error> {
+        let versions: Vec<Listed> = self.list()?.into_iter().filter(|listed| listed.model == *model).collect();
+        match versions.is_empty() {
+            true => Err(Error::NoModel(model.clone())),
+            false => Ok(versions),
+        }
+    }
+
+    /// The digest that a reference means now.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`], [`Error::NoVersion`], [`Error::NoAlias`] or [`Error::NoPackage`].
+    pub fn resolve(&self, reference: &Reference) -> Result<Digest, Error> {
+        let model = &reference.model;
+        let versions = self.versions(model)?;
+        let of =
+            |version: &Version| versions.iter().find(|listed| listed.version == *version).map(|listed| listed.digest);
+        let no_version = |version: &Version| Error::NoVersion { model: model.clone(), version: version.clone() };
+        match &reference.selector {
+            Selector::Newest => {
+                versions.last().map(|listed| listed.digest).ok_or_else(|| Error::NoModel(model.clone()))
+            }
+            Selector::Version(version) => of(version).ok_or_else(|| no_version(version)),
+            Selector::Alias(alias) => {
+                let all = self.all_aliases()?;
+                let no_alias = || Error::NoAlias { model: model.clone(), alias: alias.clone() };
+                let version = all.get(model).and_then(|aliases| alias::current(aliases, alias)).ok_or_else(no_alias)?;
+                of(version).ok_or_else(|| no_version(version))
+            }
+            Selector::Digest(digest) => match versions.iter().any(|listed| listed.digest == *digest) {
+                true => Ok(*digest),
+                false => Err(Error::NoPackage(*digest)),
+            },
+        }
+    }
+
+    /// The manifest of a package, checked by digest.
+    ///
+    /// # Errors
+    /// [`Error::NoPackage`], [`Error::Damaged`], [`Error::Document`].
+    pub fn manifest(&self, digest: &Digest) -> Result<Manifest, Error> {
+        let bytes = self.blobs.read(digest, MAX_MANIFEST_BYTES)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Document { what: format!("manifest {digest}"), why: error.to_string() })
+    }
+
+    fn document(&self, digest: &Digest) -> Result<(Package, Vec<u8>), Error> {
+        let manifest = self.manifest(digest)?;
+        let wrong = |why: String| Error::Document { what: format!("the document of package {digest}"), why };
+        let is_document = |layer: &&Descriptor| layer.annotations.get(FILEPATH).is_some_and(|path| path == DOCUMENT);
+        let layer = manifest.layers.iter().find(is_document).ok_or_else(|| wrong("there is none".to_owned()))?;
+        let bytes = self.blobs.read(&layer.digest, MAX_DOCUMENT_BYTES)?;
+        let package: Package = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        match package.format_version {
+            1..=FORMAT_VERSION => Ok((package, bytes)),
+            newer => Err(wrong(format!("it has form {newer}, and this Modelyard reads up to {FORMAT_VERSION}"))),
+        }
+    }
+
+    /// What a package says of itself.
+    ///
+    /// # Errors
+    /// [`Error::NoPackage`], [`Error::Damaged`], [`Error::Document`].
+    pub fn package(&self, digest: &Digest) -> Result<Package, Error> {
+        Ok(self.document(digest)?.0)
+    }
+
+    /// The package as a folder of files, every byte checked against its digest. The same folder again costs nothing.
+    ///
+    /// # Errors
+    /// As [`Store::package`], and [`Error::Path`] when a file would leave the folder.
+    pub fn unpack(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        let (package, document) = self.document(digest)?;
+        unpack::unpack(&self.blobs, &self.unpacked, digest, &package, &document)
+    }
+
+    fn all_aliases(&self) -> Result<BTreeMap<ModelName, Aliases>, Error> {
+        let path = self.layout.document(ALIASES);
+        if path.is_file() { read_document(&path) } else { Ok(BTreeMap::new()) }
+    }
+
+    /// Aliases of a model with every move, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Document`] when they cannot be read.
+    pub fn aliases(&self, model: &ModelName) -> Result<Aliases, Error> {
+        Ok(self.all_aliases()?.remove(model).unwrap_or_default())
+    }
+
+    /// Points an alias to a version. Pointing it where it points already is not a move.
+    ///
+    /// # Errors
+    /// [`Error::NoVersion`] when there is no such version.
+    pub fn set_alias(
+        &self,
+        model: &ModelName,
+        alias: &AliasName,
+        version: &Version,
+        by: &str,
+        at: Timestamp,
+    ) -> Result<Option<Version>, Error> {
+        if !self.versions(model)?.iter().any(|listed| listed.version == *version) {
+            return Err(Error::NoVersion { model: model.clone(), version: version.clone() });
+        }
+        let _writing = self.layout.lock()?;
+        let mut all = self.all_aliases()?;
+        let moves = all.entry(model.clone()).or_default().entry(alias.clone()).or_default();
+        let from = moves.last().map(|step| step.to.clone());
+        if from.as_ref() != Some(version) {
+            moves.push(Move { at, by: by.to_owned(), from: from.clone(), to: version.clone() });
+            write_document(&self.layout.document(ALIASES), &all)?;
+        }
+        Ok(from)
+    }
+}
