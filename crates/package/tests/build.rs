@@ -1,5 +1,7 @@
 //! Packages built from the examples: the same on any machine, refused early when something is wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

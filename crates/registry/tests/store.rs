@@ -1,5 +1,7 @@
 //! The store as its users see it: versions, aliases with their history, several writers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 use std::collections::BTreeMap;
 
 use modelyard_core::{AliasName, ModelName, Timestamp, Version};
