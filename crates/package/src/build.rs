@@ -216,7 +216,7 @@ fn sample_list(folder: &Path, samples: Option<Samples>) -> Result<Vec<Value>, Er
 
 /// Stores the document, the configuration and the manifest, and gives the version its package; returns its digest and their size.
 fn publish(package: &Package, store: &Store, options: &BuildOptions) -> Result<(Digest, u64), Error> {
-    let created = options.source_date_epoch.map(|seconds| rfc3339(seconds));
+    let created = options.source_date_epoch.map(rfc3339);
     let document = store.blobs().put(&canonical::to_vec(package))?;
     let config =
         store.blobs().put(&canonical::to_vec(&configuration(package, &document.digest, created.as_deref())))?;
