@@ -156,20 +156,6 @@ impl Canvas {
         let _ = stderr.write_all(out.as_bytes()).and_then(|()| stderr.flush());
     }
 
-    /// Writes `line` above the block for good; the next `draw` follows below.
-    pub fn say(&mut self, line: &str) {
-        let out = format!("{}\x1b[J{line}\n", self.back());
-        self.drawn = 0;
-        let _ = std::io::stderr().lock().write_all(out.as_bytes());
-    }
-
-    /// Takes the block away.
-    pub fn clear(&mut self) {
-        let out = format!("{}\x1b[J", self.back());
-        self.drawn = 0;
-        let _ = std::io::stderr().lock().write_all(out.as_bytes());
-    }
-
     fn back(&self) -> String {
         if self.drawn == 0 { "\r".to_owned() } else { format!("\x1b[{}A\r", self.drawn) }
     }

@@ -6,14 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use modelyard_core::event::EventBody;
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::Strategy;
 use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
 use serde_json::{Value, json};
 
 use crate::cli::{Connect, span};
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::context::{Context, person};
 use crate::exit::{Exit, Failed, Usage};
 use crate::follow;
@@ -132,7 +131,7 @@ impl Deploy {
     }
 }
 
-/// The rules of the service as it is, from the log; `None` when there is no such service yet.
+/// The rules of the service as it is; `None` when there is no such service yet.
 fn present(client: &Client, name: &str) -> miette::Result<Option<ServiceSpec>> {
     let Ok(name) = ServiceName::new(name) else { return Ok(None) };
     let path = format!("/api/services/{name}");
@@ -141,15 +140,15 @@ fn present(client: &Client, name: &str) -> miette::Result<Option<ServiceSpec>> {
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    if let Some(spec) = status.get("spec").filter(|spec| !spec.is_null()) {
-        return Ok(serde_json::from_value(spec.clone()).ok());
-    }
-    let events: Vec<modelyard_core::event::Event> =
-        client.get(&format!("/api/events?service={name}&after=0&wait_ms=0"))?;
-    Ok(events.into_iter().rev().find_map(|event| match event.body {
-        EventBody::ServiceSet { spec } => Some(*spec),
-        _ => None,
-    }))
+    let spec = status.get("spec").cloned().unwrap_or_default();
+    let spec = serde_json::from_value(spec).map_err(|error| {
+        Failed::from(
+            error,
+            format!("the rules of `{name}` are not understood"),
+            "is the control plane of another version?",
+        )
+    })?;
+    Ok(Some(spec))
 }
 
 /// The path if `what` is a service description.
@@ -161,7 +160,8 @@ fn service_file(what: &str) -> Result<Option<PathBuf>, Usage> {
     }
     let looks_like_a_path = what.starts_with(['.', '/', '~']) || what.ends_with(".toml") || what.ends_with('/');
     if looks_like_a_path && !path.exists() {
-        let help = "name a model folder, a `service.toml`, or a package such as wine:2.1.0 (`modelyard models` lists them)";
+        let help =
+            "name a model folder, a `service.toml`, or a package such as wine:2.1.0 (`modelyard models` lists them)";
         return Err(Usage::new(format!("there is no file or folder {what}"), help));
     }
     Ok(None)
@@ -174,11 +174,15 @@ fn choose(context: &Context, what: &str) -> miette::Result<Chosen> {
     if let Some(folder) = folder.filter(|_| path.exists()) {
         let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
         let built = super::package::build(context, &folder)?;
-        say(&format!("packaged {}:{} sha256:{}", built.name, built.version, built.digest.short()));
-        return Ok(Chosen { model: built.name, digest: built.digest, needs_onnxruntime: built.is_onnx });
+        say(&format!("packaged {}:{} sha256:{}", built.package.name, built.package.version, built.digest.short()));
+        return Ok(Chosen {
+            needs_onnxruntime: super::package::is_onnx(&built.package),
+            model: built.package.name.to_string(),
+            digest: built.digest,
+        });
     }
     let (digest, package) = super::inspect::find(context, what)?;
-    let needs_onnxruntime = matches!(package.runtime, modelyard_core::package::Runtime::Onnx { .. });
+    let needs_onnxruntime = super::package::is_onnx(&package);
     Ok(Chosen { model: package.name.to_string(), digest, needs_onnxruntime })
 }
 
@@ -195,9 +199,4 @@ pub fn start(client: &Client, spec: &ServiceSpec, digest: Digest) -> miette::Res
 /// Makes sure that the ONNX Runtime library is there before an instance needs it: fetching takes a while, once.
 pub fn onnxruntime(context: &Context) -> miette::Result<PathBuf> {
     super::serve::library(&context.home.cache())
-}
-
-/// Whether an error says that a rollout is open already.
-pub const fn is_conflict(error: &client::Error) -> bool {
-    matches!(error, client::Error::Refused { status: 409, .. })
 }

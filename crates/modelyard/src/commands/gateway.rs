@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use modelyard_gateway::GatewayOptions;
 
 use super::up::loopback;
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failed};
 
 /// Arguments of `gateway`.
 #[derive(Debug, Args)]
@@ -30,4 +31,27 @@ pub struct Gateway {
     /// Take the listening sockets over from the gateway that runs.
     #[arg(long)]
     takeover: bool,
+}
+
+impl Gateway {
+    /// Runs the gateway until it is asked to end.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        super::log(context, Some("gateway.log"))?;
+        let options = GatewayOptions {
+            listen: self.listen,
+            admin: self.admin,
+            state_dir: self.state,
+            running: self.running.unwrap_or_else(|| context.home.running("gateway")),
+            threads: self.threads.unwrap_or(0),
+            takeover: self.takeover,
+        };
+        modelyard_gateway::run(options).map_err(|error| {
+            Failed::from(
+                error,
+                "the gateway ended",
+                "the control plane starts it again; `modelyard status` shows what runs",
+            )
+        })?;
+        Ok(Exit::Done)
+    }
 }

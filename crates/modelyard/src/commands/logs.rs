@@ -37,21 +37,11 @@ impl Logs {
 
 /// Each line behind the instance that wrote it.
 fn text(document: &Value) -> String {
-    let instances = document.get("instances").unwrap_or(document);
-    let of = |id: &str, lines: &Value| -> Vec<String> {
-        let lines = lines.as_array().into_iter().flatten().filter_map(Value::as_str);
-        lines.map(|line| format!("{id}  {line}")).collect()
-    };
-    let all: Vec<String> = match instances {
-        Value::Object(map) => map.iter().flat_map(|(id, lines)| of(id, lines)).collect(),
-        Value::Array(list) => list
-            .iter()
-            .flat_map(|entry| {
-                let id = entry.get("instance").or_else(|| entry.get("id")).and_then(Value::as_str).unwrap_or_default();
-                of(id, entry.get("lines").unwrap_or(&Value::Null))
-            })
-            .collect(),
-        _ => Vec::new(),
-    };
-    all.join("\n")
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let lines = list(document.get("instances")).into_iter().flat_map(|entry| {
+        let id = entry.get("instance").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let lines = list(entry.get("lines")).into_iter();
+        lines.map(move |line| format!("{id}  {}", line.as_str().unwrap_or_default())).collect::<Vec<_>>()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }

@@ -1,30 +1,59 @@
 //! The commands, one file each: arguments as clap reads them, and what is done with them.
 
+mod alias;
+mod demo;
+pub mod deploy;
 pub mod down;
+mod gateway;
 mod history;
+mod inspect;
 mod instance;
 mod logs;
+mod models;
+mod new;
 mod orders;
+pub mod package;
+mod reference;
 mod report;
 mod rollback;
+mod serve;
 mod status;
 pub mod up;
 mod upgrade_gateway;
+mod versions;
 mod watch;
 
 use clap::Subcommand;
 
 use crate::cli::Cli;
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failed};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show the main job on the examples: package, serve, replace under traffic, take a bad version back.
+    Demo(demo::Demo),
+    /// Scaffold a model folder: `modelyard.toml`, a model card, samples.
+    New(new::New),
+    /// Build a package from a model folder.
+    Package(package::Package),
+    /// Show what a package is.
+    Inspect(inspect::Inspect),
+    /// List the models of the local registry.
+    Models(models::Models),
+    /// List the versions of a model.
+    Versions(versions::Versions),
+    /// Let an alias point to a version.
+    Alias(alias::Alias),
+    /// Serve one model, nothing else.
+    Serve(serve::Serve),
     /// Start control plane and gateway on this machine.
     Up(up::Up),
     /// Stop everything that `up` started.
     Down(down::Down),
+    /// Start a rollout, from a package or a `service.toml`.
+    Deploy(deploy::Deploy),
     /// Show what runs.
     Status(status::Status),
     /// Watch a service live.
@@ -49,9 +78,15 @@ pub enum Command {
     Rollback(rollback::Rollback),
     /// Replace the gateway by this version without failing a request.
     UpgradeGateway(upgrade_gateway::UpgradeGateway),
+    /// The gateway's own process.
+    #[command(hide = true)]
+    Gateway(gateway::Gateway),
     /// The supervisor of one instance.
     #[command(hide = true)]
     Instance(instance::Instance),
+    /// Write generated parts of the reference.
+    #[command(hide = true, alias = "schema")]
+    Reference(reference::Reference),
 }
 
 /// Calls the command.
@@ -59,8 +94,17 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
     let context = Context::new(cli.home, cli.output)?;
     let context = &context;
     match cli.command {
+        Command::Demo(command) => command.run(context),
+        Command::New(command) => command.run(context),
+        Command::Package(command) => command.run(context),
+        Command::Inspect(command) => command.run(context),
+        Command::Models(command) => command.run(context),
+        Command::Versions(command) => command.run(context),
+        Command::Alias(command) => command.run(context),
+        Command::Serve(command) => command.run(context),
         Command::Up(command) => command.run(context),
         Command::Down(command) => command.run(context),
+        Command::Deploy(command) => command.run(context),
         Command::Status(command) => command.run(context),
         Command::Watch(command) => command.run(context),
         Command::Logs(command) => command.run(context),
@@ -73,6 +117,26 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Abort(command) => command.run(context),
         Command::Rollback(command) => command.run(context),
         Command::UpgradeGateway(command) => command.run(context),
+        Command::Gateway(command) => command.run(context),
         Command::Instance(command) => command.run(context),
+        Command::Reference(command) => command.run(context),
     }
+}
+
+/// Sets up the log of a process that goes on: to `file` in the home's folder of logs, else to stderr.
+fn log(context: &Context, file: Option<&str>) -> Result<(), Failed> {
+    use modelyard_monitor::logging::{Format, init};
+    use std::io::IsTerminal as _;
+
+    let filter = std::env::var("MODELYARD_LOG").unwrap_or_else(|_| "info".to_owned());
+    let path = file.map(|name| context.home.logs().join(name));
+    let format = if path.is_none() && std::io::stderr().is_terminal() { Format::Text } else { Format::Json };
+    if let Some(folder) = path.as_ref().and_then(|path| path.parent()) {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Failed::from(error, format!("could not make {}", folder.display()), "choose another home")
+        })?;
+    }
+    init(format, &filter, path.as_deref()).map_err(|error| {
+        Failed::from(error, "the log could not be set up", "see MODELYARD_LOG, and whether the home can be written")
+    })
 }

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use modelyard_control::ControlOptions;
 use modelyard_core::home::Running;
 use serde_json::{Value, json};
 
@@ -32,6 +33,9 @@ pub struct Up {
     /// Return once everything answers, and leave it running.
     #[arg(long)]
     detach: bool,
+    /// In the foreground: let gateway and instances serve on after SIGTERM or Ctrl-C, to be adopted by the next `up`.
+    #[arg(long, conflicts_with = "detach")]
+    leave: bool,
     /// Be the control plane.
     #[arg(long, hide = true)]
     inner: bool,
@@ -71,15 +75,43 @@ impl Up {
             print(context, &started)?;
             return Ok(Exit::Done);
         }
-        let mut command = self.command(context)?;
+        let mut command = inner_command(context, self.gateway, self.control)?;
+        if self.leave {
+            command.arg("--leave");
+        }
         // The same process goes on as the control plane, so that whoever started it can signal it.
         let error = command.exec();
         Err(Failed::from(error, "could not start the control plane", "check that the program's file is still there")
             .into())
     }
 
-    fn command(&self, context: &Context) -> Result<Command, Failed> {
-        inner_command(context, self.gateway, self.control)
+    /// Is the control plane.
+    fn be(self, context: &Context) -> miette::Result<Exit> {
+        if self.session {
+            // It fails only where there is one already.
+            let _ = rustix::process::setsid();
+        }
+        super::log(context, self.session.then_some("control.log"))?;
+        let (told, detached) = (context.clone(), self.session);
+        let options = ControlOptions {
+            home: context.home.clone(),
+            listen: self.control,
+            gateway_listen: self.gateway,
+            binary: program()?,
+            onnxruntime: None,
+            down_on_signal: !self.session && !self.leave,
+            ready: Some(Box::new(move |ready| {
+                let started = Started { gateway: ready.gateway, control: ready.control, pid: ready.pid };
+                // Whoever detached it asks for itself, and prints.
+                if !detached && let Err(error) = print(&told, &started) {
+                    tracing::warn!(%error, "the addresses could not be printed");
+                }
+            })),
+        };
+        modelyard_control::run(options).map_err(|error| {
+            Failed::from(error, "the control plane ended", "what runs goes on serving; `modelyard up` adopts it")
+        })?;
+        Ok(Exit::Done)
     }
 }
 
@@ -210,12 +242,6 @@ fn tail(log: &std::path::Path, from: u64) -> String {
     let text = String::from_utf8_lossy(new);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
-}
-
-impl Up {
-    fn be(self, _context: &Context) -> miette::Result<Exit> {
-        Ok(Exit::Done)
-    }
 }
 
 #[cfg(test)]

@@ -103,20 +103,20 @@ pub fn play(context: &Context, options: Options) -> miette::Result<Exit> {
 }
 
 fn packages(home: &Context, examples: &Path) -> miette::Result<[Built; 4]> {
-    let folders =
-        [("wine", "v1"), ("wine", "v2"), ("breast-cancer", "v1"), ("breast-cancer", "v3-crash")];
+    let folders = [("wine", "v1"), ("wine", "v2"), ("breast-cancer", "v1"), ("breast-cancer", "v3-crash")];
     let mut lines = Vec::new();
     let mut built = Vec::new();
     for (service, version) in folders {
         let done = package::build(home, &examples.join(service).join(version))?;
+        let number = done.package.version.to_string();
         lines.push(vec![
             service.to_owned(),
-            done.version.clone(),
+            number.clone(),
             format!("sha256:{}", done.digest.short()),
             package::size(done.size_bytes),
             format!("{:.0} ms", done.seconds * 1e3),
         ]);
-        built.push(Built { service, version: done.version, digest: done.digest });
+        built.push(Built { service, version: number, digest: done.digest });
     }
     rows(&lines);
     built.try_into().map_err(|_| Failed::new("the demo has four packages", "report this as a bug").into())
@@ -151,7 +151,9 @@ fn first(stage: &Stage, built: &Built, interrupt: &Interrupt) -> miette::Result<
             "running" if began.elapsed().as_secs() < 60 => {}
             other => {
                 let why = end.evidence_lines().join("; ");
-                return Err(Failed::new(format!("{} did not start: {other} {why}", built.service), "see its log").into());
+                return Err(
+                    Failed::new(format!("{} did not start: {other} {why}", built.service), "see its log").into()
+                );
             }
         }
     }

@@ -70,7 +70,12 @@ fn pace(quiet: bool) {
 fn late(status: &Status, end: &RolloutEnd) -> Failed {
     let phase = end.phase.clone().or_else(|| status.rollout.as_ref().map(|rollout| rollout.phase.clone()));
     Failed::new(
-        format!("the rollout of {} had not ended after {} s: {}", end.service, PATIENCE.as_secs(), phase.unwrap_or_default()),
+        format!(
+            "the rollout of {} had not ended after {} s: {}",
+            end.service,
+            PATIENCE.as_secs(),
+            phase.unwrap_or_default()
+        ),
         "is the machine very busy? Run `modelyard demo --keep` and look at the logs in the folder that it names",
     )
 }

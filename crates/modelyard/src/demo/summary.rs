@@ -19,7 +19,10 @@ pub fn lines(story: &Story, processes: usize) -> Vec<Vec<String>> {
     let all = latencies(&[&story.wine, &story.cancer]);
     vec![
         line("requests", if failed == 0 { paint.good(&count) } else { paint.bad(&count) }),
-        line("latency", format!("p50 {}, p95 {}, as callers saw it", latency(all.quantile(0.5)), latency(all.quantile(0.95)))),
+        line(
+            "latency",
+            format!("p50 {}, p95 {}, as callers saw it", latency(all.quantile(0.5)), latency(all.quantile(0.95))),
+        ),
         line("wine", change(&story.good, paint)),
         line("", format!("right on held-out rows: {}", accuracy(&story.wine, &[&story.good.0, &story.good.1]))),
         line("breast-cancer", change(&story.bad, paint)),
@@ -27,8 +30,15 @@ pub fn lines(story: &Story, processes: usize) -> Vec<Vec<String>> {
         line("", exposure(&story.cancer)),
         line("took", format!("{:.0} s in all", story.began.elapsed().as_secs_f64())),
         line("left behind", format!("nothing: {processes} processes ran, none is left")),
-        line("reports", story.reports.iter().find(|path| path.extension().is_some_and(|end| end == "html"))
-            .map(|path| path.with_file_name("*.html").display().to_string()).unwrap_or_default()),
+        line(
+            "reports",
+            story
+                .reports
+                .iter()
+                .find(|path| path.extension().is_some_and(|end| end == "html"))
+                .map(|path| path.with_file_name("*.html").display().to_string())
+                .unwrap_or_default(),
+        ),
     ]
 }
 

@@ -83,7 +83,8 @@ impl Traffic {
     pub fn play(gateway: SocketAddr, service: &str, file: &Path) -> Result<Self, Error> {
         let path = file.display().to_string();
         let bytes = std::fs::read(file).map_err(|source| Error { path: path.clone(), source: source.into() })?;
-        let rows: Vec<Row> = serde_json::from_slice(&bytes).map_err(|e| Error { path: path.clone(), source: e.into() })?;
+        let rows: Vec<Row> =
+            serde_json::from_slice(&bytes).map_err(|e| Error { path: path.clone(), source: e.into() })?;
         if rows.is_empty() {
             return Err(Error { path, source: "there are none".into() });
         }

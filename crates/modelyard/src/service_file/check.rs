@@ -169,7 +169,7 @@ fn plain(value: &DeValue<'_>) -> Result<Value, String> {
 fn scalar(kind: Kind, value: Value) -> Result<Value, String> {
     let wrong = |wanted: &str, value: &Value| Err(format!("must be {wanted}, not a {}", value.type_str()));
     match (kind, &value) {
-        (Kind::Text | Kind::Package, Value::String(_)) | (Kind::Switch, Value::Boolean(_)) => Ok(value),
+        (Kind::Package, Value::String(_)) | (Kind::Switch, Value::Boolean(_)) => Ok(value),
         (Kind::Name, Value::String(text)) => ServiceName::new(text).map(|_| value.clone()).map_err(|e| e.to_string()),
         (Kind::Whole(least), Value::Integer(number)) => match u64::try_from(*number) {
             Ok(number) if number >= least => Ok(value),
@@ -209,7 +209,7 @@ fn scalar(kind: Kind, value: Value) -> Result<Value, String> {
                 Err(not_one_of(text, words))
             }
         }
-        (Kind::Text | Kind::Name | Kind::Choice(_), other) => wrong("a text", other),
+        (Kind::Name | Kind::Choice(_), other) => wrong("a text", other),
         (Kind::Package, other) => wrong("a text such as \"wine:2.1.0\" or \"./wine\"", other),
         (Kind::Switch, other) => wrong("true or false", other),
         (Kind::Whole(_), other) => wrong("a whole number", other),

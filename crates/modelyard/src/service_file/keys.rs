@@ -3,8 +3,6 @@
 /// What a key's value may be.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// Any text.
-    Text,
     /// A reference to a package, or a folder.
     Package,
     /// A name of lower-case letters, digits and `-`, `_`, `.` between them.

@@ -39,7 +39,7 @@ fn described(key: &Key) -> Value {
 
 fn value(kind: Kind) -> Value {
     match kind {
-        Kind::Text | Kind::Package => json!({ "type": "string" }),
+        Kind::Package => json!({ "type": "string" }),
         Kind::Name => json!({ "type": "string", "pattern": "^[a-z]([a-z0-9]|[._-][a-z0-9])*$", "maxLength": 63 }),
         Kind::Switch => json!({ "type": "boolean" }),
         Kind::Whole(least) => json!({ "type": "integer", "minimum": least }),
@@ -131,7 +131,6 @@ fn section(page: &mut String, title: &str, words: &str, keys: &[Key]) {
 
 fn kind_words(kind: Kind) -> String {
     match kind {
-        Kind::Text => "text".to_owned(),
         Kind::Package => "reference or folder".to_owned(),
         Kind::Name => "name".to_owned(),
         Kind::Switch => "true or false".to_owned(),

@@ -1,6 +1,6 @@
 //! The live view of one service: what runs, how traffic is spread, how each revision does, what happened last.
 //!
-//! Promises: figures are those of the last [`WINDOW`], so that a change shows at once and noise does not.
+//! Promises: figures are those of the last five seconds, so that a change shows at once and noise does not.
 
 mod render;
 mod window;
@@ -17,8 +17,8 @@ use crate::api;
 use crate::client::{self, Client};
 use crate::narrate::Narrator;
 use crate::terminal::Paint;
-pub use render::lines;
-pub use window::{Figures, WINDOW};
+pub use render::{latency, lines};
+pub use window::Figures;
 
 /// Lines of the past that are kept on screen.
 const RECENT: usize = 8;

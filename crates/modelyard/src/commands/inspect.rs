@@ -1,0 +1,130 @@
+//! `modelyard inspect REF|DIR`: what a package is. Also how every command finds a package by its name.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use modelyard_core::Digest;
+use modelyard_core::package::Package;
+use modelyard_core::signature::TensorSpec;
+use modelyard_registry::{Reference, ReferenceError, Store};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::context::Context;
+use crate::exit::{Exit, Failed, Usage};
+use crate::terminal::{Paint, columns};
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A package (`wine:2.1.0`, `wine@champion`, `wine@sha256:…`), a model folder, or an ONNX file.
+    #[arg(value_name = "REF|DIR")]
+    what: String,
+}
+
+impl Inspect {
+    /// Prints it.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        let LaidOut { package, digest, .. } = laid_out(context, &self.what)?;
+        let mut document = serde_json::to_value(&package)
+            .map_err(|error| Failed::from(error, "the package document is no JSON", "report this as a bug"))?;
+        document["digest"] = json!(digest);
+        context.print(&document, || text(digest, &package))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// The local registry.
+pub fn store(context: &Context) -> miette::Result<Store> {
+    Ok(Store::open(context.home.registry(), context.home.unpacked())?)
+}
+
+/// The package that a reference names.
+pub fn find(context: &Context, what: &str) -> miette::Result<(Digest, Package)> {
+    let store = store(context)?;
+    let reference: Reference = what.parse().map_err(|error: ReferenceError| {
+        let help = "write a model folder that exists, wine, wine:2.1.0, wine@champion or wine@sha256:…";
+        Usage::new(error.to_string(), help)
+    })?;
+    let digest = store.resolve(&reference)?;
+    Ok((digest, store.package(&digest)?))
+}
+
+/// A package and the folder that holds its files.
+#[derive(Debug)]
+pub struct LaidOut {
+    /// Its document.
+    pub package: Package,
+    /// Its digest; a bare model file has none.
+    pub digest: Option<Digest>,
+    /// Its files.
+    pub folder: PathBuf,
+    /// Keeps a folder that is not the registry's.
+    _scratch: Option<TempDir>,
+}
+
+/// The package that `what` names, laid out as files. A model folder or file is looked at without taking a version in the registry.
+pub fn laid_out(context: &Context, what: &str) -> miette::Result<LaidOut> {
+    let path = Path::new(what);
+    if path.is_file() && path.extension().is_some_and(|ending| ending == "onnx") {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let package = modelyard_package::package_of_model(path)?;
+        return Ok(LaidOut { package, digest: None, folder: folder.to_owned(), _scratch: None });
+    }
+    if path.exists() {
+        let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
+        return scratch(folder);
+    }
+    let (digest, package) = find(context, what)?;
+    let folder = store(context)?.unpack(&digest)?;
+    Ok(LaidOut { package, digest: Some(digest), folder, _scratch: None })
+}
+
+fn scratch(folder: &Path) -> miette::Result<LaidOut> {
+    let made = tempfile::Builder::new().prefix("modelyard-").tempdir();
+    let scratch = made.map_err(|error| Failed::from(error, "could not make a temporary folder", "set TMPDIR"))?;
+    let store = Store::open(scratch.path().join("registry"), scratch.path().join("unpacked"))?;
+    let built = super::package::build_into(&store, folder)?;
+    let folder = store.unpack(&built.digest)?;
+    Ok(LaidOut { package: built.package, digest: Some(built.digest), folder, _scratch: Some(scratch) })
+}
+
+fn text(digest: Option<Digest>, package: &Package) -> String {
+    let paint = Paint::stdout();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |title: &str, text: String| {
+        if !text.is_empty() {
+            rows.push(vec![paint.dim(title), text]);
+        }
+    };
+    row("", paint.bold(&format!("{}:{}", package.name, package.version)));
+    row("about", package.description.clone());
+    row("digest", digest.map(|digest| digest.to_string()).unwrap_or_default());
+    row("runtime", package.runtime.name().to_owned());
+    if let Some(graph) = &package.graph {
+        let opsets: Vec<String> = graph.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+        row("graph", format!("{} operators, {}, {}", graph.operators, opsets.join(", "), graph.producer));
+    }
+    package.signature.inputs.iter().for_each(|spec| row("input", tensor(spec)));
+    package.signature.outputs.iter().for_each(|spec| row("output", tensor(spec)));
+    row("samples", package.samples.len().to_string());
+    let metrics: Vec<String> = package.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    row("metrics", metrics.join(", "));
+    let parameters: Vec<String> = package.parameters.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    row("parameters", parameters.join(", "));
+    let needs: Vec<String> = package.dependencies.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    row("needs", needs.join(", "));
+    row("flags", package.flags.keys().cloned().collect::<Vec<_>>().join(", "));
+    row("licence", package.license.clone().unwrap_or_default());
+    for (path, file) in &package.files {
+        row("file", format!("{path}  {}", super::package::size(file.size_bytes)));
+    }
+    columns(&rows).join("\n")
+}
+
+fn tensor(spec: &TensorSpec) -> String {
+    let axis = |length: &i64| if *length < 0 { "any".to_owned() } else { length.to_string() };
+    let shape: Vec<String> = spec.shape.iter().map(axis).collect();
+    let optional = if spec.optional { ", optional" } else { "" };
+    format!("{}  {} [{}]{optional}", spec.name, spec.datatype, shape.join(", "))
+}

@@ -1,0 +1,147 @@
+//! `modelyard serve REF|DIR`: one model server, nothing else.
+
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use modelyard_core::home::Announcement;
+use modelyard_core::package::{DOCUMENT, Package, Runtime};
+use modelyard_serve::ServeOptions;
+use serde_json::json;
+
+use super::up::loopback;
+use crate::cli::Output;
+use crate::context::{Context, print_data};
+use crate::exit::{Exit, Failed, Usage};
+use crate::terminal::{Paint, say};
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// A package (`wine:2.1.0`, `wine@champion`), a model folder, or an ONNX file.
+    #[arg(value_name = "REF|DIR", required_unless_present = "package_dir")]
+    what: Option<String>,
+    /// Where callers are listened for, REST and gRPC; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR", value_parser = loopback, default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+    /// Where probes are answered, by a thread of its own.
+    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    probe: Option<SocketAddr>,
+    /// File that gets the addresses, once it listens.
+    #[arg(long, value_name = "FILE")]
+    announce: Option<PathBuf>,
+    /// Name under which the model answers. Default: its own.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Threads that read requests and write answers. Default: one per core.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// Folder of a package that was laid out before.
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with = "what")]
+    package_dir: Option<PathBuf>,
+}
+
+impl Serve {
+    /// Serves until it is asked to end.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        super::log(context, None)?;
+        if let Some(folder) = self.package_dir.clone() {
+            let package = document(&folder)?;
+            return self.package(context, package, folder);
+        }
+        let laid_out = super::inspect::laid_out(context, self.what.as_deref().unwrap_or("."))?;
+        self.package(context, laid_out.package.clone(), laid_out.folder.clone())
+    }
+
+    fn package(self, context: &Context, package: Package, folder: PathBuf) -> miette::Result<Exit> {
+        match &package.runtime {
+            Runtime::Onnx { .. } => self.onnx(context, package, folder),
+            Runtime::Command { command, environment, .. } => self.command(&package, command, environment, &folder),
+        }
+    }
+
+    fn onnx(self, context: &Context, package: Package, folder: PathBuf) -> miette::Result<Exit> {
+        let library = library(&context.home.cache())?;
+        let by_hand = self.package_dir.is_none();
+        let mut options = ServeOptions::new(package, folder, library);
+        if let Some(name) = self.name {
+            options.name = name;
+        }
+        (options.http, options.probe) = (self.http, self.probe);
+        (options.announce, options.threads) = (self.announce, self.threads);
+        if by_hand {
+            let (name, output) = (options.name.clone(), context.output);
+            options.on_listening = Some(Box::new(move |listening| tell(&name, listening, output)));
+        }
+        modelyard_serve::run(options).map_err(|error| {
+            Failed::from(error, "the model could not be served", "`modelyard inspect` shows what the package expects")
+        })?;
+        Ok(Exit::Done)
+    }
+
+    /// Any program that listens on `$PORT`: it takes this process over.
+    fn command(
+        self,
+        package: &Package,
+        command: &[String],
+        environment: &std::collections::BTreeMap<String, String>,
+        folder: &Path,
+    ) -> miette::Result<Exit> {
+        let Some((program, arguments)) = command.split_first() else {
+            return Err(Usage::new("the package's command is empty", "name a program in `modelyard.toml`").into());
+        };
+        if self.http.port() == 0 {
+            let help = "name a port, for example `--http 127.0.0.1:8080`; `modelyard deploy` picks one by itself";
+            return Err(Usage::new("a package with the runtime `command` is told its port", help).into());
+        }
+        say(&format!("{} on {}", command.join(" "), self.http));
+        let beside = folder.join(program);
+        let file = if beside.is_file() { beside } else { PathBuf::from(program) };
+        let mut process = std::process::Command::new(file);
+        process.args(arguments).current_dir(folder).envs(environment).env("PORT", self.http.port().to_string());
+        process.env("MODELYARD_SERVICE", self.name.as_deref().unwrap_or(package.name.as_str()));
+        process.env("MODELYARD_PACKAGE_DIR", folder);
+        let error = process.exec();
+        Err(Failed::from(error, format!("could not run `{program}`"), "install it, or put it into the package").into())
+    }
+}
+
+fn document(folder: &Path) -> Result<Package, Failed> {
+    let path = folder.join(DOCUMENT);
+    let told = |what: String| (what, "lay the package out again: `modelyard serve REF` does");
+    let bytes = std::fs::read(&path).map_err(|error| {
+        let (what, help) = told(format!("could not read {}", path.display()));
+        Failed::from(error, what, help)
+    })?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let (what, help) = told(format!("{} is no package document", path.display()));
+        Failed::from(error, what, help)
+    })
+}
+
+fn tell(name: &str, listening: &Announcement, output: Output) {
+    let address = listening.address;
+    match output {
+        Output::Json => {
+            let document = json!({ "name": name, "address": address.to_string(), "probe": listening.probe });
+            print_data(&document.to_string());
+        }
+        Output::Text => {
+            let paint = Paint::stdout();
+            print_data(&format!("{}  http://{address}/v2/models/{name}", paint.bold(name)));
+            say(&paint.dim(&format!(
+                "plain form: POST http://{address}/predict   description: http://{address}/openapi.json"
+            )));
+        }
+    }
+}
+
+/// The ONNX Runtime library, fetched if need be.
+pub fn library(cache: &Path) -> miette::Result<PathBuf> {
+    let found = modelyard_serve::onnxruntime::locate(cache);
+    Ok(found.map_err(|error| {
+        let help = "set MODELYARD_ONNXRUNTIME to a libonnxruntime shared library, or install Python's onnxruntime";
+        Failed::from(error, "there is no ONNX Runtime to run the model with", help)
+    })?)
+}
