@@ -97,9 +97,9 @@ def toml_value(value):
     return json.dumps(value)
 
 
-def write_toml(path, model, runtime, samples="samples.json", **tables):
-    """modelyard.toml: what the package says of itself."""
-    lines = [f'samples = "{samples}"'] if samples else []
+def write_toml(path, model, runtime, files=(), **tables):
+    """modelyard.toml: what the package says of itself. `files` are those that neither the model nor the card is."""
+    lines = ['samples = "samples.json"'] + ([f"files = {toml_value(list(files))}"] if files else [])
     for name, table in {"model": model, "runtime": runtime, **tables}.items():
         lines += ["", f"[{name}]"] + [f"{key} = {toml_value(value)}" for key, value in table.items()]
     path.write_text("\n".join(lines).lstrip() + "\n", encoding="utf-8")
@@ -110,6 +110,10 @@ def export(pipeline, path, name, inputs, options=None, outputs=None):
     graph = skl2onnx.convert_sklearn(pipeline, name=name, initial_types=inputs, options=options, target_opset=OPSETS)
     for old, new in zip([output.name for output in graph.graph.output], outputs or []):
         rename(graph.graph, old, new)
+    # The converter lists operator sets in the order of a set of texts, which differs from run to run.
+    opsets = sorted(graph.opset_import, key=lambda opset: opset.domain)
+    del graph.opset_import[:]
+    graph.opset_import.extend(opsets)
     path.write_bytes(graph.SerializeToString(deterministic=True))
 
 
@@ -142,12 +146,12 @@ def card(path, text, facts, metrics):
     path.write_text(text.format(**facts, **figures).lstrip(), encoding="utf-8")
 
 
-def describe(into, name, spec, card_text, facts, metrics, runtime, **tables):
+def describe(into, name, spec, card_text, facts, metrics, runtime, files=(), **tables):
     """modelyard.toml and MODEL_CARD.md of one version. `spec` holds version, description, model (a sentence), limits and parameters."""
     model = {"name": name, "version": spec["version"], "description": spec["description"], "license": "Apache-2.0",
              "authors": ["The Modelyard authors"], "card": "MODEL_CARD.md"}
     tables = {"parameters": spec["parameters"], "metrics": metrics, "dependencies": PINNED, **tables}
-    write_toml(into / "modelyard.toml", model, runtime, **tables)
+    write_toml(into / "modelyard.toml", model, runtime, files, **tables)
     said = {key: spec[key] for key in ("version", "model", "limits")}
     card(into / "MODEL_CARD.md", card_text, {**facts, **said}, metrics)
 

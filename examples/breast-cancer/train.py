@@ -226,7 +226,8 @@ def main():
         runtime = write_model(into, pipeline)
         metrics = measure(pipeline, feeds, labels)
         tables = {"resources": {"memory": "96MiB"}} if name == "v3-leak" else {}
-        exporting.describe(into, "breast-cancer", spec, CARD, facts, metrics, runtime, **tables)
+        files = ["oip.py", "serve.py", "weights.json"] if name in PROGRAMS else []
+        exporting.describe(into, "breast-cancer", spec, CARD, facts, metrics, runtime, files, **tables)
         truth = exporting.session(HERE / ("v1" if name == "v1" else "v2") / "model.onnx")
         at = "/v2/models/breast-cancer/infer" if name in PROGRAMS else None
         exporting.write_samples(into / "samples.json", truth, feeds, rows, at)

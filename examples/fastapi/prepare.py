@@ -30,7 +30,7 @@ def main():
     metrics = wine.measure(wine.fit("v2"), feeds, labels)
     spec = wine.VERSIONS["v2"] | {"version": "1.0.0", "description": "The wine model as a FastAPI application"}
     runtime = {"kind": "command", "command": ["python3", "main.py"], "health": "/health"}
-    exporting.describe(into, "wine-fastapi", spec, CARD, {}, metrics, runtime)
+    exporting.describe(into, "wine-fastapi", spec, CARD, {}, metrics, runtime, ["main.py", "model.onnx", "requirements.txt"])
     model, samples = exporting.session(into / "model.onnx"), []
     for row in exporting.one_of_each(labels.tolist()):
         label, probabilities = model.run(None, exporting.take(feeds, [row]))
