@@ -55,7 +55,8 @@ async fn stop_all(target: &Arc<dyn Target>) -> Vec<InstanceId> {
         if !asked {
             let stops = running.iter().map(|id| target.stop(id, GRACE));
             for result in futures_util::future::join_all(stops).await {
-                let _ = result.inspect_err(|error| tracing::error!(error = %chain(error), "an instance cannot be stopped"));
+                let _ =
+                    result.inspect_err(|error| tracing::error!(error = %chain(error), "an instance cannot be stopped"));
             }
             asked = true;
         }

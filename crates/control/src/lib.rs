@@ -16,5 +16,7 @@ mod prober;
 mod run;
 mod running;
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub use run::{ControlOptions, Error, Ready, run};

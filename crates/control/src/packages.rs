@@ -1,11 +1,17 @@
 //! Packages as the control plane needs them: the document, and a folder with the files.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use modelyard_core::Digest;
+use modelyard_core::home::Home;
 use modelyard_core::package::Package;
 use modelyard_core::ports::PortFuture;
+use modelyard_registry::Store;
+
+use crate::http_client::chain;
+use crate::ledger::lock;
 
 /// A package could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +33,50 @@ pub trait Packages: Send + Sync {
 }
 
 /// Packages of the local registry.
-pub struct RegistryPackages;
-impl RegistryPackages { pub fn open(_: &modelyard_core::home::Home) -> Result<Self, String> { Ok(Self) } }
+pub struct RegistryPackages {
+    store: Arc<Store>,
+    // A digest names one document for ever, and a home uses few of them.
+    documents: Mutex<HashMap<Digest, Arc<Package>>>,
+}
+
+impl RegistryPackages {
+    /// Opens the registry of a home.
+    ///
+    /// # Errors
+    /// The error chain.
+    pub fn open(home: &Home) -> Result<Self, String> {
+        let store = Store::open(home.registry(), home.unpacked()).map_err(|error| chain(&error))?;
+        Ok(Self { store: Arc::new(store), documents: Mutex::default() })
+    }
+
+    /// Work on files, off the threads that decide: a package may be large, and a disk slow.
+    fn call<T: Send + 'static>(
+        &self,
+        digest: Digest,
+        work: impl FnOnce(&Store) -> Result<T, modelyard_registry::Error> + Send + 'static,
+    ) -> PortFuture<'_, Result<T, PackageError>> {
+        let store = Arc::clone(&self.store);
+        Box::pin(async move {
+            let refuse = |why| PackageError { digest, why };
+            let done = tokio::task::spawn_blocking(move || work(&store).map_err(|error| chain(&error))).await;
+            done.map_err(|error| refuse(error.to_string()))?.map_err(refuse)
+        })
+    }
+}
+
 impl Packages for RegistryPackages {
-    fn document(&self, _: Digest) -> PortFuture<'_, Result<Arc<Package>, PackageError>> { unimplemented!() }
-    fn folder(&self, _: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>> { unimplemented!() }
+    fn document(&self, digest: Digest) -> PortFuture<'_, Result<Arc<Package>, PackageError>> {
+        Box::pin(async move {
+            if let Some(known) = lock(&self.documents).get(&digest) {
+                return Ok(Arc::clone(known));
+            }
+            let package = Arc::new(self.call(digest, move |store| store.package(&digest)).await?);
+            lock(&self.documents).insert(digest, Arc::clone(&package));
+            Ok(package)
+        })
+    }
+
+    fn folder(&self, digest: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>> {
+        self.call(digest, move |store| store.unpack(&digest))
+    }
 }

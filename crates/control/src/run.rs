@@ -67,7 +67,9 @@ pub enum Error {
         running: Option<Running>,
     },
     /// An address that others could reach.
-    #[error("{what} would listen on {address}, which others could reach: only loopback addresses (127.0.0.1, [::1]) are allowed until access tokens exist")]
+    #[error(
+        "{what} would listen on {address}, which others could reach: only loopback addresses (127.0.0.1, [::1]) are allowed until access tokens exist"
+    )]
     NotLoopback {
         /// Which listener.
         what: &'static str,
@@ -108,7 +110,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A part of the control plane died.
-    #[error("a part of the control plane died; its log says why. Gateway and instances go on serving: start it again with `modelyard up`")]
+    #[error(
+        "a part of the control plane died; its log says why. Gateway and instances go on serving: start it again with `modelyard up`"
+    )]
     Died,
 }
 
@@ -169,12 +173,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     let event = if started { EventBody::GatewayStarted { pid } } else { EventBody::GatewayAdopted { pid } };
     note(&ledger, event, &options.home).await?;
     let target = process_target(&options);
-    let ports = Ports {
-        target: Arc::clone(&target),
-        packages: packages.clone(),
-        asker: Arc::new(HttpAsker),
-        clock,
-    };
+    let ports = Ports { target: Arc::clone(&target), packages: packages.clone(), asker: Arc::new(HttpAsker), clock };
     let controller = Controller::new(Arc::clone(&ledger), &ports);
     let down = Arc::new(Notify::new());
     let app = App {
@@ -242,8 +241,7 @@ async fn note(ledger: &Ledger, event: EventBody, home: &Home) -> Result<(), Erro
 
 fn say_who_runs(home: &Home, address: SocketAddr) -> Result<(), Error> {
     let own = Identity::own().map_err(system("tell this process from others"))?;
-    let document =
-        Running { pid: own.pid, start_ticks: own.start_ticks, address, admin: None, version: api_version() };
+    let document = Running { pid: own.pid, start_ticks: own.start_ticks, address, admin: None, version: api_version() };
     running::write(&home.running("control"), &document).map_err(system("write who runs"))
 }
 

@@ -60,13 +60,21 @@ impl From<store::Error> for Refusal {
 
 impl From<gateway::Error> for Refusal {
     fn from(error: gateway::Error) -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, chain(&error), "the gateway that ran before still serves; see logs/gateway.log")
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            chain(&error),
+            "the gateway that ran before still serves; see logs/gateway.log",
+        )
     }
 }
 
 impl From<JsonRejection> for Refusal {
     fn from(rejection: JsonRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text(), "send a JSON document as docs/reference/control-api.md describes it")
+        Self::new(
+            rejection.status(),
+            rejection.body_text(),
+            "send a JSON document as docs/reference/control-api.md describes it",
+        )
     }
 }
 
@@ -78,7 +86,11 @@ impl From<QueryRejection> for Refusal {
 
 impl From<PathRejection> for Refusal {
     fn from(rejection: PathRejection) -> Self {
-        Self::new(StatusCode::NOT_FOUND, rejection.body_text(), "names are lower-case letters, digits and single separators")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            rejection.body_text(),
+            "names are lower-case letters, digits and single separators",
+        )
     }
 }
 

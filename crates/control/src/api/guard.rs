@@ -22,7 +22,11 @@ fn refuse(headers: &HeaderMap, authority: Option<&str>) -> Option<Refusal> {
     let host = text(header::HOST).or(authority).unwrap_or("");
     if !is_loopback(host) {
         let help = "use http://127.0.0.1 or http://localhost with the control plane's port";
-        return Some(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "the control plane answers to loopback names only", help));
+        return Some(Refusal::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "the control plane answers to loopback names only",
+            help,
+        ));
     }
     let origin = text(header::ORIGIN)?;
     let same = origin.strip_prefix("http://").is_some_and(|from| from.eq_ignore_ascii_case(host));
@@ -35,7 +39,8 @@ fn is_loopback(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or(""),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -141,7 +141,8 @@ pub async fn logs(
     let mut shown = Vec::new();
     for id in asked {
         let text = app.target.logs(&id, lines).await;
-        let text = text.map_err(|error| Refusal::new(StatusCode::NOT_FOUND, chain(&error), "the log is gone, or never was"))?;
+        let text =
+            text.map_err(|error| Refusal::new(StatusCode::NOT_FOUND, chain(&error), "the log is gone, or never was"))?;
         shown.push(json!({ "instance": id, "lines": text }));
     }
     Ok(Json(json!({ "service": state.name, "instances": shown })))

@@ -25,13 +25,20 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub async fn health(State(app): State<App>) -> Json<Value> {
     let gateway = app.gateway.as_ref().and_then(|gateway| gateway.running());
     let reachable = app.controller.report().is_some();
-    let gateway = gateway.map(|running| json!({ "pid": running.pid, "address": running.address, "reachable": reachable }));
+    let gateway =
+        gateway.map(|running| json!({ "pid": running.pid, "address": running.address, "reachable": reachable }));
     Json(json!({ "pid": std::process::id(), "version": VERSION, "gateway": gateway }))
 }
 
 /// `POST /api/gateway/upgrade`: a new process takes the listening sockets over, the old one finishes its requests.
 pub async fn upgrade(State(app): State<App>) -> Result<Json<Value>, Refusal> {
-    let none = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no gateway runs under this control plane", "see logs/control.log");
+    let none = || {
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no gateway runs under this control plane",
+            "see logs/control.log",
+        )
+    };
     let gateway = app.gateway.as_ref().ok_or_else(none)?;
     let running = gateway.upgrade().await?;
     app.ledger.note(None, vec![EventBody::GatewayStarted { pid: running.pid }]).await?;

@@ -24,8 +24,8 @@ use modelyard_core::ports::Target;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
-use crate::gateway::keeper::{Keeper, Reports};
 use crate::gateway::Gateway;
+use crate::gateway::keeper::{Keeper, Reports};
 use crate::gateway::router::Router;
 use crate::http_client::chain;
 use crate::ledger::Ledger;
@@ -127,8 +127,9 @@ impl Controller {
             ledger: Arc::clone(&self.ledger),
             reports: Arc::clone(&self.reports),
         };
+        let looked = keeper.first_look().await;
         tasks.spawn(watch.run());
-        tasks.spawn(keeper.run());
+        tasks.spawn(keeper.run(looked));
         tokio::select! {
             // Neither ever returns; if one panics, the process ends rather than limp on.
             died = tasks.join_next() => tracing::error!(?died, "a part of the controller died"),
@@ -140,7 +141,9 @@ impl Controller {
     async fn adopt(&self) {
         let Some(seen) = self.seen() else { return };
         for (name, state) in &self.ledger.world().services {
-            let runs = |id: &modelyard_core::InstanceId| seen.instances.get(id).is_some_and(|s| !matches!(s.state, InstanceState::Exited(_)));
+            let runs = |id: &modelyard_core::InstanceId| {
+                seen.instances.get(id).is_some_and(|s| !matches!(s.state, InstanceState::Exited(_)))
+            };
             let adopted = state.instances.iter().filter(|(id, instance)| instance.stays() && runs(id));
             let adopt = |(id, instance): (&modelyard_core::InstanceId, &crate::store::fold::Instance)| {
                 EventBody::InstanceAdopted { instance: id.clone(), revision: instance.revision }

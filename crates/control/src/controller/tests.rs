@@ -1,0 +1,295 @@
+//! Whole rollouts through the real controller and store, over a target and a gateway in memory.
+
+use std::collections::BTreeSet;
+
+use modelyard_core::event::{Actor, EventBody, Order};
+use modelyard_core::failure::Cause;
+use modelyard_core::{InstanceId, RevisionNumber, Weight};
+use serde_json::json;
+
+use crate::orders::{self, Rollback};
+use crate::prober::Reply;
+use crate::store::fold::{ServiceState, World};
+use crate::testing::{Life, Rig, digest, package, spec, wine};
+
+fn strategy(kind: &str) -> serde_json::Value {
+    match kind {
+        "canary" => json!({"kind": "canary", "steps": [1_000, 10_000], "bake": "100ms"}),
+        "blue-green" => json!({"kind": "blue-green", "bake": "100ms", "rollback-window": "300ms"}),
+        "rolling" => json!({"kind": "rolling", "pause": "50ms"}),
+        _ => json!({"kind": "recreate"}),
+    }
+}
+
+fn person() -> Actor {
+    Actor::Person("ada".into())
+}
+
+async fn assert_fold_equals_state(life: &Life) {
+    let mut folded = World::default();
+    life.events().await.iter().for_each(|event| folded.apply(event).unwrap());
+    let state = life.ledger.world();
+    // Time may have passed between the two looks: compare what the shorter one knows.
+    if folded.last_seq == state.last_seq {
+        assert_eq!(folded, *state);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_strategy_promotes_a_good_candidate_and_retires_stable() {
+    for kind in ["canary", "blue-green", "rolling", "recreate"] {
+        let rig = Rig::new();
+        let life = rig.start();
+        let spec = spec(json!({"strategy": strategy(kind)}));
+        assert_eq!(life.settle(1, spec.clone()).await, ("promoted".into(), None), "{kind}, first");
+        assert_eq!(life.settle(2, spec).await, ("promoted".into(), None), "{kind}, second\n{}", life.log().await);
+        life.rest(2).await;
+        let state = life.ledger.service(&wine());
+        assert_eq!(state.stable, Some(RevisionNumber(2)), "{kind}");
+        assert!(state.instances.values().all(|instance| instance.revision == RevisionNumber(2)), "{kind}");
+        assert_eq!(rig.gateway.splits().last().unwrap()[&RevisionNumber(2)], Weight::ALL, "{kind}");
+        assert_fold_equals_state(&life).await;
+        life.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_answers_wrongly_is_taken_back_with_its_cause_and_evidence() {
+    let rig = Rig::new();
+    rig.asker.say("-r2-", Reply::Wrong("sample `a`: at `/y/0`: expected 1, got 2".into()));
+    let life = rig.start();
+    life.settle(1, spec(json!({}))).await;
+    let end = life.settle(2, spec(json!({}))).await;
+    assert_eq!(end, ("rolled-back".into(), Some(Cause::WrongAnswers)), "{}", life.log().await);
+    life.rest(2).await;
+    let state = life.ledger.service(&wine());
+    let failure = state.rollouts.last().unwrap().failure.clone().unwrap();
+    assert!(failure.evidence.iter().any(|line| line.contains("expected 1, got 2")), "{failure:?}");
+    assert_eq!(state.stable, Some(RevisionNumber(1)));
+    let to_candidate = rig.gateway.splits().iter().any(|split| split.contains_key(&RevisionNumber(2)));
+    assert!(!to_candidate, "nothing may go to a revision that never was live");
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_the_candidate_take_it_back() {
+    let rig = Rig::new();
+    rig.gateway.fail(2);
+    let life = rig.start();
+    life.settle(1, spec(json!({}))).await;
+    let slow_bake = json!({"strategy": {"kind": "canary", "steps": [2_000, 10_000], "bake": "5s"}});
+    let end = life.settle(2, spec(slow_bake)).await;
+    assert_eq!(end, ("rolled-back".into(), Some(Cause::ErrorRate)), "{}", life.log().await);
+    assert_eq!(rig.gateway.splits().last().unwrap().get(&RevisionNumber(1)), Some(&Weight::ALL));
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stable_instance_that_crashes_is_replaced_and_nothing_is_rolled_back() {
+    let rig = Rig::new();
+    let life = rig.start();
+    life.settle(1, spec(json!({}))).await;
+    life.rest(2).await;
+    let id = InstanceId::new("wine-r1-1").unwrap();
+    rig.target.write_log(&id, "Segmentation fault");
+    rig.target.crash(&id, 139);
+    life.until("the replacement", |life| {
+        let state = life.ledger.service(&wine());
+        let back = state.instances.contains_key(&InstanceId::new("wine-r1-3").unwrap());
+        (back && !state.is_busy()).then_some(())
+    })
+    .await;
+    let log = life.log().await;
+    assert!(log.contains("ended with exit code 139") && log.contains("log: Segmentation fault"), "{log}");
+    let table = rig.gateway.table();
+    let pool = &table.services[&wine()].pools[&RevisionNumber(1)].instances;
+    assert!(!pool.contains_key(&id) && pool.len() == 2, "{pool:?}");
+    assert_eq!(life.ledger.service(&wine()).rollouts.len(), 1);
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_cannot_be_started_fails_the_rollout() {
+    let rig = Rig::new();
+    rig.target.refuse_starts_of(RevisionNumber(2));
+    let life = rig.start();
+    life.settle(1, spec(json!({}))).await;
+    let (outcome, cause) = life.settle(2, spec(json!({}))).await;
+    assert_eq!(outcome, "rolled-back");
+    assert!(matches!(cause, Some(Cause::StartFailed | Cause::CrashLoop)), "{cause:?}");
+    life.rest(2).await;
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollback_goes_back_at_once_or_by_a_rollout_of_its_own() {
+    let rig = Rig::new();
+    let life = rig.start();
+    let kept = spec(json!({"strategy": {"kind": "blue-green", "bake": "50ms", "rollback-window": "10m"}}));
+    life.settle(1, kept.clone()).await;
+    life.settle(2, kept.clone()).await;
+    let starts = rig.target.starts();
+    let back = life.orders.roll_back(&wine(), Rollback { to: None, actor: person() }).await.unwrap();
+    let id = back.rollout.unwrap();
+    life.until("stable again", |life| (life.ledger.service(&wine()).stable == Some(RevisionNumber(1))).then_some(()))
+        .await;
+    assert_eq!(rig.target.starts(), starts, "the kept pool takes over, nothing is started");
+    assert_eq!(life.outcome(&id).await.0, "aborted");
+    life.rest(2).await;
+
+    life.settle(3, spec(json!({}))).await;
+    life.rest(2).await;
+    let back = life.orders.roll_back(&wine(), Rollback { to: Some(RevisionNumber(2)), actor: person() }).await.unwrap();
+    assert_eq!(life.outcome(&back.rollout.unwrap()).await.0, "promoted");
+    assert_eq!(life.ledger.service(&wine()).stable, Some(RevisionNumber(2)));
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_that_make_no_sense_are_refused_with_help() {
+    let rig = Rig::new();
+    rig.add_package(9, package(9, "BYTES"));
+    let life = rig.start();
+    let orders = &life.orders;
+    let to = |to: u32| Rollback { to: Some(RevisionNumber(to)), actor: person() };
+    let none = orders.steer(&wine(), Order::Pause, person()).await.unwrap_err();
+    assert!(matches!(none, orders::Error::NoService(_)));
+    life.settle(1, spec(json!({}))).await;
+    life.rest(2).await;
+    assert!(matches!(orders.steer(&wine(), Order::Pause, person()).await.unwrap_err(), orders::Error::NotOpen(_)));
+    assert!(matches!(orders.roll_back(&wine(), to(7)).await.unwrap_err(), orders::Error::NoRevision { .. }));
+    assert!(matches!(orders.roll_back(&wine(), to(1)).await.unwrap_err(), orders::Error::AlreadyStable { .. }));
+    let deploy = |n, spec| orders::Deploy { spec, package: digest(n), actor: person() };
+    let error = orders.deploy(&wine(), deploy(9, spec(json!({})))).await.unwrap_err();
+    assert!(error.to_string().contains("input `x` takes BYTES instead of FP32"), "{error}");
+    let error = orders.deploy(&wine(), deploy(2, spec(json!({"flags": {"strikt": true}})))).await.unwrap_err();
+    assert!(error.to_string().contains("no flag `strikt`; it declares strict"), "{error}");
+    let error = orders.deploy(&wine(), deploy(77, spec(json!({})))).await.unwrap_err();
+    assert!(matches!(error, orders::Error::Package(_)));
+    assert!(!error.help().is_empty());
+    let first =
+        life.deploy(2, spec(json!({"strategy": {"kind": "canary", "steps": [1_000, 10_000], "bake": "1h"}}))).await;
+    assert!(matches!(
+        orders.deploy(&wine(), deploy(3, spec(json!({})))).await.unwrap_err(),
+        orders::Error::Open { .. }
+    ));
+    orders.steer(&wine(), Order::Abort, person()).await.unwrap();
+    assert_eq!(life.outcome(&first.rollout.unwrap()).await.0, "aborted");
+    life.rest(2).await;
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_service_leaves_nothing_behind_but_its_numbers() {
+    let rig = Rig::new();
+    let life = rig.start();
+    life.settle(1, spec(json!({}))).await;
+    life.orders.remove(&wine(), person()).await.unwrap();
+    life.until("no instance", |life| life.ledger.service(&wine()).instances.is_empty().then_some(())).await;
+    life.until("no route", |_| rig.gateway.table().services.is_empty().then_some(())).await;
+    life.settle(2, spec(json!({}))).await;
+    let state = life.ledger.service(&wine());
+    assert_eq!(state.stable, Some(RevisionNumber(2)), "numbers are never given again");
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_gone_for_a_while_delays_and_breaks_nothing() {
+    let rig = Rig::new();
+    let life = rig.start();
+    life.settle(1, spec(json!({}))).await;
+    let accepted = life.deploy(2, spec(json!({}))).await;
+    rig.gateway.vanish(true);
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    assert_eq!(life.ledger.service(&wine()).stable, Some(RevisionNumber(1)), "nothing is promoted unseen");
+    rig.gateway.restart();
+    rig.gateway.vanish(false);
+    assert_eq!(life.outcome(&accepted.rollout.unwrap()).await.0, "promoted");
+    life.end().await;
+}
+
+/// Every event of the log ends one life of the control plane; the next goes on.
+#[test]
+fn killed_after_every_event_it_goes_on_to_the_same_end_and_starts_nothing_twice() {
+    for (kind, bad, expected) in [
+        ("canary", false, "promoted"),
+        ("blue-green", false, "promoted"),
+        ("rolling", false, "promoted"),
+        ("recreate", false, "promoted"),
+        ("canary", true, "rolled-back"),
+    ] {
+        let rig = Rig::new();
+        if bad {
+            rig.asker.say("-r2-", Reply::Wrong("wrong".into()));
+        }
+        let spec = spec(json!({"strategy": strategy(kind)}));
+        let runtime = runtime();
+        let rollout = runtime.block_on(async {
+            let life = rig.start();
+            life.settle(1, spec.clone()).await;
+            life.rest(2).await;
+            let rollout = life.deploy(2, spec).await.rollout.unwrap();
+            rollout
+        });
+        kill(runtime);
+        let mut lives = 1;
+        loop {
+            let runtime = self::runtime();
+            let done = runtime.block_on(async {
+                let life = rig.start();
+                let state = life.ledger.service(&wine());
+                let ended = state.rollouts.last().unwrap().outcome;
+                let mut head = life.ledger.head();
+                let moved = async {
+                    while standing(&life.ledger.service(&wine())) == standing(&state) {
+                        head.changed().await.unwrap();
+                    }
+                };
+                let _ = tokio::time::timeout(std::time::Duration::from_secs(3), moved).await;
+                ended.is_some() && !state.is_busy()
+            });
+            kill(runtime);
+            lives += 1;
+            if lives > 100 {
+                let log = self::runtime().block_on(async { rig.start().log().await });
+                panic!("{kind} comes to no end: {log}");
+            }
+            if done {
+                break;
+            }
+        }
+        let runtime = self::runtime();
+        runtime.block_on(async {
+            let life = rig.start();
+            assert_eq!(life.outcome(&rollout).await.0, expected, "{kind} after {lives} lives: {}", life.log().await);
+            let events = life.events().await;
+            let asked: Vec<&InstanceId> = events
+                .iter()
+                .filter_map(|event| match &event.body {
+                    EventBody::InstanceStarting { instance, .. } => Some(instance),
+                    _ => None,
+                })
+                .collect();
+            let distinct: BTreeSet<&InstanceId> = asked.iter().copied().collect();
+            assert_eq!(asked.len(), distinct.len(), "{kind}: an id was given twice");
+            assert!(rig.target.starts() as usize <= asked.len(), "{kind}: something was started twice");
+            assert_fold_equals_state(&life).await;
+            life.end().await;
+        });
+    }
+}
+
+/// What a kill must not undo: everything but figures and positions.
+fn standing(state: &ServiceState) -> String {
+    let phase = state.open.as_ref().map(|open| (open.machine.phase, open.machine.outcome()));
+    format!("{phase:?} {:?} {:?} {:?}", state.desired, state.instances, state.stable)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// As near to `kill -9` as a test within one process comes: no task sees another line of code.
+fn kill(runtime: tokio::runtime::Runtime) {
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+}

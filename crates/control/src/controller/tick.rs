@@ -257,7 +257,14 @@ impl Controller {
     }
 
     /// Look before the irreversible act: the gateway must have applied a table without the instance.
-    fn is_drained(&self, state: &ServiceState, id: &InstanceId, instance: &Instance, from: u64, now: Timestamp) -> bool {
+    fn is_drained(
+        &self,
+        state: &ServiceState,
+        id: &InstanceId,
+        instance: &Instance,
+        from: u64,
+        now: Timestamp,
+    ) -> bool {
         let Stage::Draining { since } = instance.stage else { return false };
         if instance.live_since.is_none() {
             // It never was in a table.

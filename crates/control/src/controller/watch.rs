@@ -67,7 +67,8 @@ impl Watch {
     /// Ends what the log knows nothing of, and forgets what has ended and been recorded.
     async fn clear_strangers(&self, before: &World, sight: &TargetSeen) {
         let after = self.ledger.world();
-        let known = |world: &World, id, service| world.services.get(service).is_some_and(|s| s.instances.contains_key(id));
+        let known =
+            |world: &World, id, service| world.services.get(service).is_some_and(|s| s.instances.contains_key(id));
         for (id, status) in &sight.instances {
             if known(before, id, &status.service) || known(&after, id, &status.service) {
                 continue;

@@ -38,7 +38,7 @@ pub struct Keeper {
 
 /// What the keeper remembers between two rounds.
 #[derive(Default)]
-struct Memory {
+pub struct Memory {
     reported: Option<u64>,
     misses: u32,
     failures_told: u32,
@@ -46,9 +46,15 @@ struct Memory {
 }
 
 impl Keeper {
-    /// Runs until dropped.
-    pub async fn run(self) {
+    /// Looks once before anything is decided: a gateway that was not asked yet is not out of reach.
+    pub async fn first_look(&self) -> Memory {
         let mut memory = Memory::default();
+        self.look(&mut memory).await;
+        memory
+    }
+
+    /// Runs until dropped.
+    pub async fn run(self, mut memory: Memory) {
         loop {
             self.round(&mut memory).await;
             let busy = self.ledger.world().services.values().any(|service| service.is_busy());

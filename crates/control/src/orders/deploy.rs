@@ -64,8 +64,12 @@ impl Orders {
         let Some(stable) = state.stable else { return Ok(()) };
         let present = self.packages.document(package_of(state, stable)?).await?;
         let to = format!("{}:{}", package.name, package.version);
-        compatible(&present.signature, &package.signature)
-            .map_err(|why| Error::Incompatible { service: state.name.clone(), from: stable, to, why })
+        compatible(&present.signature, &package.signature).map_err(|why| Error::Incompatible {
+            service: state.name.clone(),
+            from: stable,
+            to,
+            why,
+        })
     }
 }
 

@@ -18,15 +18,15 @@ pub fn resolve(declared: &BTreeMap<String, Flag>, given: &Values) -> Result<Valu
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let value = |(name, flag): (&String, &Flag)| {
-        (name.clone(), given.get(name).cloned().unwrap_or_else(|| default(flag)))
-    };
+    let value =
+        |(name, flag): (&String, &Flag)| (name.clone(), given.get(name).cloned().unwrap_or_else(|| default(flag)));
     Ok(declared.iter().map(value).collect())
 }
 
 fn unknown(name: &str, declared: &BTreeMap<String, Flag>) -> String {
     let names: Vec<&str> = declared.keys().map(String::as_str).collect();
-    let known = if names.is_empty() { "it declares none".to_owned() } else { format!("it declares {}", names.join(", ")) };
+    let known =
+        if names.is_empty() { "it declares none".to_owned() } else { format!("it declares {}", names.join(", ")) };
     format!("the package declares no flag `{name}`; {known}")
 }
 
@@ -44,7 +44,9 @@ fn misfit(name: &str, flag: &Flag, value: &Value) -> Option<String> {
         Flag::Number { minimum, maximum, .. } => {
             let Some(number) = value.as_f64() else { return Some(format!("`{name}` is a number")) };
             let low = minimum.filter(|&minimum| number < minimum).map(|least| format!("`{name}` is at least {least}"));
-            low.or_else(|| maximum.filter(|&maximum| number > maximum).map(|most| format!("`{name}` is at most {most}")))
+            low.or_else(|| {
+                maximum.filter(|&maximum| number > maximum).map(|most| format!("`{name}` is at most {most}"))
+            })
         }
         Flag::String { one_of, .. } => {
             let Some(text) = value.as_str() else { return Some(format!("`{name}` is a text")) };
@@ -69,7 +71,10 @@ mod tests {
     #[test]
     fn what_is_left_out_keeps_its_default() {
         let values = resolve(&declared(), &[("depth".into(), json!(5))].into()).unwrap();
-        assert_eq!(values, [("depth".into(), json!(5)), ("mode".into(), json!("fast")), ("strict".into(), json!(false))].into());
+        assert_eq!(
+            values,
+            [("depth".into(), json!(5)), ("mode".into(), json!("fast")), ("strict".into(), json!(false))].into()
+        );
     }
 
     #[test]

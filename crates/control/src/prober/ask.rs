@@ -54,7 +54,9 @@ pub enum Reply {
 pub async fn ask(check: &Check, deep: bool) -> Reply {
     let verdict = match check {
         Check::Native { probe } => native(*probe).await,
-        Check::Command { address, health, samples } => command(*address, health, if deep { samples } else { &[] }).await,
+        Check::Command { address, health, samples } => {
+            command(*address, health, if deep { samples } else { &[] }).await
+        }
     };
     verdict.unwrap_or_else(|reply| reply)
 }
@@ -91,7 +93,8 @@ async fn answer_sample(address: SocketAddr, sample: &Sample) -> Result<(), Reply
     if !answer.status.is_success() {
         return Err(wrong(describe(path, &answer)));
     }
-    let body = serde_json::from_slice(&answer.body).map_err(|error| wrong(format!("the answer is no JSON: {error}")))?;
+    let body =
+        serde_json::from_slice(&answer.body).map_err(|error| wrong(format!("the answer is no JSON: {error}")))?;
     sample.check(&body).map_err(|mismatch| wrong(format!("at `{}`: {}", mismatch.at, mismatch.why)))
 }
 

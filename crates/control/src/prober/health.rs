@@ -59,7 +59,10 @@ impl Health {
         if was_live && self.silent >= SILENT_LIMIT {
             let limit = LIMIT.as_secs();
             let count = self.silent;
-            return Some((Cause::Unresponsive, format!("{count} probes in a row failed (limit {limit} s each): {last}")));
+            return Some((
+                Cause::Unresponsive,
+                format!("{count} probes in a row failed (limit {limit} s each): {last}"),
+            ));
         }
         None
     }

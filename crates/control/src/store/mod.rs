@@ -29,7 +29,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// The store was written by a later build.
-    #[error("the store has schema {found}, and this build knows schemas up to {known}; use the newer `modelyard` that wrote it")]
+    #[error(
+        "the store has schema {found}, and this build knows schemas up to {known}; use the newer `modelyard` that wrote it"
+    )]
     Newer {
         /// Schema of the store.
         found: i64,
@@ -112,7 +114,11 @@ impl Store {
         check(&connection, path)?;
         schema::migrate(&mut connection, schema::LATEST)?;
         let reader = connect(path)?;
-        Ok(Self { writer: Worker::start("store-writer", connection)?, reader: Worker::start("store-reader", reader)?, _lock: lock })
+        Ok(Self {
+            writer: Worker::start("store-writer", connection)?,
+            reader: Worker::start("store-reader", reader)?,
+            _lock: lock,
+        })
     }
 
     /// Appends a batch in one transaction, then hands the written events to `then` on the writer's thread, before any later batch.
@@ -237,8 +243,9 @@ fn connect(path: &Path) -> Result<Connection, Error> {
 
 fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
     let damaged = |why: String| Error::Damaged { path: path.to_owned(), why };
-    let found: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| damaged(error.to_string()))?;
+    let found: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| damaged(error.to_string()))?;
     if found == "ok" { Ok(()) } else { Err(damaged(found)) }
 }
 
