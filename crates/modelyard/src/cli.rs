@@ -11,7 +11,6 @@ use crate::commands::Command;
 #[command(
     name = "modelyard",
     version,
-    propagate_version = true,
     disable_help_subcommand = true,
     after_help = "Start with `modelyard demo`, or `modelyard up --detach` and `modelyard deploy ./my-model`."
 )]

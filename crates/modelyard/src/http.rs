@@ -22,7 +22,7 @@ pub struct Answer {
     /// Body.
     pub body: Vec<u8>,
     /// Whether the other side closes the connection.
-    close: bool,
+    pub close: bool,
 }
 
 /// A caller that keeps its connection while the other side does.

@@ -16,7 +16,8 @@ pub struct Alias {
     #[arg(value_name = "NAME@ALIAS", value_parser = alias)]
     alias: (ModelName, AliasName),
     /// The version that it points to from now on.
-    version: Version,
+    #[arg(value_name = "VERSION")]
+    to: Version,
 }
 
 fn alias(text: &str) -> Result<(ModelName, AliasName), String> {
@@ -32,12 +33,12 @@ impl Alias {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
         let store = super::inspect::store(context)?;
-        let from = store.set_alias(model, alias, &self.version, &person(), now)?;
-        let document = json!({ "name": model, "alias": alias, "from": from, "to": self.version });
+        let from = store.set_alias(model, alias, &self.to, &person(), now)?;
+        let document = json!({ "name": model, "alias": alias, "from": from, "to": self.to });
         context.print(&document, || match from {
-            Some(from) if from == self.version => format!("{model}@{alias} points to {from} already"),
-            Some(from) => format!("{model}@{alias}: {from} to {}", self.version),
-            None => format!("{model}@{alias}: {}", self.version),
+            Some(from) if from == self.to => format!("{model}@{alias} points to {from} already"),
+            Some(from) => format!("{model}@{alias}: {from} to {}", self.to),
+            None => format!("{model}@{alias}: {}", self.to),
         })?;
         Ok(Exit::Done)
     }

@@ -67,8 +67,8 @@ struct Chosen {
 impl Deploy {
     /// Starts the rollout, and follows it with `--wait`.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let client = context.client(&self.connect)?;
         let file = service_file(&self.what)?;
+        let client = context.client(&self.connect)?;
         let mut from_file = Draft::default();
         if let Some(path) = &file {
             from_file.file(path)?;

@@ -17,6 +17,7 @@ mod reference;
 mod report;
 mod rollback;
 mod serve;
+mod standalone;
 mod status;
 pub mod up;
 mod upgrade_gateway;

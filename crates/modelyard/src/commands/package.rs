@@ -2,15 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use modelyard_core::package::{Package as Document, Runtime};
 use modelyard_package::{BuildOptions, Built};
 use modelyard_registry::Store;
 use serde_json::{Value, json};
 
+use super::standalone::{self, Exported};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::terminal::{Paint, say, table};
+
+/// What a package can be exported as today.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One tar file that holds program, package and engine: unpack it and start `./run`.
+    Standalone,
+}
+
+impl Format {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+        }
+    }
+}
 
 /// Arguments of `package`.
 #[derive(Debug, Args)]
@@ -18,6 +34,12 @@ pub struct Package {
     /// The model folder, with its `modelyard.toml`.
     #[arg(value_name = "DIR", default_value = ".")]
     folder: PathBuf,
+    /// Export it as this, besides keeping it in the local registry. May be repeated.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Vec<Format>,
+    /// Folder for what is exported.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
 }
 
 /// Packages a folder into the local registry.
@@ -54,19 +76,38 @@ impl Package {
     /// Builds it.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         let built = build(context, &self.folder)?;
-        let formats: Vec<Value> = Vec::new();
+        let mut exported = Vec::new();
+        for format in &self.format {
+            let folder = super::inspect::store(context)?.unpack(&built.digest)?;
+            let done = match format {
+                Format::Standalone => standalone::export(context, &built.package, &folder, &self.out)?,
+            };
+            exported.push((*format, done));
+        }
+        let formats: Vec<Value> = exported
+            .iter()
+            .map(|(format, done)| {
+                json!({
+                    "format": format.name(), "path": done.path, "digest": done.digest,
+                    "size_bytes": done.size_bytes, "seconds": done.seconds,
+                })
+            })
+            .collect();
         let document = json!({
-            "name": built.package.name, "version": built.package.version, "digest": built.digest, "formats": formats,
+            "name": built.package.name, "version": built.package.version, "digest": built.digest,
+            "size_bytes": built.size_bytes, "seconds": built.seconds, "formats": formats,
         });
-        context.print(&document, || {
-            let row = vec![
-                format!("{}:{}", built.package.name, built.package.version),
-                built.digest.to_string(),
-                size(built.size_bytes),
-                format!("{:.0} ms", built.seconds * 1e3),
-            ];
-            table(&["package", "digest", "size", "took"], vec![row], Paint::stdout())
-        })?;
+        context.print(&document, || text(&built, &exported))?;
         Ok(Exit::Done)
     }
+}
+
+fn text(built: &Built, exported: &[(Format, Exported)]) -> String {
+    let took = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
+    let name = format!("{}:{}", built.package.name, built.package.version);
+    let mut rows = vec![vec![name, built.digest.to_string(), size(built.size_bytes), took(built.seconds)]];
+    rows.extend(exported.iter().map(|(_, done)| {
+        vec![done.path.display().to_string(), done.digest.to_string(), size(done.size_bytes), took(done.seconds)]
+    }));
+    table(&["package", "digest", "size", "took"], rows, Paint::stdout())
 }

@@ -63,7 +63,7 @@ impl Serve {
 
     fn onnx(self, context: &Context, package: Package, folder: PathBuf) -> miette::Result<Exit> {
         let library = library(&context.home.cache())?;
-        let by_hand = self.package_dir.is_none();
+        let by_hand = self.announce.is_none();
         let mut options = ServeOptions::new(package, folder, library);
         if let Some(name) = self.name {
             options.name = name;
