@@ -133,9 +133,10 @@ fn judge_latency(readings: &Readings, analysis: &Analysis) -> Option<Judgement> 
     })
 }
 
-/// The longest window's quantile is past a limit, though not beyond chance.
+/// The quantile is past a limit, though not beyond chance: over the longest window that tells something, else since the step began.
 fn doubtful_latency(readings: &Readings, analysis: &Analysis) -> Option<String> {
-    let (_, candidate, stable) = readings.latencies().next()?;
+    let telling = readings.latencies().skip(1).find(|(_, candidate, _)| candidate.count() >= LEAST_LATENCIES);
+    let (_, candidate, stable) = telling.or_else(|| readings.latencies().next())?;
     let measured = candidate.quantile(analysis.latency_quantile)?;
     let limit = limits(analysis, &stable).into_iter().find(|limit| measured > limit.micros)?;
     let said = latency_in_words(analysis, &candidate, &limit)?;

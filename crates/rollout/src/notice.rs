@@ -29,6 +29,7 @@ impl Turn<'_> {
         if !self.state.phase.is_forward() || !self.state.crashes.insert(key) {
             return;
         }
+        self.is_shaken = true;
         let analysis = &self.state.plan.analysis;
         let crashes = u32::try_from(self.state.crashes.len()).unwrap_or(u32::MAX);
         let loops = crashes >= analysis.crash_loop;
@@ -63,25 +64,26 @@ impl Turn<'_> {
         if live >= needed {
             return true;
         }
-        let timeout = self.state.plan.analysis.startup_timeout;
-        if self.state.held {
-            self.state.clock.hold();
-        } else {
-            self.state.clock.run(self.state.now);
-        }
         let revision = self.state.candidate;
         let counted = format!("{live} of {needed} instances of revision {revision} are ready and live");
-        self.state.waiting = Some(crate::Waiting::Instances { why: counted.clone() });
+        if self.state.held {
+            self.state.clock.hold();
+            self.is_blocked();
+            return false;
+        }
+        self.state.clock.run(self.state.now);
+        let timeout = self.state.plan.analysis.startup_timeout;
         if self.state.clock.spent() >= timeout {
             let evidence = vec![format!("phase: {}", self.state.describe()), format!("startup-timeout: {timeout}")];
             self.fail(self.failure(Cause::StartupTimeout, format!("{counted} after {timeout}"), evidence));
-        } else if self.state.held {
             self.is_blocked();
+        } else {
+            self.state.waiting = Some(crate::Waiting::Instances { why: counted });
         }
         false
     }
 
-    /// Whether the phase is one in which the candidate is asked to serve.
+    /// Enters a phase that is watched from here on: what was counted before does not count.
     pub(crate) fn enter_watch(&mut self, phase: Phase) {
         self.state.readings.begin();
         if let Some((candidate, stable)) = self.view.counters() {

@@ -18,7 +18,7 @@ pub(crate) struct Readings {
     first: Option<Point>,
     /// Later ones, oldest first; the last is the newest.
     points: Vec<Point>,
-    /// Latencies, oldest first; empty without an objective.
+    /// Latencies, oldest first, that with which the step began ahead of them; empty without an objective.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     slices: Vec<Slice>,
 }
@@ -105,14 +105,16 @@ impl Readings {
     fn slice(&mut self, slice: Slice, window: Millis) {
         let spacing = Millis((window.0 / SLICES).max(1));
         let count = self.slices.len();
+        let now = slice.at;
         // The newest one moves along until it is far enough from the one before it.
-        match count >= 2 && slice.at - self.slices[count - 2].at < spacing {
+        match count >= 3 && now - self.slices[count - 2].at < spacing {
             true => self.slices[count - 1] = slice,
             false => self.slices.push(slice),
         }
-        let now = self.slices[self.slices.len() - 1].at;
         let edge = self.slices.iter().rposition(|slice| now - slice.at >= window).unwrap_or(0);
-        self.slices.drain(..edge);
+        if edge > 1 {
+            self.slices.drain(1..edge);
+        }
     }
 
     /// What was answered since the step began, and over every shorter window up to the longest.
@@ -138,7 +140,7 @@ impl Readings {
         self.shares().skip(1).find(|share| share.requests >= enough).unwrap_or_else(|| self.since_begin())
     }
 
-    /// Latencies of candidate and stable over the spans that there are, longest first.
+    /// Latencies of candidate and stable since the step began, then over shorter windows, longest first.
     pub(crate) fn latencies(&self) -> impl Iterator<Item = (Millis, Histogram, Histogram)> + '_ {
         let newest = self.slices.last();
         self.slices.iter().filter_map(move |from| {
@@ -192,7 +194,7 @@ mod tests {
             readings.take(Timestamp(tick * 250), &counters, &counted(0, 0), Millis::seconds(10), true);
         }
         assert!(readings.slices.len() <= SLICES as usize + 3, "{}", readings.slices.len());
-        let (_, candidate, _) = readings.latencies().next().unwrap();
+        let (_, candidate, _) = readings.latencies().nth(1).unwrap();
         assert!(candidate.quantile(0.01).unwrap() > 8_000.0, "the window forgot the fast start");
     }
 }

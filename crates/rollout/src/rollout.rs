@@ -234,6 +234,9 @@ impl Rollout {
             Phase::Replacing => format!("starting revision {candidate}"),
             Phase::Kept => "promoted; the old pool is kept for a rollback".into(),
             Phase::Draining => format!("revision {candidate} takes everything; stable finishes its requests"),
+            Phase::Returning { step: Some(_) } if self.plan.steps().is_empty() => {
+                "going back to stable as its instances come back".into()
+            }
             Phase::Returning { step: Some(step) } => {
                 format!("going back to stable, {} left{place}", self.plan.weight_at(step))
             }

@@ -20,7 +20,7 @@ const MOST_MOVES: usize = 8;
 /// Advances a rollout by one observation. Same inputs, same outputs: no clock, no I/O, no panic.
 pub fn step(state: Rollout, seen: &Observation) -> (Rollout, Vec<Action>) {
     let before = state.desired.clone();
-    let mut turn = Turn { view: View::new(&state, seen), state, actions: Vec::new() };
+    let mut turn = Turn { view: View::new(&state, seen), state, actions: Vec::new(), is_shaken: false };
     turn.state.now = seen.at;
     seen.orders.iter().for_each(|order| turn.obey(order));
     turn.notice(&seen.failures);
@@ -40,6 +40,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) state: Rollout,
     pub(crate) view: View<'a>,
     pub(crate) actions: Vec<Action>,
+    /// A candidate instance has just crashed and was forgiven: not the moment for what cannot be undone.
+    pub(crate) is_shaken: bool,
 }
 
 impl Turn<'_> {

@@ -138,7 +138,7 @@ impl Turn<'_> {
             self.state.waiting = Some(Waiting::Route);
             return self.state.drain.hold();
         }
-        if self.is_drained(self.view.stable_in_flight()) {
+        if self.is_drained(self.view.stable_in_flight()) && !self.is_shaken {
             self.drop_stable();
             if self.state.outcome.is_none() {
                 self.settle(Outcome::Promoted);

@@ -60,7 +60,8 @@ impl Turn<'_> {
 
     /// Makes room for the next instance of the candidate.
     fn shrink_stable(&mut self, counts: &Counts, goal: u32) {
-        let (stable, candidate) = (self.view.stable.live, self.view.candidate.live);
+        // Instances that were given up may still live for a moment: they are no capacity any more.
+        let (stable, candidate) = (self.view.stable.live.min(counts.stable), self.view.candidate.live);
         let fewer = fewer_stable(counts, goal, stable, candidate);
         if fewer >= counts.stable {
             let why = format!("{} live instances, none can be spared yet", stable + candidate);
@@ -75,7 +76,7 @@ impl Turn<'_> {
         if fewer > 0 {
             return self.want_stable(fewer);
         }
-        if self.view.stable_is_off() && self.is_drained(self.view.stable_in_flight()) {
+        if self.view.stable_is_off() && self.is_drained(self.view.stable_in_flight()) && !self.is_shaken {
             self.want_stable(0);
         }
     }
