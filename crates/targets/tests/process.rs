@@ -186,6 +186,37 @@ async fn logs_are_whole_safe_and_kept_after_the_end() {
 }
 
 #[tokio::test]
+async fn a_flood_of_output_is_bounded_and_its_end_kept() {
+    let yard = Yard::new();
+    yard.target.ensure(&yard.spec("flood", &["flood"])).await.unwrap();
+    assert_eq!(exited(&yard.target, &id("flood")).await.code, Some(0), "25 MiB of output held the program up");
+    let last = yard.target.logs(&id("flood"), 1).await.unwrap();
+    assert_eq!(last, [format!("{:063}", 399_999)]);
+    let sizes: u64 =
+        ["log", "log.1"].map(|name| std::fs::metadata(yard.file("flood", name)).unwrap().len()).iter().sum();
+    assert!(sizes <= 8 << 20, "{sizes} bytes");
+}
+
+#[tokio::test]
+async fn a_program_that_closed_its_output_is_watched_on_without_spinning() {
+    let yard = Yard::new();
+    yard.target.ensure(&yard.spec("mute", &["mute"])).await.unwrap();
+    running(&yard.target, &id("mute")).await;
+    let supervisor = yard.supervisor("mute").await;
+    let spent = || {
+        let stat = std::fs::read_to_string(format!("/proc/{supervisor}/stat")).unwrap();
+        let fields: Vec<u64> =
+            stat.rsplit(')').next().unwrap().split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        fields[10] + fields[11] // user and system time in ticks, after the state that is no number
+    };
+    let before = spent();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(spent() - before < 15, "{} ticks in half a second", spent() - before);
+    yard.target.stop(&id("mute"), Duration::from_secs(10)).await.unwrap();
+    assert!(exited(&yard.target, &id("mute")).await.asked);
+}
+
+#[tokio::test]
 async fn the_environment_is_clean() {
     let yard = Yard::new();
     let spec = yard.spec("clean", &["environment"]);

@@ -104,6 +104,18 @@ pub(crate) fn join(group: &Path, pid: u32) -> io::Result<()> {
     fs::write(group.join("cgroup.procs"), pid.to_string())
 }
 
+/// Groups of that name wherever this process would have made them.
+pub(crate) fn existing(name: &str) -> Vec<PathBuf> {
+    let Places { memory_v1, cpu_v1, unified } = Places::of_this_process();
+    let (own, root) = unified.unzip();
+    let above = own
+        .iter()
+        .flat_map(|own| own.ancestors())
+        .take_while(|path| root.as_ref().is_some_and(|root| path.starts_with(root)));
+    let places = above.map(Path::to_owned).chain(memory_v1).chain(cpu_v1);
+    places.map(|place| place.join(name)).filter(|group| group.is_dir()).collect()
+}
+
 /// Removes groups whose processes have ended. Repeating it does no harm.
 pub(crate) fn remove(groups: &[PathBuf]) {
     for group in groups {

@@ -45,9 +45,6 @@ pub(crate) struct Program {
     /// Its process, which leads the process group.
     #[serde(flatten)]
     pub identity: Identity,
-    /// Control groups made for it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<PathBuf>,
 }
 
 /// Documents are small; a larger one was not written by us.
@@ -79,6 +76,8 @@ impl Folder {
         lock = "lock";
         /// [`Identity`] of the supervisor.
         supervisor = "supervisor.json";
+        /// Paths of the control groups that were made for the instance.
+        groups = "groups.json";
         /// What the second stage becomes: [`super::launch::Launch`].
         launch = "launch.json";
         /// [`Program`].

@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use modelyard_core::instance::Exit;
 use rustix::process::Signal;
 
 use super::folder::{self, Folder, Program};
-use super::supervise::nothing;
-use super::{cgroup, family};
+use super::supervise::{group_name, nothing};
+use super::{cgroup, family, instance_of};
 use crate::identity::Identity;
 
 /// Ends what is left of an instance and records its end. The lock shows that no supervisor lives.
@@ -21,16 +22,42 @@ pub(crate) fn bury(folder: &Folder, _lock: &File) -> io::Result<Exit> {
     }
     let supervisor: Option<Identity> = folder::read(&folder.supervisor()).unwrap_or_default();
     let program: Option<Program> = folder::read(&folder.program()).unwrap_or_default();
-    let groups = program.as_ref().map(|program| program.groups.clone()).unwrap_or_default();
+    let groups = groups(folder, supervisor);
     let leader = program.as_ref().map(|program| program.identity.pid);
     let strays = || family::strays(folder.path(), supervisor.map(|identity| identity.pid), leader, &groups);
     if !family::end(strays, std::thread::sleep) {
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, "processes of the instance do not end"));
     }
-    cgroup::remove(&groups);
+    remove(&groups);
     let exit = Exit { asked: folder.stop().exists(), ..how(program.is_some()) };
-    folder::write(&folder.exit(), &exit)?;
+    if let Err(error) = folder::write(&folder.exit(), &exit) {
+        // A full disk: the end is told all the same, and written down by whoever looks next.
+        tracing::warn!(dir = %folder.path().display(), %error, "the end of an instance could not be written down");
+    }
     Ok(exit)
+}
+
+/// The control groups that the instance has: those written down, and those that the supervisor made but did not come to write down.
+fn groups(folder: &Folder, supervisor: Option<Identity>) -> Vec<PathBuf> {
+    let mut groups: Vec<PathBuf> = folder::read(&folder.groups()).ok().flatten().unwrap_or_default();
+    if let Some((id, supervisor)) = instance_of(folder.path()).zip(supervisor) {
+        groups.extend(cgroup::existing(&group_name(&id, supervisor.pid)));
+    }
+    groups.sort();
+    groups.dedup();
+    groups
+}
+
+/// A process that was just ended may keep its group for a moment more.
+fn remove(groups: &[PathBuf]) {
+    for _ in 0..50 {
+        cgroup::remove(groups);
+        if !groups.iter().any(|group| group.exists()) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    tracing::warn!(?groups, "control groups could not be removed");
 }
 
 fn how(was_started: bool) -> Exit {

@@ -38,7 +38,7 @@ pub(crate) fn start(folder: &Folder, launch: &Launch) -> io::Result<Started> {
     let pid = command.spawn()?.id();
     // A process that is not waited for yet keeps its entry in /proc, even if it ended already.
     let identity = Identity::of(pid).ok_or_else(|| io::Error::other("the program is not in /proc"))?;
-    folder::write(&folder.program(), &Program { identity, groups: launch.groups.clone() })?;
+    folder::write(&folder.program(), &Program { identity })?;
     Ok(Started { pid, output })
 }
 

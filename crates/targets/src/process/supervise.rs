@@ -9,6 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use modelyard_core::InstanceId;
 use modelyard_core::instance::Exit;
 use modelyard_core::package::Runtime;
 use rustix::process::{Pid, Signal, WaitStatus, getpid, set_child_subreaper, setsid};
@@ -98,10 +99,16 @@ fn run<F: FnOnce(io::Error) -> Error>(folder: &Folder, failed: impl Fn(&'static 
     let identity = Identity::own().map_err(failed("read /proc"))?;
     folder::write(&folder.supervisor(), &identity).map_err(failed("write supervisor.json"))?;
     let _ = set_child_subreaper(Some(getpid())); // without it, orphans are found by their mark
-    let groups = Groups::make(&format!("modelyard-{}-{}", asked.spec.id, identity.pid), asked.spec.resources);
+    let groups = Groups::make(&group_name(&asked.spec.id, identity.pid), asked.spec.resources);
+    folder::write(&folder.groups(), &groups.paths()).map_err(failed("write groups.json"))?;
     let exit = Supervisor { folder, asked: &asked, wake, groups: groups.clone() }.run_to_end();
     cgroup::remove(&groups.paths());
     folder::write(&folder.exit(), &exit).map_err(failed("write exit.json"))
+}
+
+/// Name of an instance's control groups: ids are unique within one home only.
+pub(super) fn group_name(id: &InstanceId, supervisor: u32) -> String {
+    format!("modelyard-{id}-{supervisor}")
 }
 
 /// One life of one instance.

@@ -70,8 +70,8 @@ impl Yard {
 
     /// Whether this machine lets the instance have a control group.
     pub fn tracks_by_group(&self, instance: &str) -> bool {
-        let program = std::fs::read_to_string(self.file(instance, "program.json")).unwrap_or_default();
-        program.contains("groups")
+        let groups = std::fs::read_to_string(self.file(instance, "groups.json")).unwrap_or_default();
+        groups.contains("modelyard-")
     }
 
     /// The supervisor's pid.

@@ -3,8 +3,9 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -84,6 +85,21 @@ fn act(what: &[&str]) {
             std::process::exit(7);
         }
         ["lose-the-port"] => lose_the_port(),
+        ["flood"] => {
+            let mut out = std::io::stdout().lock();
+            (0..400_000).for_each(|number: u32| writeln!(out, "{number:063}").unwrap());
+        }
+        ["mute"] => {
+            let mut listens = Command::new(std::env::current_exe().unwrap());
+            let error = listens.args(["act", "listen"]).stdout(Stdio::null()).stderr(Stdio::null()).exec();
+            panic!("{error}");
+        }
+        ["count-own"] => {
+            let id = std::env::var("MODELYARD_INSTANCE").unwrap();
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(id).unwrap();
+            file.write_all(b"x").unwrap();
+            listen();
+        }
         ["count"] => {
             let mut file = std::fs::OpenOptions::new().create(true).append(true).open("starts").unwrap();
             file.write_all(b"x").unwrap();
