@@ -39,7 +39,7 @@ impl Blueprint {
     /// Loads the model with `threads` threads within a run.
     pub(crate) fn load(&self, threads: usize) -> Result<Engine, Error> {
         let session = open(&self.environment, &self.path, threads)
-            .map_err(|error| Error::Load { path: self.path.clone(), reason: error.to_string() })?;
+            .map_err(|error| Error::Load { path: self.path.clone(), reason: explained(&error) })?;
         let unservable = |reason| Error::Unservable { path: self.path.clone(), reason };
         let forms = session.outputs().iter().map(|outlet| form(outlet.name(), outlet.dtype()));
         let forms = forms.collect::<Result<_, _>>().map_err(unservable)?;
@@ -49,8 +49,20 @@ impl Blueprint {
     }
 }
 
+/// What the loader said, and what to do about the failures that do not speak for themselves.
+fn explained(error: &ort::Error) -> String {
+    let said = error.message().trim();
+    match said.contains("construct locale") {
+        true => format!(
+            "{said} (the model changes the case of texts, for which the engine needs a locale: install it, for example with \
+             `locale-gen en_US.UTF-8`, or export the model without lower-casing)"
+        ),
+        false => said.to_owned(),
+    }
+}
+
 fn open(environment: &Environment, path: &Path, threads: usize) -> ort::Result<Session> {
-    Ok(Session::builder(environment)?
+    let mut builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
@@ -59,8 +71,8 @@ fn open(environment: &Environment, path: &Path, threads: usize) -> ort::Result<S
         // Patterns are kept per input shape, for ever: batches come in every size.
         .with_memory_pattern(false)?
         .with_execution_providers([ep::CPU::default().with_arena_allocator(true).build()])?
-        .with_log_level(LogLevel::Warning)?
-        .commit_from_file(path)?)
+        .with_log_level(LogLevel::Warning)?;
+    builder.commit_from_file(path)
 }
 
 impl Engine {

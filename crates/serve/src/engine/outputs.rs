@@ -25,10 +25,7 @@ pub(super) fn take(form: Form, value: &DynValue, into: &mut Vec<Output>) -> Resu
     Ok(())
 }
 
-fn tensor<K: ort::value::ValueTypeMarker>(value: &Value<K>, datatype: Datatype) -> Result<Tensor>
-where
-    K: ort::value::TensorValueTypeMarker,
-{
+fn tensor<K: ort::value::TensorValueTypeMarker>(value: &Value<K>, datatype: Datatype) -> Result<Tensor> {
     macro_rules! copied {
         ($variant:ident, $type:ty) => {{
             let (shape, elements) = value.try_extract_tensor::<$type>()?;

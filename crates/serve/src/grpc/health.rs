@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::{HealthReporter, health_reporter};
@@ -15,11 +16,14 @@ const INFERENCE: &str = "inference.GRPCInferenceService";
 /// The service, kept up to date by a task of this thread.
 pub(super) fn service(shared: &Arc<Shared>) -> HealthServer<impl Health> {
     let (reporter, service) = health_reporter();
+    // Known before the first call is answered, not only once the task below has its turn.
+    let serving = |shared: &Shared| shared.health.is_ready() && shared.health.is_live();
+    let mut changes = shared.health.changes();
+    report(&reporter, serving(shared)).now_or_never();
     let shared = shared.clone();
     tokio::spawn(async move {
-        let mut changes = shared.health.changes();
         loop {
-            report(&reporter, shared.health.is_ready() && shared.health.is_live()).await;
+            report(&reporter, serving(&shared)).await;
             if changes.changed().await.is_err() {
                 return;
             }

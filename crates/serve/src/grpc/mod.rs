@@ -5,7 +5,7 @@ mod health;
 mod service;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -21,7 +21,9 @@ use crate::server::Shared;
 #[derive(Clone)]
 pub(crate) struct Grpc {
     inference: GrpcInferenceServiceServer<service::Inference>,
-    others: Routes,
+    shared: Arc<Shared>,
+    /// Health and reflection, made when they are first asked: most servers never are, and start sooner without.
+    others: Arc<OnceLock<Routes>>,
 }
 
 impl fmt::Debug for Grpc {
@@ -32,19 +34,9 @@ impl fmt::Debug for Grpc {
 
 impl Grpc {
     pub(crate) fn new(thread: usize, shared: Arc<Shared>) -> Self {
-        let limit = shared.max_body;
         let inference = GrpcInferenceServiceServer::new(service::Inference { thread, shared: shared.clone() });
-        let mut others = Routes::new(health::service(&shared));
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        match (reflection().build_v1(), reflection().build_v1alpha()) {
-            (Ok(v1), Ok(v1alpha)) => others = others.add_service(v1).add_service(v1alpha),
-            (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "gRPC reflection is off"),
-        }
-        Self { inference: inference.max_decoding_message_size(limit).max_encoding_message_size(usize::MAX), others }
+        let inference = inference.max_decoding_message_size(shared.max_body).max_encoding_message_size(usize::MAX);
+        Self { inference, shared, others: Arc::default() }
     }
 
     /// Answers a gRPC call.
@@ -56,13 +48,29 @@ impl Grpc {
                 service.call(request).await
             }
             false => {
-                let mut service = self.others.clone();
+                let mut service = self.others.get_or_init(|| others(&self.shared)).clone();
                 service.call(request.map(tonic::body::Body::new)).await
             }
         };
         match answered {
             Ok(response) => response.map(Body::Grpc),
             Err(never) => match never {},
+        }
+    }
+}
+
+fn others(shared: &Arc<Shared>) -> Routes {
+    let routes = Routes::new(health::service(shared));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "gRPC reflection is off");
+            routes
         }
     }
 }

@@ -103,8 +103,8 @@ fn download(wheel: &Wheel, into: &Path, skipped: Vec<String>) -> Result<PathBuf,
 
 fn last_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.last().unwrap_or("failed without a word").chars().take(300).collect()
+    let mut lines = text.lines().map(str::trim).rev();
+    lines.find(|line| !line.is_empty()).unwrap_or("failed without a word").chars().take(300).collect()
 }
 
 fn wheel_in(folder: &Path) -> Option<PathBuf> {
