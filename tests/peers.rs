@@ -1,6 +1,7 @@
 //! Real peers against a running Modelyard: each script of `tests/peers` with the Python that `MODELYARD_TEST_PYTHON` names.
 //!
 //! The scripts get the addresses in the environment: `MODELYARD_GATEWAY`, `MODELYARD_CONTROL`, `MODELYARD_EXAMPLES`, `MODELYARD_BINARY`.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod support;
 

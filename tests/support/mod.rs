@@ -1,7 +1,8 @@
 //! What the black-box tests share: a home of their own, the program as a person calls it, load, a census of processes.
 //!
 //! Promises: every test owns its folder and its ports; whatever a test started is stopped when it ends, failed or not.
-#![allow(dead_code, reason = "each scenario family uses its own part of this module")]
+#![allow(dead_code, unused_imports, reason = "each scenario family uses its own part of this module")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 pub mod load;
 pub mod process;

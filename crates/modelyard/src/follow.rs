@@ -69,7 +69,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Follows until the rollout ends or waits for a person, handing each event to `tell`.
-    pub fn to_end(
+    pub fn until_end(
         &mut self,
         timeout: Option<Duration>,
         mut tell: impl FnMut(&Event),
@@ -104,7 +104,7 @@ fn late(end: &RolloutEnd, after: Duration) -> Failed {
 /// Follows a rollout on stderr until it ends or waits for a person.
 pub fn narrated(client: &Client, rollout: RolloutId, timeout: Option<Duration>) -> miette::Result<(Value, RolloutEnd)> {
     let mut narrator = Narrator::new(crate::terminal::Paint::stderr());
-    Follower::new(client, rollout).to_end(timeout, |event| {
+    Follower::new(client, rollout).until_end(timeout, |event| {
         if let Some(line) = narrator.tell(event) {
             crate::terminal::say(&line);
         }

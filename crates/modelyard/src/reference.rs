@@ -28,7 +28,9 @@ pub fn command_line() -> String {
 fn describe(page: &mut String, command: &Command) {
     page.push_str(&format!("\n## `modelyard {}`\n\n", command.get_name()));
     if let Some(about) = command.get_long_about().or_else(|| command.get_about()) {
-        page.push_str(&format!("{about}\n\n"));
+        let about = about.to_string();
+        let stop = if about.ends_with(['.', '?']) { "" } else { "." };
+        page.push_str(&format!("{about}{stop}\n\n"));
     }
     let own: Vec<&Arg> = command
         .get_arguments()
@@ -71,6 +73,9 @@ fn shape(arg: &Arg) -> String {
 
 fn meaning(arg: &Arg) -> String {
     let mut text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    if !text.ends_with(['.', '`', ':']) {
+        text.push('.');
+    }
     let choices: Vec<String> =
         arg.get_possible_values().iter().filter(|v| !v.is_hide_set()).map(|v| format!("`{}`", v.get_name())).collect();
     if !choices.is_empty() && arg.get_action().takes_values() {

@@ -11,6 +11,7 @@ mod instance;
 mod logs;
 mod models;
 mod new;
+mod onnxruntime;
 mod orders;
 pub mod package;
 mod reference;
@@ -85,6 +86,9 @@ pub enum Command {
     /// The supervisor of one instance.
     #[command(hide = true)]
     Instance(instance::Instance),
+    /// Print where the ONNX Runtime library is; it is fetched if there is none.
+    #[command(hide = true, name = "onnxruntime")]
+    OnnxRuntime(onnxruntime::OnnxRuntime),
     /// Write generated parts of the reference.
     #[command(hide = true, alias = "schema")]
     Reference(reference::Reference),
@@ -120,6 +124,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::UpgradeGateway(command) => command.run(context),
         Command::Gateway(command) => command.run(context),
         Command::Instance(command) => command.run(context),
+        Command::OnnxRuntime(command) => command.run(context),
         Command::Reference(command) => command.run(context),
     }
 }

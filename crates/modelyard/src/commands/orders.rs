@@ -109,7 +109,7 @@ fn ended(client: &Client, rollout: RolloutId, timeout: Duration) -> miette::Resu
     let mut follower = follow::Follower::new(client, rollout);
     let started = std::time::Instant::now();
     loop {
-        let (document, end) = follower.to_end(Some(timeout.saturating_sub(started.elapsed())), |_| {})?;
+        let (document, end) = follower.until_end(Some(timeout.saturating_sub(started.elapsed())), |_| {})?;
         if end.outcome != "waiting" {
             return Ok((document, end));
         }

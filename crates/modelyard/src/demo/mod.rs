@@ -141,9 +141,9 @@ fn rules(service: &str) -> miette::Result<ServiceSpec> {
 fn first(stage: &Stage, built: &Built, interrupt: &Interrupt) -> miette::Result<()> {
     let began = Instant::now();
     let started = deploy::start(&stage.client, &rules(built.service)?, built.digest)?;
+    let mut follower = crate::follow::Follower::new(&stage.client, started);
     loop {
         interrupt.check()?;
-        let mut follower = crate::follow::Follower::new(&stage.client, started.clone());
         follower.next(200)?;
         let (_, end) = follower.stands()?;
         match end.outcome.as_str() {

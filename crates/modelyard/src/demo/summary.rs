@@ -59,7 +59,8 @@ fn why(end: &RolloutEnd) -> String {
 /// How few callers met the bad version.
 fn exposure(tally: &Tally) -> String {
     let on_bad = tally.revisions.get(&2).map_or(0, |seen| seen.answers);
-    format!("it answered {on_bad} of {} requests; those that it dropped were answered by 1.0.0", tally.answered())
+    let rest = if tally.failed == 0 { "; those that it dropped were answered by 1.0.0" } else { "" };
+    format!("it answered {on_bad} of {} requests{rest}", tally.answered())
 }
 
 fn accuracy(tally: &Tally, built: &[&Built]) -> String {
