@@ -13,6 +13,7 @@ mod machine;
 mod options;
 mod process;
 mod report;
+mod rollout;
 mod servers;
 mod upstream;
 
@@ -22,15 +23,28 @@ use clap::Parser as _;
 use options::{Command, Options};
 
 fn main() -> Result<()> {
-    let options = Options::parse();
-    match options.command {
+    run(Options::parse().command.unwrap_or(Command::All))
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::All => ["servers", "gateway", "rollout"].into_iter().try_for_each(run_by_name),
         Command::Load(load) => run_load(load),
         Command::Upstream(upstream) => run_upstream(&upstream),
         Command::Bare(bare) => run_bare(&bare),
         Command::Engine(engine) => run_engine(&engine),
         Command::Servers(servers) => machine::ensure_two_cores().and_then(|()| servers::run(&servers)),
         Command::Gateway(gateway) => machine::ensure_two_cores().and_then(|()| gateway::run(&gateway)),
+        Command::Rollout(rollout) => rollout::run(&rollout),
     }
+}
+
+/// One comparison with its defaults.
+fn run_by_name(name: &str) -> Result<()> {
+    report::print(&format!("## {name}\n"))?;
+    let json = format!("target/bench/{name}.json");
+    let options = Options::try_parse_from(["modelyard-bench", name, "--json", &json])?;
+    options.command.map_or(Ok(()), run)
 }
 
 fn run_load(load: options::Load) -> Result<()> {

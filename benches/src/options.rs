@@ -13,14 +13,16 @@ use crate::load::{Plan, Stop};
 /// Benchmarks of Modelyard beside its peers.
 #[derive(Parser)]
 pub struct Options {
-    /// What to measure.
+    /// What to measure; everything if nothing is named.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Model servers, gateways and rollouts, one after the other; figures of every round go to `target/bench/*.json`.
+    All,
     /// Load one HTTP/1.1 address and print what was measured as JSON; exit 1 if a request failed.
     Load(Load),
     /// Answer a constant as fast as a socket allows.
@@ -31,6 +33,8 @@ pub enum Command {
     Engine(Engine),
     /// Model servers side by side: modelyard, FastAPI, MLServer, KServe, and the limits.
     Servers(crate::servers::Options),
+    /// How long changes take: deploy to first answer, verdict to the last request on the bad revision; memory at rest.
+    Rollout(crate::rollout::Options),
     /// Gateways side by side: modelyard, HAProxy, nginx.
     Gateway(crate::gateway::Options),
 }

@@ -156,7 +156,8 @@ fn first_number(path: &Path) -> Option<u64> {
     text.split_ascii_whitespace().next()?.parse().ok()
 }
 
-fn resident(pid: u32) -> u64 {
+/// Resident memory of one process in bytes, shared pages in proportion.
+pub fn resident(pid: u32) -> u64 {
     let read = |file: &str, key: &str| -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
         let line = text.lines().find(|line| line.starts_with(key))?;
