@@ -35,7 +35,8 @@ pub(crate) fn float(token: &[u8]) -> Option<f64> {
     if at < digits.len() {
         exponent += small_exponent(&digits[at + 1..]).unwrap_or(1_000);
     }
-    if mantissa >= 1 << 53 || exponent.unsigned_abs() > 22 || at == 0 {
+    let whole = digits.last().is_some_and(u8::is_ascii_digit);
+    if mantissa >= 1 << 53 || exponent.unsigned_abs() > 22 || !whole {
         return slow(token);
     }
     let power = POWERS[exponent.unsigned_abs() as usize];

@@ -1,0 +1,96 @@
+//! Start, health and drain of a real server.
+
+mod support;
+
+use std::io::BufReader;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use support::{Server, input, receive, sample, send};
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn wrong_answers_are_not_live_but_ready() {
+    let wrong = json!({"outputs": [{"name": "y", "data": [0.0, 0.0]}]});
+    let server = Server::start("line", json!([sample("zeros", input("x", &[1, 3], json!([1, 2, 3])), wrong)]));
+    let answer = server.wait_for("/v2/health/live", 503).json();
+    assert_eq!((&answer["live"], &answer["cause"]), (&json!(false), &json!("wrong-answers")));
+    assert_eq!(answer["error"], "sample `zeros`: at /outputs/0/data/0: expected 0, got 12.5");
+    assert_eq!(server.get("/v2/health/ready").status, 200);
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn being_busy_does_not_make_a_server_ill() {
+    let request = input("x", &[1, 1, 1], json!([2]));
+    let server = Server::start("slow", json!([sample("two", request.clone(), json!({"outputs": [{"name": "y"}]}))]));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    assert_eq!(server.post("/v2/models/slow/infer", &request).status, 200);
+                    assert_eq!(server.wait_for("/v2/health/live", 200).status, 200);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_drain_answers_everything_that_was_sent() {
+    let mut server = Server::start("line", json!([]));
+    let body = input("x", &[1, 3], json!([1, 2, 3])).to_string();
+    let (address, answered) = (server.address, AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let stream = TcpStream::connect(address).unwrap();
+                let (mut writer, mut reader) = (stream.try_clone().unwrap(), BufReader::new(stream));
+                // Until the server says that it closes, every request on the connection is answered.
+                loop {
+                    send(&mut writer, "POST", "/v2/models/line/infer", &[], body.as_bytes()).unwrap();
+                    let answer = receive(&mut reader, "POST").expect("an answer on an open connection");
+                    assert_eq!(answer.status, 200);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    if answer.header("connection") == Some("close") {
+                        return;
+                    }
+                }
+            });
+        }
+        while answered.load(Ordering::Relaxed) < 300 {
+            std::thread::yield_now();
+        }
+        server.terminate();
+    });
+    assert!(server.ended().success());
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_slow_request_outlives_sigterm_and_idle_connections_do_not() {
+    let mut server = Server::start("slow", json!([]));
+    let body = input("x", &[4, 1, 1], json!([1, 2, 3, 4])).to_string();
+    let idle = TcpStream::connect(server.address).unwrap();
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    send(&mut stream, "POST", "/v2/models/slow/infer", &[], body.as_bytes()).unwrap();
+    while !String::from_utf8_lossy(&server.get("/metrics").body)
+        .contains("requests_in_flight{model=\"slow\",version=\"2.1.0\"} 1")
+    {
+        std::thread::yield_now();
+    }
+    server.terminate();
+    let answer = receive(&mut BufReader::new(stream), "POST").unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(server.ended().success());
+    drop(idle);
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_broken_model_ends_the_server_with_its_reason() {
+    let mut server = Server::launch("broken", json!([]));
+    assert_eq!(server.ended().code(), Some(1));
+}

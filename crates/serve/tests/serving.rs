@@ -1,0 +1,169 @@
+//! Answers and refusals of a real server with the real engine.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Server, ask, input, sample};
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_model_answers_in_every_form_and_its_samples_are_live() {
+    let request = input("x", &[2, 3], json!([1, 2, 3, 4, 5, 6]));
+    let response = json!({"outputs": [{"name": "y", "shape": [2, 2], "data": [[12.5, 21], [17, 24]]}]});
+    let server = Server::start("line", json!([sample("two rows", request.clone(), response)]));
+    server.wait_for("/v2/health/live", 200);
+    let answer = server.post("/v2/models/line/infer", &request).json();
+    assert_eq!(answer["outputs"][0]["data"], json!([12.5, 21.0, 17.0, 24.0]));
+    assert_eq!(answer["model_version"], "2.1.0");
+    let plain = server.post("/predict", &json!({"inputs": {"x": [[1, 2, 3]]}})).json();
+    assert_eq!(plain, json!({"outputs": {"y": [[12.5, 21.0]]}}));
+    for version in ["1", "2.1.0"] {
+        assert_eq!(server.post(&format!("/v2/models/line/versions/{version}/infer"), &request).status, 200);
+    }
+    assert_eq!(server.post("/v2/models/line/versions/3/infer", &request).status, 404);
+    assert_eq!(server.post("/v2/models/other/infer", &request).status, 404);
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn binary_tensors_travel_both_ways() {
+    let server = Server::start("line", json!([]));
+    let json = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,3],"parameters":{"binary_data_size":12}}],"parameters":{"binary_data_output":true}}"#;
+    let raw: Vec<u8> = [1.0f32, 2.0, 3.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let header = format!("inference-header-content-length: {}", json.len());
+    let body = [json.as_bytes(), &raw].concat();
+    let answer = ask(server.address, "POST", "/v2/models/line/infer", &[&header], &body);
+    assert_eq!(answer.status, 200);
+    let length: usize = answer.header("inference-header-content-length").unwrap().parse().unwrap();
+    let (head, data) = answer.body.split_at(length);
+    let head: Value = serde_json::from_slice(head).unwrap();
+    assert_eq!(head["outputs"][0]["parameters"]["binary_data_size"], 8);
+    let values: Vec<f32> = data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    assert_eq!(values, [12.5, 21.0]);
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn every_datatype_comes_back_as_it_went() {
+    let server = Server::start("datatypes", json!([]));
+    let cases = [
+        ("BOOL", json!([true, false])),
+        ("UINT8", json!([0, 255])),
+        ("UINT16", json!([0, 65_535])),
+        ("UINT32", json!([0, u32::MAX])),
+        ("UINT64", json!([0, u64::MAX])),
+        ("INT8", json!([-128, 127])),
+        ("INT16", json!([-32_768, 32_767])),
+        ("INT32", json!([i32::MIN, i32::MAX])),
+        ("INT64", json!([i64::MIN, i64::MAX])),
+        ("FP16", json!([0.5, -65_504.0])),
+        ("BF16", json!([0.5, -2.0])),
+        ("FP32", json!([0.1, null])),
+        ("FP64", json!([1e300, -0.1])),
+        ("BYTES", json!(["été \u{2603} \"quoted\"\n", ""])),
+    ];
+    let tensor = |(kind, data): &(&str, Value)| json!({"name": format!("in_{kind}"), "datatype": kind, "shape": [1, 2], "data": data});
+    let request = json!({"inputs": cases.iter().map(tensor).collect::<Vec<_>>()});
+    let answer = server.post("/v2/models/datatypes/infer", &request).json();
+    for (output, (kind, data)) in answer["outputs"].as_array().unwrap().iter().zip(&cases) {
+        assert_eq!((&output["datatype"], &output["data"]), (&json!(kind), data));
+    }
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn maps_become_a_table_and_labels() {
+    let server = Server::start("maps", json!([]));
+    let answer = server.post("/v2/models/maps/infer", &input("x", &[2, 3], json!([0.1, 0.2, 0.7, 1, 0, 0]))).json();
+    let outputs = answer["outputs"].as_array().unwrap();
+    assert_eq!((&outputs[0]["shape"], &outputs[0]["data"]), (&json!([2, 3]), &json!([0.1, 0.2, 0.7, 1.0, 0.0, 0.0])));
+    assert_eq!(
+        (&outputs[1]["name"], &outputs[1]["data"]),
+        (&json!("p_labels"), &json!(["no", "perhaps \"so\"", "yes"]))
+    );
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn concurrent_requests_get_their_own_rows() {
+    for fixture in ["line", "centred"] {
+        let server = Server::start(fixture, json!([]));
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let server = &server;
+                scope.spawn(move || {
+                    for turn in 0..100 {
+                        let x = f64::from(thread * 100 + turn);
+                        let body = input("x", &[1, 3], json!([x, 1, 2]));
+                        let answer = server.post(&format!("/v2/models/{fixture}/infer"), &body).json();
+                        let expected = if fixture == "line" { json!([x + 11.0, 20.0]) } else { json!([0.0, 0.0, 0.0]) };
+                        assert_eq!(answer["outputs"][0]["data"], expected, "{fixture}");
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn one_callers_bad_index_is_no_others_fault() {
+    let server = Server::start("gather", json!([]));
+    let ask = |index: i64| {
+        let body = json!({"inputs": [{"name": "i", "datatype": "INT64", "shape": [1], "data": [index]}]});
+        server.post("/v2/models/gather/infer", &body)
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    let answer = ask(if thread == 0 { 4_242_424_242 } else { 3 });
+                    match thread {
+                        0 => {
+                            assert_eq!(answer.status, 400, "{}", answer.error());
+                            assert!(!answer.error().contains("4242"), "echoed: {}", answer.error());
+                        }
+                        _ => assert_eq!(answer.json()["outputs"][0]["data"], json!([4.5])),
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn hostile_bodies_are_refused_and_the_server_lives() {
+    let mut server = Server::start("line", json!([]));
+    let path = "/v2/models/line/infer";
+    let huge = ask(server.address, "POST", path, &["expect: 100-continue"], &[]);
+    assert_eq!(huge.status, 400);
+    let shapes =
+        ["[9223372036854775807,3]", "[-1,3]", "[1,3,1]", "[0,3]", "[]", "[1e9,3]", "[1000000000000,3]", "{}", "null"];
+    for shape in shapes {
+        let body = format!(r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":{shape},"data":[1,2,3]}}]}}"#);
+        let answer = ask(server.address, "POST", path, &[], body.as_bytes());
+        assert_eq!(answer.status, 400, "{shape}");
+        assert!(!answer.error().is_empty());
+    }
+    let deep = "[".repeat(100_000);
+    let nested = format!(r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[1,3],"data":{deep}"#);
+    assert_eq!(ask(server.address, "POST", path, &[], nested.as_bytes()).status, 400);
+    assert_eq!(ask(server.address, "POST", path, &["content-encoding: gzip"], b"{}").status, 415);
+    assert_eq!(ask(server.address, "DELETE", path, &[], b"").status, 405);
+    assert_eq!(ask(server.address, "HEAD", "/v2", &[], b"").status, 200);
+    assert!(server.is_running());
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_body_past_the_limit_is_refused_before_it_is_read() {
+    use std::io::Write;
+    let server = Server::start("line", json!([]));
+    let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+    let head = "POST /v2/models/line/infer HTTP/1.1\r\nhost: test\r\ncontent-length: 99999999999\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let answer = support::receive(&mut std::io::BufReader::new(stream), "POST").unwrap();
+    assert_eq!(answer.status, 413);
+    assert!(answer.error().contains("67108864"), "{}", answer.error());
+}
