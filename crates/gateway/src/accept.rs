@@ -1,0 +1,126 @@
+//! A caller's connection: HTTP/1.1 or HTTP/2 by its first bytes, served until it ends or the gateway drains.
+//!
+//! Promises: while draining, HTTP/2 callers get GOAWAY at once and finish their streams; HTTP/1.1 callers are told with their next
+//! answer, so that no request meets a closing connection; idle ones are closed after a grace.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::incoming::{self, Caller};
+use crate::io::{Activity, Io};
+use crate::limits;
+use crate::worker::Worker;
+
+/// What an HTTP/2 connection without upgrade starts with. Source: RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// First read: most requests fit.
+const FIRST_READ: usize = 4 << 10;
+/// Streams at once of one caller.
+const CALLER_STREAMS: u32 = 256;
+// 1 MiB, as towards instances.
+const WINDOW: u32 = 1 << 20;
+
+/// Spawns on the thread's own runtime.
+#[derive(Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, activity: Rc<Activity>) {
+    let caller = match stream.peer_addr() {
+        Ok(address) => address.ip(),
+        Err(_) => return, // it left already
+    };
+    let Some(first) = first_bytes(&worker, &mut stream).await else { return };
+    let http2 = is_http2(&first);
+    let caller = Rc::new(Caller::new(caller, http2, activity.clone()));
+    let io = Io::new(stream, first, activity.clone());
+    let ended = if http2 { serve_http2(worker, io, caller).await } else { serve_http1(worker, io, caller).await };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a caller's connection ended early");
+    }
+}
+
+/// The first bytes that tell the protocol; `None` if the caller leaves or the gateway drains before they come.
+async fn first_bytes(worker: &Worker, stream: &mut TcpStream) -> Option<Bytes> {
+    // Nothing is allocated for connections that say nothing.
+    tokio::select! {
+        readable = stream.readable() => readable.ok()?,
+        () = worker.drain.closing() => return None,
+    }
+    let mut first = BytesMut::with_capacity(FIRST_READ);
+    let reading = async {
+        loop {
+            match stream.read_buf(&mut first).await {
+                Ok(1..) if first.len() < PREFACE.len() && PREFACE.starts_with(&first) => {}
+                Ok(1..) => return Some(()),
+                _ => return None,
+            }
+        }
+    };
+    tokio::time::timeout(limits::HEAD_TIME, reading).await.ok()??;
+    Some(first.freeze())
+}
+
+fn is_http2(first: &[u8]) -> bool {
+    first.starts_with(PREFACE)
+}
+
+async fn serve_http1(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::Result<()> {
+    let drain = worker.drain.clone();
+    let answer = {
+        let (worker, caller) = (worker.clone(), caller.clone());
+        move |request| {
+            let (worker, caller) = (worker.clone(), caller.clone());
+            async move { Ok::<_, Infallible>(incoming::answer(worker, caller, request).await) }
+        }
+    };
+    let mut builder = http1::Builder::new();
+    builder.half_close(true).max_header_size(limits::HEAD).max_headers(limits::HEADERS);
+    let mut connection = pin!(builder.serve_connection(io, service_fn(answer)));
+    let mut closing = pin!(drain.closing());
+    let mut closed = false;
+    poll_fn(|cx| {
+        if !closed && closing.as_mut().poll(cx).is_ready() {
+            closed = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn serve_http2(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::Result<()> {
+    let drain = worker.drain.clone();
+    let answer = move |request| {
+        let (worker, caller) = (worker.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(incoming::answer(worker, caller, request).await) }
+    };
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
+    builder.max_concurrent_streams(CALLER_STREAMS).max_header_list_size(limits::HEAD as u32);
+    let mut connection = pin!(builder.serve_connection(io, service_fn(answer)));
+    let mut started = pin!(drain.started());
+    let mut said = false;
+    poll_fn(|cx| {
+        if !said && started.as_mut().poll(cx).is_ready() {
+            said = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}

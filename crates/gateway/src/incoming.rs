@@ -1,0 +1,163 @@
+//! A caller's request: checked, aimed, and answered by an instance or by the gateway itself.
+//!
+//! Promises: what is refused is refused with a sentence that says why, in the form that the caller speaks (JSON or gRPC status).
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
+use hyper::body::Incoming;
+use modelyard_core::RevisionNumber;
+
+use crate::body::Answer;
+use crate::forward::{self, Aim, Call};
+use crate::headers;
+use crate::io::Activity;
+use crate::local;
+use crate::path::{self, Wanted};
+use crate::trace::{self, TraceParent};
+use crate::worker::Worker;
+
+/// Who asks.
+pub struct Caller {
+    /// Their address, as `X-Forwarded-For` has it.
+    pub address: String,
+    /// Whether they speak HTTP/2.
+    pub http2: bool,
+    activity: Rc<Activity>,
+}
+
+impl Caller {
+    /// A caller on a connection.
+    pub fn new(address: IpAddr, http2: bool, activity: Rc<Activity>) -> Self {
+        Self { address: address.to_canonical().to_string(), http2, activity }
+    }
+}
+
+/// Why a request is refused before anybody is asked.
+pub struct Refusal {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Why, for the caller.
+    pub why: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self { status, why: why.into() }
+    }
+}
+
+/// Answers a request.
+pub async fn answer(worker: Rc<Worker>, caller: Rc<Caller>, request: Request<Incoming>) -> Response<Answer> {
+    let active = caller.activity.begin();
+    let began = Instant::now();
+    let (parts, body) = request.into_parts();
+    let trace = TraceParent::next(parts.headers.get(headers::TRACEPARENT).map(HeaderValue::as_bytes));
+    let request_id = request_id(&parts.headers, &trace);
+    let is_grpc = is_grpc(&parts);
+    let mut response = match check(&parts) {
+        Err(refusal) => local::refuse(&refusal, is_grpc),
+        Ok(()) => {
+            let call = Call { parts: &parts, caller: &caller, trace, request_id: &request_id, is_grpc };
+            route(&worker, &call, body).await
+        }
+    };
+    if tracing::enabled!(target: "modelyard::access", tracing::Level::DEBUG) {
+        tracing::debug!(
+            target: "modelyard::access",
+            method = %parts.method,
+            path = parts.uri.path(),
+            status = response.status().as_u16(),
+            revision = response.headers().get(headers::REVISION).and_then(|value| value.to_str().ok()),
+            micros = began.elapsed().as_micros() as u64,
+            request_id = request_id.to_str().unwrap_or_default(),
+            trace_id = std::str::from_utf8(trace.trace_id()).unwrap_or_default(),
+            "request"
+        );
+    }
+    response.headers_mut().insert(headers::REQUEST_ID, request_id);
+    if !caller.http2 && worker.drain.is_draining() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|body| body.with_active(active))
+}
+
+/// The caller's request id if it is safe to use, else the trace's id.
+fn request_id(given: &HeaderMap, trace: &TraceParent) -> HeaderValue {
+    match given.get(headers::REQUEST_ID) {
+        Some(id) if trace::is_request_id(id.as_bytes()) => id.clone(),
+        // Hexadecimal digits are a valid value: the fallback is never seen.
+        _ => HeaderValue::from_bytes(trace.trace_id()).unwrap_or_else(|_| HeaderValue::from_static("-")),
+    }
+}
+
+fn is_grpc(parts: &request::Parts) -> bool {
+    let kind = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web"))
+}
+
+/// What no instance should see.
+fn check(parts: &request::Parts) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT {
+        let why = "CONNECT is not supported: this gateway is no forward proxy";
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, why));
+    }
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = (hosts.next(), hosts.next());
+    if host.1.is_some() {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request has more than one Host header"));
+    }
+    if host.0.is_none() && parts.version == Version::HTTP_11 {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "an HTTP/1.1 request needs a Host header"));
+    }
+    if let Some(upgrade) = parts.headers.get(header::UPGRADE) {
+        // HTTP/2 offered in passing may be ignored (RFC 9110, section 7.8); anything else the caller counts on.
+        if !upgrade.as_bytes().eq_ignore_ascii_case(b"h2c") {
+            let why =
+                "protocol upgrades (WebSocket and the like) are not supported; send plain HTTP/1.1, HTTP/2 or gRPC";
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, why));
+        }
+    }
+    Ok(())
+}
+
+async fn route(worker: &Rc<Worker>, call: &Call<'_>, body: Incoming) -> Response<Answer> {
+    let path = call.parts.uri.path();
+    let pin = match call.parts.headers.get(headers::REVISION).map(pinned) {
+        Some(Err(refusal)) => return local::refuse(&refusal, call.is_grpc),
+        Some(Ok(revision)) => Some(revision),
+        None => None,
+    };
+    let aim = match path::wanted(path) {
+        Wanted::Default { service } => Aim { service, api: None, revision: pin, path },
+        Wanted::Api { service, api, rest } => Aim { service, api: Some(api), revision: pin, path: rest },
+        Wanted::Revision { service, revision, rest } => {
+            Aim { service, api: None, revision: Some(revision), path: rest }
+        }
+        Wanted::Own(own) if !call.is_grpc => return local::answer(worker, call, own).await,
+        _ if call.is_grpc => return forward::grpc::call(worker, call, body, pin).await,
+        Wanted::Own(_) | Wanted::Unknown => {
+            let why = format!(
+                "nothing is at `{}`; a model answers at /v2/models/NAME/infer or /NAME/v1/predict",
+                shorten(path)
+            );
+            return local::refuse(&Refusal::new(StatusCode::NOT_FOUND, why), false);
+        }
+    };
+    forward::call(worker, call, aim, body).await
+}
+
+fn pinned(value: &HeaderValue) -> Result<RevisionNumber, Refusal> {
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| {
+        Refusal::new(StatusCode::BAD_REQUEST, "the header modelyard-revision is no revision number, such as 3")
+    })
+}
+
+/// What of a caller's text is told back.
+pub fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
+}

@@ -1,0 +1,118 @@
+//! A caller's connection as hyper reads it, with the little that is needed to close idle and dripping ones.
+//!
+//! Promises: no timer per request. One sweep per thread looks at all connections now and then.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::limits;
+
+/// What is known of a connection between two sweeps.
+#[derive(Default)]
+pub struct Activity {
+    /// Requests being answered.
+    active: Cell<u32>,
+    /// Whether bytes came since the last request was answered: part of a head.
+    started: Cell<bool>,
+    /// Sweeps since something happened.
+    quiet: Cell<u32>,
+}
+
+impl Activity {
+    /// A request begins; it ends when the guard is dropped.
+    pub fn begin(self: &Rc<Self>) -> Active {
+        self.active.set(self.active.get() + 1);
+        Active(self.clone())
+    }
+
+    /// Looks at the connection once every `every`; whether it has been without a request, or with half a head, for too long.
+    pub fn sweep(&self, every: Duration) -> bool {
+        if self.active.get() > 0 {
+            self.quiet.set(0);
+            return false;
+        }
+        self.quiet.set(self.quiet.get() + 1);
+        let limit = if self.started.get() { limits::HEAD_TIME } else { limits::IDLE_TIME };
+        every * self.quiet.get() > limit
+    }
+}
+
+/// A request that is being answered.
+pub struct Active(Rc<Activity>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+        self.0.started.set(false);
+        self.0.quiet.set(0);
+    }
+}
+
+/// A caller's connection, what was read of it to tell its protocol first.
+pub struct Io {
+    first: Bytes,
+    stream: TokioIo<TcpStream>,
+    activity: Rc<Activity>,
+}
+
+impl Io {
+    /// Wraps a connection of which `first` was read.
+    pub fn new(stream: TcpStream, first: Bytes, activity: Rc<Activity>) -> Self {
+        activity.started.set(true);
+        Self { first, stream: TokioIo::new(stream), activity }
+    }
+}
+
+impl Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if !self.first.is_empty() {
+            let length = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first[..length]);
+            self.first.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() && !self.activity.started.replace(true) {
+            self.activity.quiet.set(0);
+        }
+        read
+    }
+}
+
+impl Write for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+}

@@ -1,0 +1,125 @@
+//! HTTP/2 towards an instance, for gRPC: few connections with many streams each.
+//!
+//! Promises: a connection that the instance closes or says goodbye on gets no new streams; streams under way finish.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+
+use super::Failure;
+use crate::accept::LocalExecutor;
+use crate::body::Cursor;
+use crate::limits;
+
+// 1 MiB: a tensor of common size passes without waiting for a window update.
+const WINDOW: u32 = 1 << 20;
+
+/// Connections to one instance.
+#[derive(Default)]
+pub struct Connections(RefCell<Vec<Connection>>);
+
+struct Connection {
+    sender: SendRequest<Cursor>,
+    streams: Rc<Cell<u32>>,
+}
+
+/// A stream that is under way; its connection has room for another when it is dropped.
+pub struct Stream(Rc<Cell<u32>>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Connections {
+    fn take(&self) -> Option<(SendRequest<Cursor>, Stream)> {
+        let mut connections = self.0.borrow_mut();
+        connections.retain(|connection| !connection.sender.is_closed());
+        let free = connections.iter().find(|connection| connection.streams.get() < limits::STREAMS)?;
+        Some((free.sender.clone(), stream(&free.streams)))
+    }
+
+    async fn open(&self, address: SocketAddr) -> Result<(SendRequest<Cursor>, Stream), Failure> {
+        let io = TokioIo::new(super::connect(address).await?);
+        let mut builder = Builder::new(LocalExecutor);
+        builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
+        builder.max_header_list_size(limits::HEAD as u32);
+        let shake = builder.handshake(io).await;
+        let (sender, connection) = shake.map_err(|error| Failure::Broken(error.to_string()))?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%address, %error, "a connection to an instance ended");
+            }
+        });
+        let streams = Rc::new(Cell::new(0));
+        let guard = stream(&streams);
+        self.0.borrow_mut().push(Connection { sender: sender.clone(), streams });
+        Ok((sender, guard))
+    }
+
+    /// Sends a request on a connection with room, or on a new one.
+    ///
+    /// # Errors
+    /// [`Failure::Connect`]; [`Failure::Stale`] when a kept connection did not take it; [`Failure::Broken`].
+    pub async fn send(
+        &self,
+        address: SocketAddr,
+        fresh: bool,
+        request: Request<Cursor>,
+    ) -> Result<(Response<Incoming>, Stream), Failure> {
+        let kept = if fresh { None } else { self.take() };
+        let reused = kept.is_some();
+        let (mut sender, stream) = match kept {
+            Some(kept) => kept,
+            None => self.open(address).await?,
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok((response, stream)),
+            // The request never left: whatever happened to the connection, the instance may be well.
+            Err(error) if reused && error.message().is_some() => Err(Failure::Stale),
+            Err(error) => {
+                let error = error.into_error();
+                let gone = error.is_canceled() || error.is_closed() || refused(&error);
+                Err(if reused && gone { Failure::Stale } else { Failure::Broken(describe(&error)) })
+            }
+        }
+    }
+
+    /// No new streams; those under way finish.
+    pub fn close(&self) {
+        self.0.take();
+    }
+
+    /// Forgets connections that ended, and those without streams once they are not used.
+    pub fn sweep(&self) {
+        self.0.borrow_mut().retain(|connection| !connection.sender.is_closed());
+    }
+}
+
+fn stream(streams: &Rc<Cell<u32>>) -> Stream {
+    streams.set(streams.get() + 1);
+    Stream(streams.clone())
+}
+
+/// Whether the instance said that it did not process the request.
+fn refused(error: &hyper::Error) -> bool {
+    let text = describe(error);
+    text.contains("REFUSED_STREAM") || text.contains("refused stream") || text.contains("NO_ERROR")
+}
+
+/// The error with its causes.
+fn describe(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
