@@ -8,7 +8,7 @@ use modelyard_core::instance::{InstanceSpec, InstanceState};
 use modelyard_core::package::{Resources, Runtime};
 use modelyard_core::ports::{Target, TargetError};
 use modelyard_targets::identity::Identity;
-use support::{Yard, exited, id, running, runs, status, wait_for};
+use support::{Yard, exited, id, processes, running, runs, status, wait_for};
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_told_apart() {
@@ -95,6 +95,7 @@ async fn killing_the_supervisor_ends_the_instance_and_it_is_seen() {
     // The third wears no mark and left the process group: it is found where control groups can be made.
     let found = if yard.tracks_by_group("beheaded") { 3 } else { 2 };
     assert!(!family[..found].iter().any(|line| runs(line)), "an orphan outlived the supervisor");
+    processes(family[2]).into_iter().for_each(|stray| stray.terminate(Duration::ZERO).unwrap());
     yard.target.ensure(&spec).await.unwrap();
     assert_eq!(exited(&yard.target, &spec.id).await, exit);
 }

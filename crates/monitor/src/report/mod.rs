@@ -56,7 +56,7 @@ impl Report {
             figures: figures::per_revision(&facts, &told),
             exposure: figures::exposure(&facts, &told),
             failures: failures(&told),
-            retries: timeline::retries(&facts, &told),
+            retries: timeline::retries(&told),
             timeline: timeline::timeline(&facts, &told),
             series,
             facts,

@@ -75,7 +75,7 @@ pub(super) fn timeline(facts: &Facts, events: &[&Event]) -> Vec<Entry> {
     told
 }
 
-pub(super) fn retries(_facts: &Facts, events: &[&Event]) -> Vec<Entry> {
+pub(super) fn retries(events: &[&Event]) -> Vec<Entry> {
     events.iter().filter(|event| matches!(event.body, EventBody::Retried { .. })).map(|event| entry(event)).collect()
 }
 

@@ -123,9 +123,11 @@ fn serve_arguments(spec: &InstanceSpec, folder: &Folder) -> Vec<String> {
 
 /// The program's path: in the package's folder first, then as a shell would find it.
 fn find(name: &str, package: &Path, path: &str) -> Result<PathBuf, LaunchError> {
-    let in_package = package.join(name); // an absolute `name` replaces the folder
-    let on_path = || std::env::split_paths(OsStr::new(path)).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name));
-    let candidates = std::iter::once(in_package).chain(on_path().take(if name.contains('/') { 0 } else { usize::MAX }));
+    let mut candidates = vec![package.join(name)]; // an absolute `name` replaces the folder
+    if !name.contains('/') {
+        candidates
+            .extend(std::env::split_paths(OsStr::new(path)).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name)));
+    }
     candidates.into_iter().find(|file| is_executable(file)).ok_or_else(|| LaunchError::Missing {
         program: name.chars().take(200).collect(),
         package: package.to_owned(),

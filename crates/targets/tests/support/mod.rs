@@ -11,6 +11,7 @@ use modelyard_core::package::{Resources, Runtime};
 use modelyard_core::ports::Target;
 use modelyard_core::{Digest, InstanceId, RevisionNumber, ServiceName};
 use modelyard_targets::ProcessTarget;
+use modelyard_targets::identity::Identity;
 
 /// Long enough for a loaded machine; a test that needs it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -145,7 +146,14 @@ pub async fn exited(target: &dyn Target, id: &InstanceId) -> Exit {
 
 /// Whether a process with this command line runs (zombies have none).
 pub fn runs(command_line: &str) -> bool {
+    !processes(command_line).is_empty()
+}
+
+/// The processes with this command line.
+pub fn processes(command_line: &str) -> Vec<Identity> {
     let wanted: Vec<u8> = command_line.split(' ').flat_map(|word| [word.as_bytes(), &[0]].concat()).collect();
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries.into_iter().any(|entry| std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == wanted))
+    let is_wanted = |path: &Path| std::fs::read(path.join("cmdline")).is_ok_and(|line| line == wanted);
+    let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let pids = entries.filter(|path| is_wanted(path)).filter_map(|path| path.file_name()?.to_str()?.parse().ok());
+    pids.filter_map(Identity::of).collect()
 }
