@@ -155,3 +155,104 @@ fn milliseconds(micros: f64) -> String {
         ms => format!("{ms:.0}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use modelyard_core::measure::Counters;
+    use modelyard_core::{Millis, Timestamp};
+
+    use super::*;
+
+    /// A small linear congruential generator: the test needs luck, not quality. Constants: Knuth's MMIX.
+    struct Luck(u64);
+
+    impl Luck {
+        fn hits(&mut self, chance: f64) -> bool {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((self.0 >> 33) as f64 / (1u64 << 31) as f64) < chance
+        }
+    }
+
+    /// Plays 200 requests a second with a look every quarter of a second; when the verdict is `fail`, if it is.
+    fn fails_after(seed: u64, error_rate: impl Fn(u64) -> f64, looks: u64) -> Option<u64> {
+        let (mut luck, mut counters, mut readings) = (Luck(seed), Counters::default(), Readings::default());
+        let analysis = Analysis::default();
+        (0..looks).find(|&look| {
+            for _ in 0..50 {
+                counters.requests += u64::from(look > 0);
+                counters.errors += u64::from(look > 0 && luck.hits(error_rate(look)));
+            }
+            readings.take(Timestamp(look * 250), &counters, &Counters::default(), analysis.window, false);
+            judge(&readings, &analysis, false).verdict == Verdict::Fail
+        })
+    }
+
+    #[test]
+    fn five_per_cent_of_errors_fail_within_two_seconds() {
+        let runs = 500;
+        let onset = |start: u64| {
+            let delays =
+                (0..runs).map(|seed| fails_after(seed, |look| if look > start { 0.05 } else { 0.001 }, start + 80));
+            let mut delays: Vec<u64> = delays.map(|look| (look.unwrap() - start) * 250).collect();
+            delays.sort_unstable();
+            delays
+        };
+        for start in [0, 200] {
+            let delays = onset(start);
+            let (median, late) = (delays[runs as usize / 2], delays[runs as usize * 95 / 100]);
+            assert!(median <= 2_000 && late <= 3_500, "from look {start}: median {median} ms, 95 % within {late} ms");
+        }
+        let gross: Vec<u64> = (0..runs).map(|seed| fails_after(seed, |_| 0.5, 80).unwrap() * 250).collect();
+        assert!(gross.iter().all(|&delay| delay <= 250), "half of all requests failing shows at the first look");
+    }
+
+    #[test]
+    fn a_healthy_candidate_never_fails_and_one_at_its_limit_seldom() {
+        let ten_minutes = 2_400;
+        for rate in [0.0, 0.002, 0.005] {
+            let alarms = (0..200).filter(|&seed| fails_after(seed, |_| rate, ten_minutes).is_some()).count();
+            assert_eq!(alarms, 0, "{alarms} false alarms in 200 ten-minute watches at {rate}");
+        }
+        let alarms = (0..200).filter(|&seed| fails_after(seed, |_| 0.01, ten_minutes).is_some()).count();
+        assert!(alarms <= 16, "{alarms} of 200 ten-minute watches failed a candidate exactly at its limit");
+    }
+
+    fn with_latencies(candidate: &[u64], stable: &[u64]) -> Readings {
+        let mut readings = Readings::default();
+        readings.take(Timestamp(0), &Counters::default(), &Counters::default(), Millis::seconds(30), true);
+        let counted = |latencies: &[u64]| {
+            let mut counters = Counters { requests: latencies.len() as u64, ..Counters::default() };
+            latencies.iter().for_each(|&micros| counters.latency.record(micros));
+            counters
+        };
+        readings.take(Timestamp(1_000), &counted(candidate), &counted(stable), Millis::seconds(30), true);
+        readings
+    }
+
+    #[test]
+    fn a_slow_candidate_fails_by_time_and_by_ratio() {
+        let objective = Analysis { max_latency_ms: Some(50.0), ..Analysis::default() };
+        let ratio = Analysis { max_latency_ratio: Some(1.5), ..Analysis::default() };
+        let (fast, slow): (Vec<u64>, Vec<u64>) = ((0..200).map(|i| 9_000 + i * 10).collect(), vec![90_000; 200]);
+        for analysis in [&objective, &ratio] {
+            let failed = judge(&with_latencies(&slow, &fast), analysis, true);
+            assert_eq!((failed.verdict, failed.cause), (Verdict::Fail, Some(Cause::Latency)), "{}", failed.why);
+            assert!(failed.evidence.iter().any(|line| line.contains("stable")), "{:?}", failed.evidence);
+            assert_eq!(judge(&with_latencies(&fast, &fast), analysis, true).verdict, Verdict::Pass);
+        }
+        let few = judge(&with_latencies(&slow[..10], &fast), &objective, true);
+        assert_eq!(few.verdict, Verdict::Inconclusive, "ten cold requests decide nothing");
+        let lonely = judge(&with_latencies(&slow, &[]), &ratio, true);
+        assert_eq!(lonely.verdict, Verdict::Pass, "without a yardstick there is no ratio");
+    }
+
+    #[test]
+    fn too_few_requests_hold_or_pass_by_policy() {
+        let readings = with_latencies(&[1_000; 10], &[]);
+        assert_eq!(judge(&readings, &Analysis::default(), true).verdict, Verdict::Inconclusive);
+        let lenient = Analysis { no_traffic: NoTraffic::Promote, ..Analysis::default() };
+        let passed = judge(&readings, &lenient, true);
+        assert_eq!(passed.verdict, Verdict::Pass);
+        assert_eq!(passed.why, "10 of 50 requests that a verdict needs; passed on readiness and liveness alone");
+    }
+}

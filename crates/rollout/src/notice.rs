@@ -58,24 +58,26 @@ impl Turn<'_> {
         Failure { cause, revision: self.state.candidate, instance: None, at: self.state.now, detail, evidence }
     }
 
-    /// Waits until the candidate has as many live instances as needed; whether it has. Fails it when it takes too long.
+    /// Waits until the candidate has as many live instances as needed; whether it has. Fails it when that takes too long, at its
+    /// start as well as later: an instance that nobody reports as failed but that never comes back must not hold a rollout for ever.
     pub(crate) fn await_candidate(&mut self, needed: u32) -> bool {
         let live = self.view.candidate.live;
         if live >= needed {
+            self.state.missing = Default::default();
             return true;
         }
-        let revision = self.state.candidate;
-        let counted = format!("{live} of {needed} instances of revision {revision} are ready and live");
         if self.state.held {
-            self.state.clock.hold();
+            self.state.missing.hold();
             self.is_blocked();
             return false;
         }
-        self.state.clock.run(self.state.now);
+        self.state.missing.run(self.state.now);
+        let counted = format!("{live} of {needed} instances of revision {} are ready and live", self.state.candidate);
         let timeout = self.state.plan.analysis.startup_timeout;
-        if self.state.clock.spent() >= timeout {
+        if self.state.missing.spent() >= timeout {
+            let cause = if self.state.was_live { Cause::Unresponsive } else { Cause::StartupTimeout };
             let evidence = vec![format!("phase: {}", self.state.describe()), format!("startup-timeout: {timeout}")];
-            self.fail(self.failure(Cause::StartupTimeout, format!("{counted} after {timeout}"), evidence));
+            self.fail(self.failure(cause, format!("{counted} after {timeout}"), evidence));
             self.is_blocked();
         } else {
             self.state.waiting = Some(crate::Waiting::Instances { why: counted });

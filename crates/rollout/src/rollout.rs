@@ -36,6 +36,8 @@ pub struct Rollout {
     pub(crate) clock: Clock,
     /// Time that requests in flight have had to finish.
     pub(crate) drain: Clock,
+    /// Time for which the candidate has had fewer live instances than it needs.
+    pub(crate) missing: Clock,
     pub(crate) paused: bool,
     pub(crate) hurry: Hurry,
     /// The candidate failed and policy leaves the decision to a person.
@@ -115,6 +117,7 @@ impl Rollout {
             desired,
             clock: Clock::default(),
             drain: Clock::default(),
+            missing: Clock::default(),
             paused: false,
             hurry: Hurry::No,
             held: false,

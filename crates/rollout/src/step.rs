@@ -60,6 +60,7 @@ impl Turn<'_> {
         self.state.phase = phase;
         self.state.clock = Default::default();
         self.state.drain = Default::default();
+        self.state.missing = Default::default();
     }
 
     /// Whether nothing may move forward now; says what is waited for.

@@ -38,13 +38,13 @@ impl Turn<'_> {
 
     pub(super) fn advance_batch(&mut self, goal: u32) {
         if self.is_blocked() {
-            return self.state.clock.hold();
+            return self.state.missing.hold();
         }
         let counts = self.counts();
         let candidate = room_for_candidate(&counts, goal, self.view.stable.running + self.view.stable.leaving);
         if candidate > counts.candidate {
             self.want_candidate(candidate);
-            self.state.clock = Default::default();
+            self.state.missing = Default::default();
         }
         self.ask_in_proportion(self.view.stable.live.min(counts.stable), self.view.candidate.live.min(candidate));
         if !self.await_candidate(candidate) {
@@ -60,8 +60,9 @@ impl Turn<'_> {
 
     /// Makes room for the next instance of the candidate.
     fn shrink_stable(&mut self, counts: &Counts, goal: u32) {
-        // Instances that were given up may still live for a moment: they are no capacity any more.
-        let (stable, candidate) = (self.view.stable.live.min(counts.stable), self.view.candidate.live);
+        // Instances that are not wanted may still live for a moment: they are no capacity.
+        let stable = self.view.stable.live.min(counts.stable);
+        let candidate = self.view.candidate.live.min(counts.candidate);
         let fewer = fewer_stable(counts, goal, stable, candidate);
         if fewer >= counts.stable {
             let why = format!("{} live instances, none can be spared yet", stable + candidate);
@@ -85,11 +86,11 @@ impl Turn<'_> {
     pub(super) fn advance_pausing(&mut self, goal: u32) {
         let stable = self.counts().stable;
         self.ask_in_proportion(self.view.stable.live.min(stable), self.view.candidate.live.min(goal));
-        if self.view.candidate.live < goal || !self.is_routed() {
+        if !self.await_candidate(goal) {
+            return self.state.clock.hold();
+        }
+        if !self.is_routed() {
             self.state.clock.hold();
-            self.state
-                .waiting
-                .get_or_insert(Waiting::Instances { why: "not every new instance is ready and live".into() });
             self.is_blocked();
             return;
         }

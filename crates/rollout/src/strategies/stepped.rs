@@ -24,11 +24,8 @@ impl Turn<'_> {
             return self.enter(Phase::Scaling { step: 0 });
         };
         let (preview, manual) = (plan.preview, plan.manual);
-        if self.view.candidate.live < self.state.plan.instances {
-            self.state.clock.hold();
-            self.state.waiting =
-                Some(Waiting::Instances { why: "not every instance of the candidate is ready and live".into() });
-            return;
+        if !self.await_candidate(self.state.plan.instances) {
+            return self.state.clock.hold();
         }
         self.state.clock.run(self.state.now);
         if self.is_blocked() {
@@ -58,13 +55,8 @@ impl Turn<'_> {
 
     pub(super) fn advance_baking(&mut self, step: usize) {
         let needed = self.state.plan.instances_for(self.asked());
-        let live = self.view.candidate.live;
-        if live < needed {
-            self.state.clock.hold();
-            let why = format!("{live} of {needed} instances of the candidate are ready and live");
-            self.state.waiting = Some(Waiting::Instances { why });
-            self.is_blocked();
-            return;
+        if !self.await_candidate(needed) {
+            return self.state.clock.hold();
         }
         if !self.is_routed() {
             self.state.clock.hold();
@@ -158,6 +150,9 @@ impl Turn<'_> {
             return self.enter(Phase::Draining);
         };
         let window = plan.rollback_window;
+        if !self.await_candidate(self.state.plan.instances) {
+            return self.state.clock.hold();
+        }
         self.state.clock.run(self.state.now);
         if self.is_blocked() {
             return;

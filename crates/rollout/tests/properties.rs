@@ -1,0 +1,198 @@
+//! Whatever is observed, a step does not panic and keeps its promises.
+
+use modelyard_core::event::Order;
+use modelyard_core::failure::{Cause, Failure};
+use modelyard_core::measure::{Counters, Histogram};
+use modelyard_core::service::{Routing, ServiceSpec, default_environment};
+use modelyard_core::strategy::{
+    Analysis, BlueGreen, Canary, NoTraffic, Recreate, RollbackPolicy, Rolling, Strategy as Kind,
+};
+use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp, Weight};
+use modelyard_rollout::{Action, GatewaySeen, Observation, Plan, PoolSeen, Rollout, step};
+use proptest::prelude::*;
+
+const OLD: RevisionNumber = RevisionNumber(1);
+const NEW: RevisionNumber = RevisionNumber(2);
+
+fn weight() -> impl Strategy<Value = Weight> {
+    (0u16..=10_000).prop_map(|points| Weight::new(points).unwrap_or_default())
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let steps = prop::collection::btree_set(1u16..2_000, 1..4).prop_map(|steps| {
+        steps.into_iter().chain([10_000]).filter_map(|points| Weight::new(points).ok()).collect::<Vec<_>>()
+    });
+    let span = || (0u64..3_000).prop_map(Millis);
+    prop_oneof![
+        any::<bool>().prop_map(|park| Kind::Recreate(Recreate { park })),
+        (1u32..4, 1u32..4, 0u32..1, span()).prop_map(|(batch, max_surge, max_unavailable, pause)| Kind::Rolling(
+            Rolling { batch, max_surge, max_unavailable, pause }
+        )),
+        (steps.clone(), any::<bool>(), span(), span(), any::<bool>(), span()).prop_map(
+            |(steps, at_once, bake, preview, manual, rollback_window)| {
+                let steps = if at_once { Vec::new() } else { steps };
+                Kind::BlueGreen(BlueGreen { steps, bake, preview, manual, rollback_window })
+            }
+        ),
+        (steps, span(), any::<bool>()).prop_map(|(steps, bake, manual)| Kind::Canary(Canary { steps, bake, manual })),
+    ]
+}
+
+prop_compose! {
+    fn rollout()(kind in kind(), instances in 1u32..5, automatic: bool, stepped: bool, stable: bool, hold: bool, tolerance in 0u32..2) -> Rollout {
+        let analysis = Analysis {
+            min_requests: 5,
+            max_latency_ratio: Some(2.0),
+            max_latency_ms: Some(100.0),
+            crash_tolerance: tolerance,
+            no_traffic: if hold { NoTraffic::Hold } else { NoTraffic::Promote },
+            startup_timeout: Millis::seconds(8),
+            ..Analysis::default()
+        };
+        let spec = ServiceSpec {
+            name: ServiceName::new("wine").expect("a name"),
+            environment: default_environment(),
+            target: Default::default(),
+            instances,
+            resources: Default::default(),
+            flags: Default::default(),
+            configuration: Default::default(),
+            strategy: kind,
+            analysis,
+            rollback: RollbackPolicy { automatic, stepped },
+            routing: Routing { drain: Millis::seconds(1), ..Routing::default() },
+        };
+        let plan = Plan::new(&spec).expect("drawn plans make sense");
+        Rollout::start(spec.name, stable.then_some(OLD), NEW, plan, Timestamp(10_000))
+    }
+}
+
+fn counters() -> impl Strategy<Value = Counters> {
+    (0u64..5_000, 0u64..50, prop::collection::vec(0u64..300_000, 0..8)).prop_map(|(requests, errors, latencies)| {
+        let mut latency = Histogram::default();
+        latencies.into_iter().for_each(|micros| latency.record(micros));
+        Counters { requests, errors: errors.min(requests), latency, ..Counters::default() }
+    })
+}
+
+prop_compose! {
+    fn gateway()(split in weight(), served: bool, old in counters(), new in counters(), busy in 0u64..2) -> GatewaySeen {
+        let weights = if served { [(OLD, split.rest()), (NEW, split)].into() } else { Default::default() };
+        GatewaySeen { weights, in_flight: [(OLD, busy), (NEW, busy)].into(), counters: [(OLD, old), (NEW, new)].into() }
+    }
+}
+
+fn order() -> impl Strategy<Value = Order> {
+    prop_oneof![
+        any::<bool>().prop_map(|all| Order::Promote { all }),
+        Just(Order::Pause),
+        Just(Order::Resume),
+        Just(Order::Abort),
+    ]
+}
+
+/// What is seen: usually what was asked for, so that rollouts get somewhere; otherwise anything.
+#[derive(Clone, Debug)]
+struct Glimpse {
+    seen: Observation,
+    obedient_pools: bool,
+    obedient_gateway: bool,
+}
+
+prop_compose! {
+    fn glimpse()(
+        at in 0u64..60_000,
+        gateway in prop::option::weighted(0.8, gateway()),
+        pools in prop::array::uniform6(0u32..5),
+        causes in prop::collection::vec((0usize..9, 1u32..3), 0..2),
+        fails in 0u8..10,
+        orders in prop::collection::vec(order(), 0..2),
+        asks in 0u8..6,
+        obedient_pools in prop::bool::weighted(0.8),
+        obedient_gateway in prop::bool::weighted(0.8),
+    ) -> Glimpse {
+        let pool = |at: usize| PoolSeen { running: pools[at], live: pools[at + 1], leaving: pools[at + 2] };
+        let failure = |(cause, revision): (usize, u32)| Failure {
+            cause: Cause::ALL[cause],
+            revision: RevisionNumber(revision),
+            instance: None,
+            at: Timestamp(at),
+            detail: "seen".into(),
+            evidence: vec![],
+        };
+        let failures = if fails == 0 { causes.into_iter().map(failure).collect() } else { vec![] };
+        let orders = if asks == 0 { orders } else { vec![] };
+        let seen = Observation { at: Timestamp(at), gateway, pools: [(OLD, pool(0)), (NEW, pool(3))].into(), failures, orders };
+        Glimpse { seen, obedient_pools, obedient_gateway }
+    }
+}
+
+/// Lets the glimpse show what was asked for, where it is obedient.
+fn look(glimpse: Glimpse, rollout: &Rollout, tick: usize) -> Observation {
+    let (mut seen, desired) = (glimpse.seen, rollout.desired());
+    if glimpse.obedient_pools {
+        seen.at = Timestamp(10_000 + 250 * tick as u64);
+        let pool = |count: u32| PoolSeen { running: count, live: count, leaving: 0 };
+        seen.pools = desired.instances.iter().map(|(&revision, &count)| (revision, pool(count))).collect();
+    }
+    if let (true, Some(gateway)) = (glimpse.obedient_gateway, &mut seen.gateway) {
+        gateway.weights = desired.weights;
+        gateway.in_flight.clear();
+    }
+    seen
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_observation_breaks_a_promise(start in rollout(), glimpses in prop::collection::vec(glimpse(), 1..60)) {
+        let mut rollout = start;
+        for (tick, glimpse) in glimpses.into_iter().enumerate() {
+            let seen = look(glimpse, &rollout, tick);
+            let before = rollout.desired();
+            let (after, actions) = step(rollout.clone(), &seen);
+
+            let text = serde_json::to_string(&rollout).expect("states are values");
+            let read: Rollout = serde_json::from_str(&text).expect("states can be read back");
+            prop_assert_eq!(&read, &rollout);
+            prop_assert_eq!(step(read, &seen), (after.clone(), actions.clone()), "same inputs, same outputs");
+
+            let desired = after.desired();
+            let sum: u32 = desired.weights.values().map(|weight| u32::from(weight.basis_points())).sum();
+            prop_assert!(desired.weights.is_empty() || sum == 10_000, "{:?}", desired.weights);
+            for (revision, &share) in &desired.weights {
+                let live = seen.pools.get(revision).map_or(0, |pool| pool.live);
+                let raised = share > before.weights.get(revision).copied().unwrap_or_default();
+                prop_assert!(!raised || live > 0, "revision {} raised without a live instance", revision);
+                prop_assert!(desired.instances.contains_key(revision));
+            }
+            let wakes = actions.iter().any(|action| matches!(action, Action::WakeAt { at } if *at > seen.at));
+            prop_assert!(wakes != after.is_closed());
+            prop_assert!(!after.is_closed() || after.outcome().is_some());
+            prop_assert_eq!(desired != before, actions.iter().any(|action| matches!(action, Action::Desire { .. })));
+            prop_assert!(!after.describe().is_empty());
+            rollout = after;
+        }
+    }
+
+    #[test]
+    fn a_repeated_observation_soon_changes_nothing(start in rollout(), glimpses in prop::collection::vec(glimpse(), 1..30)) {
+        let mut rollout = start;
+        let mut last = Observation::default();
+        for (tick, glimpse) in glimpses.into_iter().enumerate() {
+            last = look(glimpse, &rollout, tick);
+            rollout = step(rollout, &last).0;
+        }
+        last.orders.clear();
+        last.failures.clear();
+        for _ in 0..16 {
+            rollout = step(rollout, &last).0;
+        }
+        let (after, actions) = step(rollout.clone(), &last);
+        prop_assert_eq!(after.phase, rollout.phase);
+        prop_assert_eq!(after.desired(), rollout.desired());
+        prop_assert!(actions.iter().all(|action| matches!(action, Action::WakeAt { .. })), "{:?}", actions);
+        prop_assert!(!after.advanced_from(&rollout));
+    }
+}
