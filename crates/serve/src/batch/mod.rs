@@ -50,6 +50,15 @@ pub(crate) fn rows(inputs: &[Option<Tensor>]) -> Option<usize> {
     lengths.all(|length| length == Some(first)).then(|| usize::try_from(first).ok())?
 }
 
+/// How much data there is: elements, or bytes of text.
+pub(crate) fn size(inputs: &[Option<Tensor>]) -> usize {
+    let of = |tensor: &Tensor| match &tensor.data {
+        Data::Bytes(texts) => texts.iter().map(|text| text.len() + 1).sum(),
+        numbers => numbers.len(),
+    };
+    inputs.iter().flatten().map(of).sum()
+}
+
 /// One request's part of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Slice {

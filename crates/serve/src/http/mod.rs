@@ -13,7 +13,7 @@ mod route;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 pub(crate) use infer::received;
 pub(crate) use metadata::{EXTENSIONS, SERVER};
@@ -31,6 +31,8 @@ pub(crate) async fn answer(thread: &Thread, request: Request<Incoming>) -> Respo
     if is_grpc(&request) {
         return thread.grpc.answer(request).await;
     }
+    // HTTP/2 says GOAWAY instead, and forbids the header.
+    let says_close = request.version() < Version::HTTP_2;
     let mut response = match route(request.uri().path()) {
         Ok(route) => match allowed(&route, request.method()) {
             true => dispatch(thread, route, request).await,
@@ -38,7 +40,7 @@ pub(crate) async fn answer(thread: &Thread, request: Request<Incoming>) -> Respo
         },
         Err(refusal) => refuse(&refusal),
     };
-    if thread.shared.health.is_draining() {
+    if says_close && thread.shared.health.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

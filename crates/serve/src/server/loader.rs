@@ -8,7 +8,7 @@ use modelyard_core::signature::{Signature, shape_fits};
 use tokio::sync::oneshot;
 
 use super::{Loaded, Shared};
-use crate::batch::{Lane, Worker, nanos, rows, verify};
+use crate::batch::{Lane, Worker, nanos, size, verify};
 use crate::engine::{Blueprint, Engine, load_library};
 use crate::model::Model;
 use crate::options::ServeOptions;
@@ -60,7 +60,7 @@ fn load(
     let mut samples = Samples::new(&model, &options.package.samples)
         .map_err(|source| Error::SetUp { what: "the samples' runtime", source })?;
     let known: Vec<_> = samples.inputs().cloned().collect();
-    let (cost, cost_per_row) = warm_up(&mut engine, &model, known.first())
+    let (cost, cost_size) = warm_up(&mut engine, &model, known.first())
         .map_err(|reason| Error::WarmUp { path: path.to_owned(), reason })?;
     let merges = options.max_batch_rows > 1 && verify::mergeable(&mut engine, &model.signature, &known);
     let small = std::fs::metadata(path).is_ok_and(|meta| meta.len() <= SMALL_BYTES);
@@ -72,7 +72,8 @@ fn load(
         lanes: Vec::new(),
         worker: OnceLock::new(),
         blueprint,
-        cost_per_row,
+        cost,
+        cost_size,
         max_rows,
         queue: options.queue,
         load_time: Duration::ZERO,
@@ -122,12 +123,12 @@ fn deliver(loaded: &Loaded, first: Engine, engines: Vec<oneshot::Sender<Delivery
     Ok(lanes)
 }
 
-/// Runs the model a few times; returns the time of a run, and of one row of it.
+/// Runs the model a few times; returns the time of a run, and the size of its inputs.
 fn warm_up(
     engine: &mut Engine,
     model: &Model,
     sample: Option<&Vec<Option<Tensor>>>,
-) -> Result<(Duration, Duration), String> {
+) -> Result<(Duration, usize), String> {
     let made_up;
     let inputs = match sample {
         Some(inputs) => inputs,
@@ -146,8 +147,7 @@ fn warm_up(
         times.push(started.elapsed());
     }
     let cost = times.into_iter().min().unwrap_or_default();
-    let count = u32::try_from(rows(inputs).unwrap_or(1)).unwrap_or(1).max(1);
-    Ok((cost, cost / count))
+    Ok((cost, size(inputs)))
 }
 
 /// Whether the model takes what its package says.

@@ -84,7 +84,9 @@ pub(crate) struct Loaded {
     /// The engine of a slow model; for a fast one, made when a request comes that is too large for the event loop.
     pub(crate) worker: OnceLock<Result<Arc<Worker>, String>>,
     pub(crate) blueprint: Blueprint,
-    pub(crate) cost_per_row: Duration,
+    /// Time of a run in the warm-up, and the size of its inputs.
+    pub(crate) cost: Duration,
+    pub(crate) cost_size: usize,
     pub(crate) max_rows: usize,
     pub(crate) queue: usize,
     pub(crate) load_time: Duration,
@@ -101,8 +103,7 @@ impl Loaded {
 
     /// Queues a job where it belongs.
     pub(crate) fn submit(&self, thread: usize, job: Job) -> Result<(), Refusal> {
-        let estimate = crate::batch::nanos(self.cost_per_row).saturating_mul(job.rows as u64);
-        if !self.lanes.is_empty() && (job.rows == 1 || estimate <= LONG_RUN_NS) {
+        if !self.lanes.is_empty() && self.is_short(&job) {
             return self.lanes[thread % self.lanes.len()].submit(job);
         }
         let worker = self.worker.get_or_init(|| {
@@ -113,6 +114,13 @@ impl Loaded {
             Ok(worker) => worker.submit(job),
             Err(reason) => Err(Refusal::new(Kind::Engine, reason.as_str())),
         }
+    }
+
+    /// Whether the event loop can wait for a job, judged by how much more data it has than the warm-up had.
+    fn is_short(&self, job: &Job) -> bool {
+        let size = crate::batch::size(&job.inputs);
+        let estimate = crate::batch::nanos(self.cost).saturating_mul(size as u64) / (self.cost_size as u64).max(1);
+        size <= self.cost_size || estimate <= LONG_RUN_NS
     }
 
     fn started_worker(&self) -> Option<&Arc<Worker>> {

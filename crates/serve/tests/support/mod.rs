@@ -1,6 +1,7 @@
 //! A model server as a process of its own, over a package made by hand.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a broken rig fails the test")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
