@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use modelyard_core::home::Running;
@@ -74,7 +75,7 @@ pub fn load_table(state_dir: &Path) -> RouteTable {
 /// The document that says who runs, removed when the gateway ends unless a successor has written its own.
 pub struct RunningFile {
     path: PathBuf,
-    running: Running,
+    inode: u64,
 }
 
 impl RunningFile {
@@ -96,13 +97,16 @@ impl RunningFile {
             source: io::Error::other(error),
         })?;
         write_whole(&options.running, &json)?;
-        Ok(Self { path: options.running.clone(), running })
+        let path = options.running.clone();
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Self { path, inode: metadata.ino() }),
+            Err(source) => Err(Error::File { what: "read", path, source }),
+        }
     }
 
     /// Removes it if it is still ours.
     pub fn remove(&self) {
-        let read = fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice::<Running>(&bytes).ok());
-        if read.as_ref() == Some(&self.running) {
+        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
             let _ = fs::remove_file(&self.path); // gone already is as good
         }
     }
