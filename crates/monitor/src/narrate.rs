@@ -146,7 +146,10 @@ fn failed(failure: &Failure) -> String {
         Some(instance) => format!("Instance {instance} of revision {}", failure.revision),
         None => format!("Revision {}", failure.revision),
     };
-    sentence(&format!("{whose} failed ({}): {}", failure.cause, detail(&failure.detail)))
+    // Details often begin with the instance, which is named already.
+    let name = failure.instance.as_ref().map_or("", |instance| instance.as_str());
+    let told = failure.detail.strip_prefix(name).unwrap_or(&failure.detail);
+    sentence(&format!("{whose} failed ({}): {}", failure.cause, detail(told)))
 }
 
 fn finished(
@@ -173,7 +176,7 @@ fn wanted(desired: &Desired) -> String {
     let instances: Vec<String> =
         desired.instances.iter().map(|(revision, wanted)| format!("{wanted} of revision {revision}")).collect();
     let traffic = (!desired.weights.is_empty()).then(|| format!("traffic {}", split(&desired.weights)));
-    let parked = desired.park.then(|| "requests parked meanwhile".to_owned());
+    let parked = (desired.park && desired.weights.is_empty()).then(|| "requests parked meanwhile".to_owned());
     let instances = (!instances.is_empty()).then(|| format!("instances {}", instances.join(", ")));
     let parts: Vec<String> = [instances, traffic, parked].into_iter().flatten().collect();
     if parts.is_empty() { String::new() } else { format!("; wanted: {}", parts.join("; ")) }

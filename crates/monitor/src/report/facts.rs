@@ -149,19 +149,14 @@ impl Facts {
 }
 
 fn reached(exposure: Option<&Exposure>) -> String {
-    match exposure {
-        Some(exposure) if exposure.requests > 0 => {
-            let share = exposure.errors as f64 / exposure.requests as f64;
-            format!(
-                "; it was asked {} in {}, {} failed ({})",
-                counted(exposure.requests, "time"),
-                exposure.span,
-                exposure.errors,
-                percent(share)
-            )
-        }
-        _ => "; no caller was sent to it".to_owned(),
-    }
+    let Some(exposure) = exposure.filter(|exposure| exposure.requests > 0) else {
+        return "; no caller was sent to it".to_owned();
+    };
+    let failed = match exposure.errors {
+        0 => "none failed".to_owned(),
+        errors => format!("{errors} failed ({})", percent(errors as f64 / exposure.requests as f64)),
+    };
+    format!("; it was asked {} in {}, {failed}", counted(exposure.requests, "time"), exposure.span)
 }
 
 fn cause_in_words(cause: Cause) -> &'static str {

@@ -207,7 +207,7 @@ impl Inner {
         command.env("MODELYARD_HOME", &self.home);
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let child = command.spawn()?;
-        tracing::debug!(instance = %id, pid = child.id(), "supervisor started");
+        tracing::info!(instance = %id, supervisor = child.id(), attempt = attempts + 1, "instance started");
         memory.children.push(child);
         Ok(())
     }
@@ -244,6 +244,7 @@ impl Inner {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         // First the wish, then the signal: a supervisor that is about to start sees one or the other.
         folder::write(&folder.stop(), &Stop { grace_ms })?;
+        tracing::info!(instance = %id, grace_ms, "instance asked to end");
         match folder::read::<Identity>(&folder.supervisor())? {
             Some(supervisor) => supervisor.signal(Signal::TERM).map(drop),
             None => Ok(()),

@@ -76,6 +76,10 @@ impl Inner {
         if known.ended.is_none() {
             known.ended = folder::read(&folder.exit())?;
         }
+        if let Some(exit) = &known.ended {
+            let Exit { code, signal, out_of_memory, asked, .. } = exit;
+            tracing::info!(instance = %id, ?code, ?signal, out_of_memory, asked, "instance ended");
+        }
         if known.running.is_none() && known.ended.is_none() {
             known.running = running(&folder);
         }

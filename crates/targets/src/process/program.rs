@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
@@ -14,6 +15,9 @@ use super::folder::{self, Folder, Program};
 use super::launch::{Launch, MARK};
 use super::supervise::{Error, STAGE, chain};
 use crate::identity::Identity;
+
+/// This very binary: through /proc, so that an upgrade of the file on disk does not mix two versions.
+pub(crate) const OWN: &str = "/proc/self/exe";
 
 /// A program that was started.
 #[derive(Debug)]
@@ -31,7 +35,7 @@ pub(crate) fn start(folder: &Folder, launch: &Launch) -> io::Result<Started> {
     folder::write(&folder.launch(), launch)?;
     let (output, writer) = io::pipe()?;
     rustix::io::ioctl_fionbio(&output, true)?;
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(OWN);
     command.arg0("modelyard").arg("instance").arg(folder.path());
     command.env(STAGE, "program").env(MARK, folder.path());
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
@@ -66,7 +70,10 @@ fn execute(launch: &Launch) -> Error {
         let _ = cgroup::join(group, std::process::id());
     }
     limit(launch.data_bytes);
+    // Lists of processes show `modelyard serve …`, not the link that it is started through.
+    let name = if launch.program == Path::new(OWN) { "modelyard".as_ref() } else { launch.program.as_os_str() };
     let source = Command::new(&launch.program)
+        .arg0(name)
         .args(&launch.arguments)
         .env_clear()
         .envs(&launch.environment)

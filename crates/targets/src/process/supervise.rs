@@ -177,8 +177,7 @@ impl Supervisor<'_> {
 
     fn launch(&self, port: Option<u16>) -> Result<Launch, String> {
         let base = PASSED_ON.iter().filter_map(|&name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
-        // Through /proc, so that an upgrade of the file on disk does not mix two versions.
-        let launch = launch::plan(self.asked, self.folder, Path::new("/proc/self/exe"), port, base)
+        let launch = launch::plan(self.asked, self.folder, Path::new(program::OWN), port, base)
             .map_err(|error| error.to_string())?;
         let limit = self.asked.spec.resources.memory_bytes;
         let groups = self.groups.paths();
