@@ -40,6 +40,8 @@ pub struct Keeper {
 #[derive(Default)]
 pub struct Memory {
     reported: Option<u64>,
+    /// Generation of the last table that this control plane pushed.
+    pushed: Option<u64>,
     misses: u32,
     failures_told: u32,
     splits: BTreeMap<ServiceName, BTreeMap<RevisionNumber, Weight>>,
@@ -86,6 +88,11 @@ impl Keeper {
         match self.gateway.report().await {
             Ok(report) => {
                 memory.misses = 0;
+                // A generation that this control plane did not push may be an earlier one's other table of the same number. It must
+                // never pass for ours: instances that it still routes to would be stopped.
+                if memory.pushed.is_none_or(|pushed| report.generation > pushed) {
+                    self.router.overtake(report.generation);
+                }
                 memory.reported = Some(report.generation);
                 self.reports.send_replace(Some(Arc::new(report)));
                 self.ledger.wake_all();
@@ -96,14 +103,9 @@ impl Keeper {
 
     /// Pushes the table unless the gateway has it.
     async fn tell(&self, memory: &mut Memory) {
-        let Some(mut table) = self.router.table() else { return };
-        let Some(reported) = memory.reported else { return };
-        if reported == table.generation {
+        let Some(table) = self.router.table() else { return };
+        if memory.reported == Some(table.generation) {
             return;
-        }
-        if reported > table.generation {
-            self.router.overtake(reported);
-            table.generation = reported + 1;
         }
         match self.gateway.push(&table).await {
             Ok(()) => self.applied(memory, &table).await,
@@ -115,6 +117,7 @@ impl Keeper {
 
     async fn applied(&self, memory: &mut Memory, table: &RouteTable) {
         memory.failures_told = 0;
+        memory.pushed = Some(table.generation);
         for (name, route) in &table.services {
             let weights = route.apis.get(&route.default_api).cloned().unwrap_or_default();
             if memory.splits.get(name) == Some(&weights) {
