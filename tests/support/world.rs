@@ -205,8 +205,16 @@ impl Drop for World {
 }
 
 impl World {
-    /// The ends of all logs, for a test that failed.
+    /// What a test that failed leaves behind for whoever looks into it: status, the last events, the ends of all logs.
     fn show_logs(&self) {
+        for path in ["/api/health", "/api/services"] {
+            eprintln!("--- {path}\n{}", self.api(path).map_or_else(|error| error, |answer| answer.to_string()));
+        }
+        let events = self.api("/api/events?after=0").unwrap_or_default();
+        let events = events.as_array().cloned().unwrap_or_default();
+        let told = events.iter().filter(|event| event["event"] != "measured");
+        let lines: Vec<String> = told.map(|event| event.to_string().chars().take(400).collect()).collect();
+        eprintln!("--- the last events\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
         let logs = std::fs::read_dir(self.home().join("logs")).into_iter().flatten().flatten();
         for log in logs {
             let text = std::fs::read_to_string(log.path()).unwrap_or_default();

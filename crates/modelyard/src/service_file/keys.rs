@@ -164,6 +164,12 @@ const ANALYSIS: &[Key] = &[
     key("latency-quantile", Kind::Number(0.0, 1.0), "0.95", "Quantile at which latency is held to its objective."),
     key("window", Kind::Span, "30s", "How far back error rate and latency look."),
     key("startup-timeout", Kind::Span, "120s", "How long an instance may take to become ready and live."),
+    key(
+        "crash-tolerance",
+        Kind::Whole(0),
+        "0",
+        "Crashes of candidate instances that are forgiven before the candidate counts as failed; each is replaced.",
+    ),
     key("crash-loop", Kind::Whole(1), "3", "Crashes of candidate instances that count as a crash loop."),
     key(
         "no-traffic",

@@ -106,3 +106,25 @@ fn example(key: &keys::Key) -> String {
     };
     format!("{} = {value}\n", key.name)
 }
+
+#[test]
+fn every_key_that_the_words_know_is_declared() {
+    for (kind, _, _) in keys::STRATEGIES {
+        let spec = draft(&format!("strategy = \"{kind}\"")).finish("a").unwrap();
+        let written = serde_json::to_value(&spec).unwrap();
+        declared(&written, keys::SERVICE, &["name"]);
+        for key in keys::SERVICE {
+            if let keys::Kind::Table(inner) = key.kind {
+                declared(&written[key.name], inner, &[]);
+            }
+        }
+        declared(&written["strategy"], keys::strategy(kind).unwrap(), &["kind"]);
+    }
+}
+
+fn declared(written: &serde_json::Value, keys: &[keys::Key], besides: &[&str]) {
+    for field in written.as_object().into_iter().flat_map(|object| object.keys()) {
+        let known = keys.iter().any(|key| key.field() == field) || besides.contains(&field.as_str());
+        assert!(known, "`{field}` is no declared key");
+    }
+}
