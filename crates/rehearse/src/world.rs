@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// Lets things go wrong.
+    /// Lets things go wrong. Once the world has calmed down, somebody attends to rollouts that wait for a person.
     #[must_use]
     pub fn with(mut self, faults: Faults) -> Self {
         self.faults = faults;
@@ -332,9 +332,9 @@ impl World {
         if is_stale { stale } else { fresh }
     }
 
-    /// Once the world is calm, somebody looks after rollouts that wait for a person.
+    /// Once a faulty world is calm, somebody looks after rollouts that wait for a person. In a kind world the script does.
     fn attend(&mut self, controller: &mut Controller) {
-        if !self.is_calm() || !controller.orders.is_empty() {
+        if self.faults == Faults::none() || !self.is_calm() || !controller.orders.is_empty() {
             return;
         }
         match controller.state.waiting() {

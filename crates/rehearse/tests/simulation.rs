@@ -12,23 +12,23 @@ const CANDIDATE: RevisionNumber = RevisionNumber(2);
 /// The world calms down after half a minute; what is left to do takes well under five.
 const LIMIT: Millis = Millis::seconds(330);
 
-/// Candidates that should not be promoted, and one that should.
-fn temper(random: &mut fastrand::Rng) -> (Temper, bool) {
+/// Half of the candidates are bad in some way.
+fn temper(random: &mut fastrand::Rng) -> Temper {
     let good = Temper::good();
     match random.u8(..10) {
-        0 => (Temper { error_rate: 0.5, ..good }, true),
-        1 => (Temper { crashes_after: Some((Millis(random.u64(..3_000)), Cause::Crash)), ..good }, true),
-        2 => (Temper { crashes_after: Some((Millis(random.u64(..3_000)), Cause::OutOfMemory)), ..good }, true),
-        3 => (Temper { never_starts: true, ..good }, true),
-        4 => (Temper { latency_ms: 80, ..good }, false),
-        _ => (good, false),
+        0 => Temper { error_rate: 0.5, ..good },
+        1 => Temper { crashes_after: Some((Millis(random.u64(..3_000)), Cause::Crash)), ..good },
+        2 => Temper { crashes_after: Some((Millis(random.u64(..3_000)), Cause::OutOfMemory)), ..good },
+        3 => Temper { never_starts: true, ..good },
+        4 => Temper { latency_ms: 80, ..good },
+        _ => good,
     }
 }
 
 fn play(strategy: &str, seed: u64, stable: bool, faults: Faults, stepper: Stepper) -> Result<World, Violation> {
     let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let plan = rollouts::drawn(strategy, &mut random).unwrap();
-    let (temper, _) = temper(&mut random);
+    let temper = temper(&mut random);
     let mut world = World::seeded(seed).with(faults).playing(stepper).where_revision(CANDIDATE, temper);
     world.submit(plan, stable);
     world.run_until_settled(LIMIT, |world| world.check_all(INVARIANTS))?;
@@ -105,21 +105,15 @@ fn good_candidates_are_promoted_and_no_request_waits() {
 }
 
 #[test]
-fn bad_candidates_are_never_promoted() {
-    for strategy in ["blue-green", "canary"] {
-        for seed in 0..400 {
-            let mut random = fastrand::Rng::with_seed(seed);
-            let plan = rollouts::drawn(strategy, &mut random).unwrap();
-            let bad = Temper { error_rate: 0.5, ..Temper::good() };
-            let mut world = World::seeded(seed).with(bloodless()).where_revision(CANDIDATE, bad);
-            world.submit(plan, true);
-            world.run_until_settled(LIMIT, |world| world.check_all(INVARIANTS)).unwrap();
-            let rollout = world.rollout().unwrap();
-            let promoted = rollout.outcome() == Some(Outcome::Promoted);
-            // Blue-green at once is promoted at the switch; with a window of no length there is nothing to return to.
-            let too_short = rollout.plan.steps().len() == 1 || strategy == "blue-green";
-            assert!(!promoted || too_short, "{strategy}, seed {seed}");
-        }
+fn a_bad_canary_is_never_promoted() {
+    for seed in 0..400 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let plan = rollouts::drawn("canary", &mut random).unwrap();
+        let bad = Temper { error_rate: 0.5, ..Temper::good() };
+        let mut world = World::seeded(seed).with(bloodless()).where_revision(CANDIDATE, bad);
+        world.submit(plan, true);
+        world.run_until_settled(LIMIT, |world| world.check_all(INVARIANTS)).unwrap();
+        assert_ne!(world.rollout().unwrap().outcome(), Some(Outcome::Promoted), "seed {seed}");
     }
 }
 
@@ -162,7 +156,7 @@ fn trace() {
     let mut random =
         fastrand::Rng::with_seed(if bloodless_world { seed } else { seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) });
     let plan = rollouts::drawn(&strategy, &mut random).unwrap();
-    let (temper, _) = temper(&mut random);
+    let temper = temper(&mut random);
     eprintln!("{plan:?}\n{temper:?}");
     let faults = if bloodless_world { bloodless() } else { Faults::all() };
     let mut world = World::seeded(seed).with(faults);
