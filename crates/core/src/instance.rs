@@ -78,7 +78,15 @@ pub struct Exit {
 impl Exit {
     /// An end at this moment of which nothing more is known; the rest is filled in.
     pub const fn at(at: Timestamp) -> Self {
-        Self { at, code: None, signal: None, out_of_memory: false, asked: false, peak_memory_bytes: None, start_error: None }
+        Self {
+            at,
+            code: None,
+            signal: None,
+            out_of_memory: false,
+            asked: false,
+            peak_memory_bytes: None,
+            start_error: None,
+        }
     }
 }
 
