@@ -172,7 +172,7 @@ fn starts_small(world: &World) -> Result<(), String> {
     let Some((made, _, after)) = moved(world) else { return Ok(()) };
     let is_canary = matches!(made.after.plan.strategy, Strategy::Canary(_)) && made.after.stable.is_some();
     let share = weight(&after, made.after.candidate);
-    let allowed = !is_canary || share.basis_points() <= 2_000 || world.has_passed || world.was_steered;
+    let allowed = !is_canary || share.basis_points() <= 2_000 || world.has_passed || world.was_promoted_by_hand;
     ensure(allowed, || format!("the candidate is to carry {share} and nothing has passed"))
 }
 

@@ -34,7 +34,7 @@ pub struct World {
     pub(crate) tempers: BTreeMap<RevisionNumber, Temper>,
     pub(crate) last_move: Option<Move>,
     pub(crate) has_passed: bool,
-    pub(crate) was_steered: bool,
+    pub(crate) was_promoted_by_hand: bool,
     stepper: Stepper,
     in_transit: Vec<(Timestamp, Command)>,
     stale_pools: BTreeMap<RevisionNumber, PoolSeen>,
@@ -55,7 +55,7 @@ impl World {
             tempers: BTreeMap::new(),
             last_move: None,
             has_passed: false,
-            was_steered: false,
+            was_promoted_by_hand: false,
             stepper: modelyard_rollout::step,
             in_transit: Vec::new(),
             stale_pools: BTreeMap::new(),
@@ -245,7 +245,7 @@ impl World {
 
     /// A person orders something.
     pub fn order(&mut self, order: Order) {
-        self.was_steered = true;
+        self.was_promoted_by_hand |= matches!(order, Order::Promote { .. });
         if let Some(controller) = &mut self.controller {
             controller.orders.push(order);
         }
@@ -342,7 +342,10 @@ impl World {
             Some(Waiting::Person { .. }) if controller.state.failure().is_some() => {
                 controller.orders.push(Order::Abort)
             }
-            Some(Waiting::Person { .. }) => controller.orders.push(Order::Promote { all: false }),
+            Some(Waiting::Person { .. }) => {
+                self.was_promoted_by_hand = true;
+                controller.orders.push(Order::Promote { all: false });
+            }
             _ => {}
         }
     }
