@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use modelyard_core::RolloutId;
-use modelyard_core::event::{Actor, Event, EventBody};
+use modelyard_core::event::{Actor, Event, EventBody, Order};
 use modelyard_core::failure::Failure;
 use modelyard_monitor::Report;
 use modelyard_rollout::Waiting;
@@ -66,10 +66,12 @@ fn document(state: &ServiceState, record: &Record) -> Value {
     document
 }
 
-/// `waiting` when only a person can move it.
+/// `waiting` when only a person can move it; `running` again while a promoted candidate is being taken back within its window.
 fn outcome(open: Option<&Open>, record: &Record) -> &'static str {
-    if let Some(outcome) = record.outcome {
-        return outcome.name();
+    let going_back = |open: &Open| open.machine.outcome().is_none() || open.orders.contains(&Order::Abort);
+    match record.outcome {
+        Some(outcome) if !open.is_some_and(going_back) => return outcome.name(),
+        _ => {}
     }
     match open.and_then(|open| open.machine.waiting()) {
         Some(Waiting::Person { .. } | Waiting::Paused) => "waiting",
