@@ -6,9 +6,9 @@
 /// How unlikely a count must be, were the candidate exactly at its limit, before it counts as a failure.
 ///
 /// A rollout is looked at four times a second over a handful of windows that overlap heavily; ten minutes are some thousands of
-/// independent looks. At 1 in 100 000 each, a candidate exactly *at* its limit is failed by chance in a few per cent of ten-minute
-/// watches, one at half its limit practically never (Bonferroni's bound; the tests measure both), while a candidate at five times
-/// the limit of 1 % fails within about 300 requests.
+/// independent looks. At 1 in 100 000 each, a candidate exactly *at* its limit is failed by chance in fewer than one of ten
+/// ten-minute watches, one at half its limit practically never (Bonferroni's bound; the tests measure both), while a candidate at five
+/// times the limit of 1 % fails within some 400 requests.
 pub(crate) const SIGNIFICANCE: f64 = 1e-5;
 
 /// Whether `hits` of `trials` is more than a share of `limit` explains, at [`SIGNIFICANCE`].
