@@ -140,7 +140,7 @@ impl Draft {
         for path in &self.paths {
             let full = folder.join(path);
             let mut file = fs::File::open(&full).map_err(Error::file("could not open", &full))?;
-            let blob = store.blobs().store(&mut file)?;
+            let blob = store.blobs().store(&mut file)?.blob;
             total += blob.size_bytes;
             entries.insert(path.clone(), FileEntry { digest: blob.digest, size_bytes: blob.size_bytes });
         }
@@ -217,9 +217,9 @@ fn sample_list(folder: &Path, samples: Option<Samples>) -> Result<Vec<Value>, Er
 /// Stores the document, the configuration and the manifest, and gives the version its package; returns its digest and their size.
 fn publish(package: &Package, store: &Store, options: &BuildOptions) -> Result<(Digest, u64), Error> {
     let created = options.source_date_epoch.map(rfc3339);
-    let document = store.blobs().put(&canonical::to_vec(package))?;
+    let document = store.blobs().put(&canonical::to_vec(package))?.blob;
     let config =
-        store.blobs().put(&canonical::to_vec(&configuration(package, &document.digest, created.as_deref())))?;
+        store.blobs().put(&canonical::to_vec(&configuration(package, &document.digest, created.as_deref())))?.blob;
     let layer = |media_type: &str, path: &str, digest, size| Descriptor {
         media_type: media_type.to_owned(),
         digest,

@@ -1,15 +1,17 @@
 //! Blobs: bytes named by their digest, `blobs/sha256/<hex>` as in the OCI image layout.
 //!
-//! Promises: a blob appears whole or not at all (temporary file, then rename), read-only, and never changes. Memory stays flat.
+//! Promises: a blob appears whole or not at all (temporary file, then rename), read-only, and never changes; memory stays flat;
+//! storing the right bytes again mends a blob that was damaged.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use modelyard_core::Digest;
 use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
 
-use crate::Error;
+use crate::{Error, leftovers};
 
 /// A folder of blobs.
 #[derive(Clone, Debug)]
@@ -26,38 +28,71 @@ pub struct Blob {
     pub size_bytes: u64,
 }
 
+/// A blob that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name and length.
+    pub blob: Blob,
+    /// Whether it was there before.
+    pub reused: bool,
+}
+
 /// The digest of some bytes.
 pub fn digest_of(bytes: &[u8]) -> Digest {
     Digest::from_sha256(Sha256::digest(bytes).into())
 }
 
-/// 1 MiB: large enough that the hash, not the calls, sets the pace.
-const CHUNK: usize = 1 << 20;
+/// 256 KiB: large enough that the hash, not the calls, sets the pace; small enough to stay in the processor's cache.
+const CHUNK: usize = 256 << 10;
 
-/// Copies everything from `source` to `sink`, hashing on the way.
-fn copy(source: &mut dyn Read, sink: &mut dyn Write) -> io::Result<Blob> {
+/// Reads until `chunk` is full or the source ends.
+fn fill(source: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match source.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Hashes everything from `source`, giving each piece to `each` on the way; stops early when `each` says so.
+fn hash(source: &mut dyn Read, mut each: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<Option<Blob>> {
     let (mut hash, mut size_bytes, mut chunk) = (Sha256::new(), 0, vec![0; CHUNK]);
     loop {
-        let length = match source.read(&mut chunk) {
-            Ok(0) => return Ok(Blob { digest: Digest::from_sha256(hash.finalize().into()), size_bytes }),
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
+        let length = fill(source, &mut chunk)?;
+        if length == 0 {
+            return Ok(Some(Blob { digest: Digest::from_sha256(hash.finalize().into()), size_bytes }));
+        }
         hash.update(&chunk[..length]);
-        sink.write_all(&chunk[..length])?;
         size_bytes += length as u64;
+        if !each(&chunk[..length])? {
+            return Ok(None);
+        }
     }
 }
 
+/// The blob that `source` holds, when `other` holds the very same bytes; else `None`.
+fn hash_if_same(source: &mut dyn Read, other: &mut dyn Read) -> io::Result<Option<Blob>> {
+    let mut theirs = vec![0; CHUNK];
+    let found =
+        hash(source, |ours| Ok(fill(other, &mut theirs[..ours.len()])? == ours.len() && theirs.starts_with(ours)))?;
+    let at_end = fill(other, &mut theirs[..1])? == 0;
+    Ok(found.filter(|_| at_end))
+}
+
 impl Blobs {
-    /// Opens the folder, making it if needed.
+    /// Opens the folder, making it if needed, and removes what writers that were killed left there.
     ///
     /// # Errors
     /// [`Error::File`] when it cannot be made.
     pub fn open(layout: &Path) -> Result<Self, Error> {
         let root = layout.join("blobs/sha256");
         fs::create_dir_all(&root).map_err(Error::file("could not make", &root))?;
+        leftovers::sweep(&root);
         Ok(Self { root })
     }
 
@@ -66,20 +101,22 @@ impl Blobs {
         self.root.join(digest.hex())
     }
 
-    /// Whether the blob is there.
-    pub fn has(&self, digest: &Digest) -> bool {
-        self.path(digest).is_file()
+    /// Length of the blob, if it is there.
+    pub fn size(&self, digest: &Digest) -> Option<u64> {
+        fs::symlink_metadata(self.path(digest)).ok().filter(fs::Metadata::is_file).map(|facts| facts.len())
     }
 
     /// Stores bytes.
     ///
     /// # Errors
     /// [`Error::File`]; nothing is left behind.
-    pub fn put(&self, bytes: &[u8]) -> Result<Blob, Error> {
-        let blob = Blob { digest: digest_of(bytes), size_bytes: bytes.len() as u64 };
-        match self.has(&blob.digest) {
-            true => Ok(blob),
-            false => self.store(&mut &*bytes),
+    pub fn put(&self, bytes: &[u8]) -> Result<Stored, Error> {
+        let digest = digest_of(bytes);
+        match fs::read(self.path(&digest)) {
+            Ok(there) if there == bytes => {
+                Ok(Stored { blob: Blob { digest, size_bytes: bytes.len() as u64 }, reused: true })
+            }
+            _ => self.store(&mut &*bytes),
         }
     }
 
@@ -87,43 +124,77 @@ impl Blobs {
     ///
     /// # Errors
     /// [`Error::File`]; nothing is left behind.
-    pub fn store(&self, source: &mut dyn Read) -> Result<Blob, Error> {
-        let mut temporary = tempfile::Builder::new()
-            .prefix(".incoming-")
-            .tempfile_in(&self.root)
-            .map_err(Error::file("could not write into", &self.root))?;
-        let blob = copy(source, temporary.as_file_mut()).map_err(Error::file("could not copy into", &self.root))?;
-        let path = self.path(&blob.digest);
-        if path.is_file() {
-            return Ok(blob);
+    pub fn store(&self, source: &mut dyn Read) -> Result<Stored, Error> {
+        let failed = |source| Error::File { doing: "could not write into", path: self.root.clone(), source };
+        let mut temporary = leftovers::file_in(&self.root).map_err(failed)?;
+        let sink = temporary.as_file_mut();
+        let copied = hash(source, |piece| sink.write_all(piece).map(|()| true));
+        let blob = copied.map_err(Error::file("could not copy into", &self.root))?;
+        let blob = blob.ok_or_else(|| failed(io::ErrorKind::Interrupted.into()))?;
+        let reused = self.is_same(temporary.as_file_mut(), &blob).map_err(failed)?;
+        if !reused {
+            self.keep(temporary, &blob)?;
         }
+        Ok(Stored { blob, reused })
+    }
+
+    /// Stores a file that is probably here already, as `likely`: then it is only compared, and nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::File`]; nothing is left behind.
+    pub fn store_again(&self, source: &mut File, likely: &Digest) -> Result<Stored, Error> {
+        if let Ok(mut there) = File::open(self.path(likely)) {
+            let compared = hash_if_same(source, &mut there).map_err(Error::file("could not read", &self.root))?;
+            if let Some(blob) = compared.filter(|blob| blob.digest == *likely) {
+                return Ok(Stored { blob, reused: true });
+            }
+            source.rewind().map_err(Error::file("could not read", &self.root))?;
+        }
+        self.store(source)
+    }
+
+    fn is_same(&self, written: &mut File, blob: &Blob) -> io::Result<bool> {
+        if self.size(&blob.digest) != Some(blob.size_bytes) {
+            return Ok(false);
+        }
+        written.rewind()?;
+        let mut there = File::open(self.path(&blob.digest))?;
+        Ok(hash_if_same(written, &mut there)?.is_some())
+    }
+
+    /// Gives a written blob its name, in place of a damaged one if need be.
+    fn keep(&self, temporary: NamedTempFile, blob: &Blob) -> Result<(), Error> {
+        let path = self.path(&blob.digest);
         let file = temporary.as_file();
-        make_read_only(file).and_then(|()| file.sync_all()).map_err(Error::file("could not write", &path))?;
-        temporary.persist(&path).map_err(|failed| Error::File {
-            doing: "could not write",
-            path,
-            source: failed.error,
-        })?;
-        Ok(blob)
+        make_read_only(file, false).and_then(|()| file.sync_all()).map_err(Error::file("could not write", &path))?;
+        let kept = temporary.persist(&path).map_err(|failed| failed.error);
+        kept.map(drop).map_err(Error::file("could not write", path))
+    }
+
+    /// Waits until the names of all blobs are on the disk: what refers to them may be written then.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        File::open(&self.root).and_then(|root| root.sync_all()).map_err(Error::file("could not write", &self.root))
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+        let path = self.path(digest);
+        File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoBlob(*digest),
+            _ => Error::File { doing: "could not open", path, source },
+        })
     }
 
     /// Reads a small blob whole, checked; at most `limit` bytes.
     ///
     /// # Errors
-    /// [`Error::NoPackage`] when it is not there, [`Error::Damaged`] when its bytes changed, [`Error::Document`] when it is too large.
+    /// [`Error::NoBlob`] when it is not there, [`Error::Damaged`] when its bytes changed, [`Error::Document`] when it is too large.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, Error> {
-        let path = self.path(digest);
-        let file = File::open(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => Error::NoPackage(*digest),
-            _ => Error::File { doing: "could not open", path: path.clone(), source },
-        })?;
         let mut bytes = Vec::new();
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::file("could not read", &path))?;
+        let read = self.open_blob(digest)?.take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(Error::file("could not read", self.path(digest)))?;
         if bytes.len() as u64 > limit {
-            return Err(Error::Document {
-                what: format!("blob {digest}"),
-                why: format!("it is longer than {limit} bytes"),
-            });
+            let why = format!("it is longer than {limit} bytes");
+            return Err(Error::Document { what: format!("blob {digest}"), why });
         }
         match digest_of(&bytes) {
             actual if actual == *digest => Ok(bytes),
@@ -131,22 +202,88 @@ impl Blobs {
         }
     }
 
-    /// Reads the whole blob and checks its digest.
+    /// Reads the whole blob and checks its digest; returns its length.
     ///
     /// # Errors
-    /// [`Error::Damaged`] when its bytes changed, [`Error::File`] when it cannot be read.
+    /// [`Error::NoBlob`] when it is not there, [`Error::Damaged`] when its bytes changed, [`Error::File`] when it cannot be read.
     pub fn verify(&self, digest: &Digest) -> Result<u64, Error> {
-        let path = self.path(digest);
-        let mut file = File::open(&path).map_err(Error::file("could not open", &path))?;
-        let found = copy(&mut file, &mut io::sink()).map_err(Error::file("could not read", &path))?;
-        match found.digest == *digest {
-            true => Ok(found.size_bytes),
-            false => Err(Error::Damaged { expected: *digest, actual: found.digest }),
+        let found = hash(&mut self.open_blob(digest)?, |_| Ok(true));
+        match found.map_err(Error::file("could not read", self.path(digest)))? {
+            Some(found) if found.digest == *digest => Ok(found.size_bytes),
+            found => Err(Error::Damaged { expected: *digest, actual: found.map_or(*digest, |found| found.digest) }),
         }
     }
 }
 
-fn make_read_only(file: &File) -> io::Result<()> {
+/// Whether the file at `path` has exactly this content.
+pub(crate) fn has_digest(path: &Path, digest: &Digest) -> bool {
+    let hashed = File::open(path).and_then(|mut file| hash(&mut file, |_| Ok(true)));
+    matches!(hashed, Ok(Some(found)) if found.digest == *digest)
+}
+
+/// Nobody writes to it from now on; `executable` lets it be started.
+pub(crate) fn make_read_only(file: &File, executable: bool) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o444))
+    file.set_permissions(fs::Permissions::from_mode(if executable { 0o555 } else { 0o444 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damage(path: &Path, bytes: &[u8]) {
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn the_same_bytes_are_stored_once_and_nothing_else_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(home.path()).unwrap();
+        let first = blobs.store(&mut &b"hello"[..]).unwrap();
+        assert!(
+            !first.reused && blobs.store(&mut &b"hello"[..]).unwrap().reused && blobs.put(b"hello").unwrap().reused
+        );
+        assert_eq!(fs::read_dir(home.path().join("blobs/sha256")).unwrap().count(), 1);
+        assert_eq!(blobs.size(&first.blob.digest), Some(5));
+    }
+
+    #[test]
+    fn storing_again_mends_a_damaged_blob() {
+        let home = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(home.path()).unwrap();
+        let original = vec![7; 3 * CHUNK + 1];
+        let digest = blobs.put(&original).unwrap().blob.digest;
+        let path = blobs.path(&digest);
+        let source = home.path().join("source");
+        fs::write(&source, &original).unwrap();
+        let longer: Vec<u8> = original.iter().copied().chain([7]).collect();
+        let mut flipped = original.clone();
+        flipped[2 * CHUNK] ^= 1;
+        for damaged in [&original[1..], &longer, &flipped, &[]] {
+            damage(&path, damaged);
+            assert!(!blobs.store_again(&mut File::open(&source).unwrap(), &digest).unwrap().reused);
+            assert_eq!(blobs.verify(&digest).unwrap(), original.len() as u64);
+            damage(&path, damaged);
+            assert!(!blobs.put(&original).unwrap().reused);
+            assert_eq!(blobs.verify(&digest).unwrap(), original.len() as u64);
+        }
+        assert!(blobs.store_again(&mut File::open(&source).unwrap(), &digest).unwrap().reused);
+    }
+
+    #[test]
+    fn a_wrong_guess_costs_nothing_but_time() {
+        let home = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(home.path()).unwrap();
+        let other = blobs.put(b"other").unwrap().blob.digest;
+        let source = home.path().join("source");
+        fs::write(&source, "words").unwrap();
+        for guess in [other, digest_of(b"nowhere")] {
+            let stored = blobs.store_again(&mut File::open(&source).unwrap(), &guess).unwrap();
+            assert_eq!(stored.blob, Blob { digest: digest_of(b"words"), size_bytes: 5 });
+        }
+        assert_eq!(blobs.read(&digest_of(b"words"), 5).unwrap(), b"words");
+        assert!(matches!(blobs.read(&digest_of(b"words"), 4), Err(Error::Document { .. })));
+        assert!(matches!(blobs.verify(&digest_of(b"nowhere")), Err(Error::NoBlob(_))));
+    }
 }

@@ -54,6 +54,10 @@ pub enum Error {
         help("`modelyard versions NAME` lists the digests that are there")
     )]
     NoPackage(Digest),
+    /// Bytes that a package refers to are not there.
+    #[error("blob {0} is not in the registry")]
+    #[diagnostic(code(modelyard::registry::no_blob), help("package the model again: its files are stored anew"))]
+    NoBlob(Digest),
     /// The version is taken by another package.
     #[error("`{model}:{version}` is {existing} already, and this package is {offered}")]
     #[diagnostic(
@@ -76,7 +80,7 @@ pub enum Error {
     #[error("blob {expected} is damaged: its bytes have the digest {actual}")]
     #[diagnostic(
         code(modelyard::registry::damaged),
-        help("the disk or somebody changed it; restore the file or package the model again")
+        help("the disk or somebody changed it; package the model again from its folder, which mends it")
     )]
     Damaged {
         /// What it should be.
@@ -96,10 +100,15 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// A path within a package leaves the package.
-    #[error("the package holds a file with the path `{0}`, which is refused")]
-    #[diagnostic(code(modelyard::registry::path), help("paths within a package are relative, with `/`, without `..`"))]
-    Path(String),
+    /// A path within a package leaves the package, or stands in the way of another.
+    #[error("the package holds a file with the path `{path}`, which is refused: {why}")]
+    #[diagnostic(code(modelyard::registry::path), help("do not use this package; tell those who made it"))]
+    Path {
+        /// The path, shortened.
+        path: String,
+        /// Why.
+        why: &'static str,
+    },
 }
 
 impl Error {

@@ -3,15 +3,15 @@
 //! Source: OCI image layout specification 1.0.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Error;
 use crate::manifest::Index;
+use crate::{Error, leftovers};
 
 /// Folder of a layout.
 #[derive(Clone, Debug)]
@@ -27,6 +27,7 @@ pub(crate) struct Writing {
 impl Layout {
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(Error::file("could not make", root))?;
+        leftovers::sweep(root);
         let layout = Self { root: root.to_owned() };
         let marker = root.join("oci-layout");
         if !marker.is_file() {
@@ -69,9 +70,18 @@ impl Layout {
     }
 }
 
-/// Reads a JSON document of at most 64 MiB.
+/// Longest index or list of aliases that is read, in bytes: some hundred thousand versions.
+const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+
+/// Reads a JSON document.
 pub(crate) fn read_document<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let bytes = fs::read(path).map_err(Error::file("could not read", path))?;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(Error::file("could not read", path))?;
+    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+        let why = format!("it is longer than {MAX_DOCUMENT_BYTES} bytes");
+        return Err(Error::Document { what: format!("`{}`", path.display()), why });
+    }
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::Document { what: format!("`{}`", path.display()), why: error.to_string() })
 }
@@ -86,7 +96,7 @@ pub(crate) fn write_document(path: &Path, document: &impl Serialize) -> Result<(
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || {
-        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+        let mut temporary = leftovers::file_in(folder)?;
         temporary.write_all(bytes)?;
         temporary.as_file().sync_all()?;
         temporary.persist(path).map_err(|failed| failed.error)?;

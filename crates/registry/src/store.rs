@@ -27,6 +27,23 @@ pub struct Store {
     unpacked: PathBuf,
 }
 
+/// The one key that every form of the package document has: a newer form may have keys that this build refuses.
+#[derive(Deserialize)]
+struct Form {
+    format_version: u32,
+}
+
+/// Whether every file of the package is one of its layers: the document of one package must not reach into another.
+fn check_files(package: &Package, manifest: &Manifest) -> Result<(), String> {
+    let path = |layer: &Descriptor| layer.annotations.get(FILEPATH).cloned();
+    let layers: BTreeMap<String, Digest> =
+        manifest.layers.iter().filter_map(|layer| Some((path(layer)?, layer.digest))).collect();
+    match package.files.iter().find(|(path, file)| layers.get(*path) != Some(&file.digest)) {
+        Some((path, _)) => Err(format!("its file `{}` is no layer of the package", path.escape_debug())),
+        None => Ok(()),
+    }
+}
+
 /// One version, for lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
@@ -58,11 +75,13 @@ impl Store {
     /// Adds a package whose blobs are stored already and gives it its version. The same package again changes nothing.
     ///
     /// # Errors
-    /// [`Error::VersionTaken`] when the version names another package.
+    /// [`Error::VersionTaken`] when the version names another package; [`Error::NoBlob`] when a blob is not stored.
     pub fn add(&self, model: &ModelName, version: &Version, manifest: &Manifest) -> Result<Digest, Error> {
         let bytes = serde_json::to_vec(manifest)
             .map_err(|error| Error::Document { what: "the manifest".to_owned(), why: error.to_string() })?;
-        let blob = self.blobs.put(&bytes)?;
+        self.check(manifest, bytes.len() as u64)?;
+        let blob = self.blobs.put(&bytes)?.blob;
+        self.blobs.sync()?;
         let writing = self.layout.lock()?;
         let mut index = self.layout.index()?;
         let name = format!("{model}:{version}");
@@ -82,6 +101,25 @@ impl Store {
         });
         self.layout.write_index(&index, &writing)?;
         Ok(blob.digest)
+    }
+
+    /// Whether the manifest can be read again, and everything that it refers to is there.
+    fn check(&self, manifest: &Manifest, length: u64) -> Result<(), Error> {
+        let wrong = |why| Err(Error::Document { what: "the manifest".to_owned(), why });
+        if length > MAX_MANIFEST_BYTES {
+            let files = manifest.layers.len();
+            return wrong(format!("{files} files make it {length} bytes long, and {MAX_MANIFEST_BYTES} are allowed"));
+        }
+        for part in manifest.layers.iter().chain([&manifest.config]) {
+            match self.blobs.size(&part.digest) {
+                None => return Err(Error::NoBlob(part.digest)),
+                Some(size) if size != part.size => {
+                    return wrong(format!("it says {} bytes of blob {}, which has {size}", part.size, part.digest));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Every version of every model, in the order in which they were added.
@@ -156,7 +194,11 @@ impl Store {
     /// # Errors
     /// [`Error::NoPackage`], [`Error::Damaged`], [`Error::Document`].
     pub fn manifest(&self, digest: &Digest) -> Result<Manifest, Error> {
-        let bytes = self.blobs.read(digest, MAX_MANIFEST_BYTES)?;
+        let read = self.blobs.read(digest, MAX_MANIFEST_BYTES);
+        let bytes = read.map_err(|error| match error {
+            Error::NoBlob(digest) => Error::NoPackage(digest),
+            other => other,
+        })?;
         serde_json::from_slice(&bytes)
             .map_err(|error| Error::Document { what: format!("manifest {digest}"), why: error.to_string() })
     }
@@ -167,11 +209,14 @@ impl Store {
         let is_document = |layer: &&Descriptor| layer.annotations.get(FILEPATH).is_some_and(|path| path == DOCUMENT);
         let layer = manifest.layers.iter().find(is_document).ok_or_else(|| wrong("there is none".to_owned()))?;
         let bytes = self.blobs.read(&layer.digest, MAX_DOCUMENT_BYTES)?;
-        let package: Package = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-        match package.format_version {
-            1..=FORMAT_VERSION => Ok((package, bytes)),
-            newer => Err(wrong(format!("it has form {newer}, and this Modelyard reads up to {FORMAT_VERSION}"))),
+        let form: Form = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        if !(1..=FORMAT_VERSION).contains(&form.format_version) {
+            let newer = form.format_version;
+            return Err(wrong(format!("it has form {newer}, and this Modelyard reads up to {FORMAT_VERSION}")));
         }
+        let package: Package = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        check_files(&package, &manifest).map_err(wrong)?;
+        Ok((package, bytes))
     }
 
     /// What a package says of itself.

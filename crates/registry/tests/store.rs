@@ -3,17 +3,24 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
-use modelyard_core::{AliasName, ModelName, Timestamp, Version};
-use modelyard_registry::manifest::{Descriptor, MANIFEST, MODEL, MODEL_CONFIG, Manifest};
+use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
+use modelyard_registry::blob::{Blob, digest_of};
+use modelyard_registry::manifest::{
+    CODE, Descriptor, FILEPATH, MANIFEST, MODEL, MODEL_CONFIG, Manifest, WEIGHT_CONFIG,
+};
 use modelyard_registry::{Error, Store};
+use serde_json::json;
 
-fn store(home: &std::path::Path) -> Store {
+fn store(home: &Path) -> Store {
     Store::open(home.join("registry"), home.join("unpacked")).unwrap()
 }
 
 fn manifest(store: &Store, text: &str) -> Manifest {
-    let blob = store.blobs().put(text.as_bytes()).unwrap();
+    let blob = store.blobs().put(text.as_bytes()).unwrap().blob;
     let config = Descriptor {
         media_type: MODEL_CONFIG.into(),
         digest: blob.digest,
@@ -99,12 +106,169 @@ fn two_writers_of_one_version_do_not_both_win() {
 fn a_damaged_blob_is_named() {
     let home = tempfile::tempdir().unwrap();
     let store = store(home.path());
-    let blob = store.blobs().put(b"hello").unwrap();
+    let blob = store.blobs().put(b"hello").unwrap().blob;
     let path = store.blobs().path(&blob.digest);
-    std::fs::remove_file(&path).unwrap();
-    std::fs::write(&path, b"hellO").unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, b"hellO").unwrap();
     assert!(
         matches!(store.blobs().read(&blob.digest, 100), Err(Error::Damaged { expected, .. }) if expected == blob.digest)
     );
     assert!(matches!(store.blobs().verify(&blob.digest), Err(Error::Damaged { .. })));
+}
+
+/// A package of the given files, added under `wine:1.0.0` with `change` made to its document.
+fn package(store: &Store, files: &[(&str, &[u8])], change: impl FnOnce(&mut serde_json::Value)) -> Digest {
+    let descriptor = |media_type: &str, path: &str, blob: Blob| Descriptor {
+        media_type: media_type.into(),
+        digest: blob.digest,
+        size: blob.size_bytes,
+        artifact_type: None,
+        annotations: BTreeMap::from([(FILEPATH.into(), path.into())]),
+    };
+    let blobs: Vec<_> = files.iter().map(|(path, bytes)| (*path, store.blobs().put(bytes).unwrap().blob)).collect();
+    let entries: serde_json::Map<_, _> = blobs
+        .iter()
+        .map(|(path, blob)| ((*path).to_owned(), json!({"digest": blob.digest, "size_bytes": blob.size_bytes})))
+        .collect();
+    let mut document = json!({
+        "format_version": 1, "name": "wine", "version": "1.0.0",
+        "runtime": {"kind": "command", "command": ["./run"], "health": "/"},
+        "signature": {"inputs": [], "outputs": []}, "files": entries,
+    });
+    change(&mut document);
+    let document = store.blobs().put(document.to_string().as_bytes()).unwrap().blob;
+    let mut whole = manifest(store, "{}");
+    whole.layers = vec![descriptor(WEIGHT_CONFIG, "modelyard.json", document)];
+    whole.layers.extend(blobs.iter().map(|(path, blob)| descriptor(CODE, path, *blob)));
+    store.add(&wine(), &version("1.0.0"), &whole).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn programs_can_be_started_and_everything_else_is_shared_with_the_store() {
+    let home = tempfile::tempdir().unwrap();
+    let store = store(home.path());
+    let files: [(&str, &[u8]); 4] =
+        [("run", b"#!/bin/sh\necho $1\n"), ("bin/elf", b"\x7fELF..."), ("a", b"a"), ("e", b"")];
+    let digest = package(&store, &files, |_| {});
+    let folder = store.unpack(&digest).unwrap();
+    assert_eq!(
+        (mode(&folder.join("run")), mode(&folder.join("bin/elf")), mode(&folder.join("a"))),
+        (0o555, 0o555, 0o444)
+    );
+    let said = std::process::Command::new(folder.join("run")).arg("hi").output().unwrap();
+    assert_eq!(said.stdout, b"hi\n");
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert_eq!(inode(&folder.join("a")), inode(&store.blobs().path(&digest_of(b"a"))), "the file was copied");
+    assert_eq!(mode(&store.blobs().path(&digest_of(files[0].1))), 0o444, "the blob itself changed");
+}
+
+#[test]
+fn a_folder_that_was_touched_is_checked_and_mended() {
+    let home = tempfile::tempdir().unwrap();
+    let store = store(home.path());
+    let digest = package(&store, &[("run", b"#!/bin/sh\n"), ("data/x", b"x")], |_| {});
+    let folder = store.unpack(&digest).unwrap();
+    let changes: [fn(&Path); 5] = [
+        |folder| fs::remove_file(folder.join("run")).unwrap(),
+        |folder| fs::remove_dir_all(folder.join("data")).unwrap(),
+        |folder| {
+            fs::remove_file(folder.join("run")).unwrap();
+            fs::write(folder.join("run"), "#!/bin/no").unwrap();
+        },
+        |folder| {
+            fs::remove_file(folder.join("data/x")).unwrap();
+            std::os::unix::fs::symlink("/etc/hostname", folder.join("data/x")).unwrap();
+        },
+        |folder| fs::remove_file(folder.join("modelyard.json")).unwrap(),
+    ];
+    for change in changes {
+        change(&folder);
+        assert_eq!(store.unpack(&digest).unwrap(), folder);
+        assert_eq!(fs::read(folder.join("run")).unwrap(), b"#!/bin/sh\n");
+        assert_eq!(fs::read(folder.join("data/x")).unwrap(), b"x");
+        assert!(folder.join("data/x").symlink_metadata().unwrap().is_file() && folder.join("modelyard.json").is_file());
+    }
+    // Nothing stays beside the folder but its seal.
+    assert_eq!(fs::read_dir(home.path().join("unpacked")).unwrap().count(), 2);
+}
+
+#[test]
+fn a_byte_flipped_in_place_is_named_even_after_unpacking() {
+    let home = tempfile::tempdir().unwrap();
+    let store = store(home.path());
+    let digest = package(&store, &[("x", b"weights")], |_| {});
+    let folder = store.unpack(&digest).unwrap();
+    let blob = store.blobs().path(&digest_of(b"weights"));
+    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&blob, b"weightz").unwrap();
+    let error = store.unpack(&digest).unwrap_err();
+    assert!(matches!(error, Error::Damaged { expected, .. } if expected == digest_of(b"weights")), "{error}");
+    store.blobs().put(b"weights").unwrap();
+    assert_eq!(fs::read(store.unpack(&digest).unwrap().join("x")).unwrap(), b"weights");
+    assert!(folder.exists());
+}
+
+#[test]
+fn documents_that_reach_outside_are_refused() {
+    type Change = fn(&mut serde_json::Value);
+    let bad: [(&str, Change); 4] = [
+        ("no layer", |document| {
+            let secret = digest_of(b"secret");
+            document["files"]["mine"] = json!({"digest": secret, "size_bytes": 6});
+        }),
+        ("no layer", |document| {
+            let entry = document["files"]["x"].clone();
+            document["files"]["../../x"] = entry;
+        }),
+        ("says 3 bytes", |document| document["files"]["x"]["size_bytes"] = json!(3)),
+        ("form 99", |document| *document = json!({"format_version": 99, "news": true})),
+    ];
+    for (why, change) in bad {
+        let home = tempfile::tempdir().unwrap();
+        let store = store(home.path());
+        store.blobs().put(b"secret").unwrap();
+        let digest = package(&store, &[("x", b"x")], change);
+        let error = store.unpack(&digest).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    for path in ["../x", "/x", "a\\b", "a\0b", "a//b", "a\nb", "modelyard.json"] {
+        let home = tempfile::tempdir().unwrap();
+        let store = store(home.path());
+        let digest = package(&store, &[(path, b"x")], |_| {});
+        assert!(store.unpack(&digest).is_err(), "{path:?} was laid out");
+        let parent = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        assert!(parent.iter().all(|name| name == "registry" || name == "unpacked"), "{parent:?}");
+    }
+}
+
+#[test]
+fn a_manifest_whose_blobs_are_missing_gets_no_version() {
+    let home = tempfile::tempdir().unwrap();
+    let store = store(home.path());
+    let mut lost = manifest(&store, "x");
+    lost.config.digest = digest_of(b"never stored");
+    assert!(matches!(store.add(&wine(), &version("1.0.0"), &lost), Err(Error::NoBlob(_))));
+    let mut wrong = manifest(&store, "x");
+    wrong.config.size = 2;
+    assert!(matches!(store.add(&wine(), &version("1.0.0"), &wrong), Err(Error::Document { .. })));
+    assert_eq!(store.list().unwrap(), []);
+}
+
+#[test]
+fn many_at_once_unpack_one_folder() {
+    let home = tempfile::tempdir().unwrap();
+    let digest = package(&store(home.path()), &[("run", b"#!/bin/sh\n"), ("x", &[7; 100_000])], |_| {});
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let folder = store(home.path()).unpack(&digest).unwrap();
+                assert_eq!(fs::read(folder.join("x")).unwrap().len(), 100_000);
+            });
+        }
+    });
+    assert_eq!(fs::read_dir(home.path().join("unpacked")).unwrap().count(), 2);
 }
