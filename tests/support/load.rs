@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::{http1, http2};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
@@ -233,21 +234,18 @@ async fn rest(target: Arc<Target>, keep: bool) {
 }
 
 async fn ask_rest(target: &Target, kept: &mut Option<Rest>, body: Bytes) -> Result<u32, String> {
-    let mut sender = match kept.take().filter(|sender| !sender.is_closed()) {
-        Some(sender) => sender,
-        None => {
-            let (sender, connection) =
-                http1::handshake(connect(target.gateway).await?).await.map_err(|error| said(&error))?;
-            tokio::spawn(connection);
-            sender
-        }
-    };
     let request = Request::post(format!("/v2/models/{}/infer", target.service))
         .header("host", target.gateway.to_string())
         .header("content-type", "application/json")
         .body(Full::new(body))
         .map_err(|error| said(&error))?;
-    let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
+    let (answer, mut sender) = match kept.take() {
+        Some(mut sender) => match sender.try_send_request(request).await {
+            Ok(answer) => (answer, sender),
+            Err(error) => send_rest(target, unsent(error)?).await?,
+        },
+        None => send_rest(target, request).await?,
+    };
     let close = answer.headers().get("connection").is_some_and(|value| value == "close");
     let (status, revision) = (answer.status(), revision(&answer));
     let body = answer.into_body().collect().await.map_err(|error| format!("body: {}", said(&error)))?.to_bytes();
@@ -264,6 +262,21 @@ async fn ask_rest(target: &Target, kept: &mut Option<Rest>, body: Bytes) -> Resu
     revision
 }
 
+/// Sends over a fresh connection.
+async fn send_rest(target: &Target, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Rest), String> {
+    let io = connect(target.gateway).await?;
+    let (mut sender, connection) = http1::handshake(io).await.map_err(|error| said(&error))?;
+    tokio::spawn(connection);
+    let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
+    Ok((answer, sender))
+}
+
+/// The request, if nothing of it left this process: the kept connection had been closed in good order before. Every client takes a fresh
+/// connection then (RFC 9113, section 6.8; gRPC, "transparent retries"). Anything else is a failure.
+fn unsent<R>(mut error: TrySendError<R>) -> Result<R, String> {
+    error.take_message().ok_or_else(|| said(error.error()))
+}
+
 type Grpc = http2::SendRequest<Full<Bytes>>;
 
 async fn grpc(target: Arc<Target>) {
@@ -278,27 +291,18 @@ async fn grpc(target: Arc<Target>) {
 }
 
 async fn ask_grpc(target: &Target, kept: &mut Option<Grpc>, body: Bytes) -> Result<u32, String> {
-    // A connection that was told to go away is replaced before it is used, as every gRPC client does.
-    let ready = match kept.take() {
-        Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
-        None => None,
-    };
-    let mut sender = match ready {
-        Some(sender) => sender,
-        None => {
-            let io = connect(target.gateway).await?;
-            let (sender, connection) =
-                http2::handshake(TokioExecutor::new(), io).await.map_err(|error| said(&error))?;
-            tokio::spawn(connection);
-            sender
-        }
-    };
     let request = Request::post(format!("http://{}/inference.GRPCInferenceService/ModelInfer", target.gateway))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(Full::new(body))
         .map_err(|error| said(&error))?;
-    let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
+    let (answer, sender) = match kept.take() {
+        Some(mut sender) => match sender.try_send_request(request).await {
+            Ok(answer) => (answer, sender),
+            Err(error) => send_grpc(target, unsent(error)?).await?,
+        },
+        None => send_grpc(target, request).await?,
+    };
     let (status, revision) = (answer.status(), revision(&answer));
     let early = answer.headers().clone();
     let collected = answer.into_body().collect().await.map_err(|error| format!("body: {}", said(&error)))?;
@@ -313,6 +317,15 @@ async fn ask_grpc(target: &Target, kept: &mut Option<Grpc>, body: Bytes) -> Resu
     }
     *kept = Some(sender);
     revision
+}
+
+/// Sends over a fresh connection.
+async fn send_grpc(target: &Target, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Grpc), String> {
+    let io = connect(target.gateway).await?;
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(|error| said(&error))?;
+    tokio::spawn(connection);
+    let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
+    Ok((answer, sender))
 }
 
 /// `ModelInferRequest` with one FP32 input and raw contents, as bytes (fields 1, 5 and 7).
