@@ -43,8 +43,8 @@ pub fn run(options: GatewayOptions) -> Result<(), Error> {
     let (workers, threads) = start_workers(&options, &listener, ask)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let start = Start { options, listener, address, received, workers, asked };
-    runtime.map_err(Error::Thread)?.block_on(live(start))?;
-    for thread in threads {
+    let finished = runtime.map_err(Error::Thread)?.block_on(live(start))?;
+    for thread in threads.into_iter().filter(|_| finished) {
         if let Ok(Err(error)) | Err(error) =
             thread.join().map_err(|_| Error::Thread(std::io::Error::other("it panicked")))
         {
@@ -99,8 +99,8 @@ struct Start {
     asked: mpsc::UnboundedReceiver<Ask>,
 }
 
-/// Serves until told to end and everything is finished.
-async fn live(start: Start) -> Result<(), Error> {
+/// Serves until told to end. Returns whether everything is finished; not when told a second time.
+async fn live(start: Start) -> Result<bool, Error> {
     let Start { options, listener, address, received, workers, asked } = start;
     let mut signals = Signals::new()?;
     let predecessor = received.as_ref().map(|received| received.farewell.admin.clone());
@@ -118,23 +118,32 @@ async fn live(start: Start) -> Result<(), Error> {
     }
     tracing::info!(%address, admin = %options.admin.display(), "the gateway serves");
     let mut workers_end = tokio::task::spawn_local(answer_workers(plane.clone(), asked));
-    tokio::select! {
-        () = signals.next() => plane.drain(false),
-        () = plane.drain_asked() => {}
-        _ = &mut workers_end => tracing::error!("all threads ended unasked"),
-    }
+    let serving = tokio::select! {
+        () = signals.next() => {
+            plane.drain(false);
+            true
+        }
+        () = plane.drain_asked() => true,
+        _ = &mut workers_end => {
+            tracing::error!("all threads ended unasked");
+            false
+        }
+    };
     // With it goes this thread's copy of the listening socket.
     succession.abort();
-    tokio::select! {
-        _ = &mut workers_end, if !workers_end.is_finished() => {}
-        () = signals.next() => tracing::warn!("told again: ending at once"),
-        else => {}
-    }
+    let finished = tokio::select! {
+        _ = &mut workers_end, if serving => true,
+        () = signals.next(), if serving => {
+            tracing::warn!("told again: ending at once");
+            false
+        }
+        else => true,
+    };
     running.remove();
     [admin, handover].iter().for_each(Bound::remove);
     let _ = std::fs::remove_file(socket::retired_path(&options.admin)); // there only after a hand-over
     tracing::info!("the gateway ended");
-    Ok(())
+    Ok(finished)
 }
 
 /// Tells the old gateway that this one serves.
