@@ -36,16 +36,17 @@ impl Gateway {
     }
 
     pub fn with(options: GatewayOptions) -> Self {
-        let before = std::fs::read(&options.running).ok();
+        let before = inode(&options.running);
         let thread = std::thread::spawn({
             let options = options.clone();
             move || run(options)
         });
         let address = wait_for("the running document", || {
-            let written = std::fs::read(&options.running).ok();
-            assert!(!thread.is_finished() || written != before, "the gateway ended");
-            let fresh = written.filter(|_| written_anew(&options, before.as_deref()))?;
-            Some(serde_json::from_slice::<Running>(&fresh).ok()?.address)
+            assert!(!thread.is_finished(), "the gateway ended");
+            let fresh = inode(&options.running).filter(|_| inode(&options.running) != before);
+            fresh.and_then(|_| {
+                Some(serde_json::from_slice::<Running>(&std::fs::read(&options.running).ok()?).ok()?.address)
+            })
         });
         Self { options, address, thread: Some(thread) }
     }
@@ -81,9 +82,10 @@ impl Gateway {
     }
 }
 
-/// The inode tells whether the document was replaced: in one process the text is the same.
-fn written_anew(options: &GatewayOptions, before: Option<&[u8]>) -> bool {
-    before.is_none() || options.takeover && std::fs::read(&options.running).is_ok()
+/// Tells whether the document was replaced: within one process its text is the same.
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|metadata| metadata.ino())
 }
 
 impl Drop for Gateway {
