@@ -228,8 +228,7 @@ fn killed_after_every_event_it_goes_on_to_the_same_end_and_starts_nothing_twice(
             let life = rig.start();
             life.settle(1, spec.clone()).await;
             life.rest(2).await;
-            let rollout = life.deploy(2, spec).await.rollout.unwrap();
-            rollout
+            life.deploy(2, spec).await.rollout.unwrap()
         });
         kill(runtime);
         let mut lives = 1;

@@ -34,6 +34,8 @@ pub struct GatewayProcess {
     listen: SocketAddr,
     socket: PathBuf,
     running: Mutex<Option<Running>>,
+    /// Those that handed their sockets over and finish their last requests.
+    retired: Mutex<Vec<Running>>,
 }
 
 impl GatewayProcess {
@@ -43,7 +45,7 @@ impl GatewayProcess {
     /// [`Error::Start`] when the folder for its socket cannot be made safe.
     pub fn new(home: Home, binary: PathBuf, listen: SocketAddr) -> Result<Self, Error> {
         let socket = socket_path(&home)?;
-        Ok(Self { home, binary, listen, socket, running: Mutex::new(None) })
+        Ok(Self { home, binary, listen, socket, running: Mutex::new(None), retired: Mutex::default() })
     }
 
     /// Adopts the gateway that runs, or starts one. Returns it and whether it was started.
@@ -79,8 +81,13 @@ impl GatewayProcess {
     /// # Errors
     /// [`Error::Start`] when the new one does not come up; the old one then still serves.
     pub async fn upgrade(&self) -> Result<Running, Error> {
-        let address = lock(&self.running).as_ref().map_or(self.listen, |running| running.address);
-        self.start(address, true).await
+        let before = self.running();
+        let address = before.as_ref().map_or(self.listen, |running| running.address);
+        let after = self.start(address, true).await?;
+        let mut retired = lock(&self.retired);
+        retired.retain(running::is_alive);
+        retired.extend(before);
+        Ok(after)
     }
 
     /// What runs, as last seen.
@@ -88,8 +95,12 @@ impl GatewayProcess {
         lock(&self.running).clone()
     }
 
-    /// Lets the gateway finish and end.
+    /// Lets the gateway finish and end, and those that it replaced.
     pub async fn stop(&self, limit: Duration) {
+        let retired = std::mem::take(&mut *lock(&self.retired));
+        for old in retired.iter().filter(|old| running::is_alive(old)) {
+            end(old, Duration::from_secs(5)).await;
+        }
         let Some(running) = self.running() else { return };
         if client::drain(&self.socket()).await.is_ok() {
             running::wait_for_end(&running, limit).await;

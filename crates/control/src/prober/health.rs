@@ -2,6 +2,7 @@
 
 use modelyard_core::Timestamp;
 use modelyard_core::failure::Cause;
+use modelyard_monitor::time::time_of_day;
 
 use super::ask::{LIMIT, Reply};
 
@@ -69,7 +70,7 @@ impl Health {
 
     /// The last bad probes as evidence.
     pub fn evidence(&self) -> Vec<String> {
-        self.trail.iter().map(|(at, why)| format!("probe at {}: {why}", at.0)).collect()
+        self.trail.iter().map(|(at, why)| format!("probe at {}: {why}", time_of_day(*at))).collect()
     }
 }
 
