@@ -276,3 +276,52 @@ async fn wait_for_end(
     let _ = deciding.await;
     end
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(home: &std::path::Path, listen: &str) -> ControlOptions {
+        ControlOptions {
+            home: Home::new(home),
+            listen: listen.parse().unwrap(),
+            gateway_listen: "127.0.0.1:0".parse().unwrap(),
+            binary: "/nowhere/modelyard".into(),
+            onnxruntime: None,
+            down_on_signal: false,
+            ready: None,
+        }
+    }
+
+    #[test]
+    fn addresses_that_others_could_reach_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for address in ["0.0.0.0:0", "[::]:0", "192.168.7.7:1"] {
+            let error = run(options(folder.path(), address)).unwrap_err();
+            assert!(matches!(error, Error::NotLoopback { what: "the control plane", .. }), "{error}");
+        }
+        let mut open_gateway = options(folder.path(), "127.0.0.1:0");
+        open_gateway.gateway_listen = "0.0.0.0:8080".parse().unwrap();
+        assert!(run(open_gateway).unwrap_err().to_string().contains("only loopback addresses"));
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "a refusal leaves nothing behind");
+    }
+
+    #[test]
+    fn a_second_control_plane_is_told_where_the_first_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path());
+        let _first = Store::open(&home.store()).unwrap();
+        let address = "127.0.0.1:4321".parse().unwrap();
+        say_who_runs(&home, address).unwrap();
+        let error = run(options(folder.path(), "127.0.0.1:0")).unwrap_err().to_string();
+        assert!(error.contains("already runs") && error.contains("http://127.0.0.1:4321"), "{error}");
+    }
+
+    #[test]
+    fn a_gateway_that_cannot_be_started_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = run(options(folder.path(), "127.0.0.1:0")).unwrap_err();
+        let text = crate::http_client::chain(&error);
+        assert!(text.contains("the gateway does not come up") && text.contains("No such file"), "{text}");
+    }
+}

@@ -115,6 +115,13 @@ impl FakeGateway {
         inside.report = GatewayReport { epoch, generation, ..GatewayReport::default() };
     }
 
+    /// It applies another table of the number that the next one would have.
+    pub fn cut_off_everybody(&self) {
+        let mut inside = lock(&self.0);
+        inside.report.generation += 1;
+        inside.table = RouteTable { generation: inside.report.generation, ..RouteTable::default() };
+    }
+
     pub fn table(&self) -> RouteTable {
         lock(&self.0).table.clone()
     }

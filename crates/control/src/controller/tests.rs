@@ -208,6 +208,40 @@ async fn a_gateway_that_is_gone_for_a_while_delays_and_breaks_nothing() {
     life.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_the_same_number_made_by_somebody_else_never_passes_for_ours() {
+    let rig = Rig::new();
+    let life = rig.start();
+    life.settle(1, spec(json!({}))).await;
+    life.rest(2).await;
+    life.end().await;
+    rig.gateway.cut_off_everybody();
+    let life = rig.start();
+    life.until("the route", |_| (rig.gateway.table().services.len() == 1).then_some(())).await;
+    assert_eq!(rig.gateway.table().services[&wine()].pools[&RevisionNumber(1)].instances.len(), 2);
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_down_comes_up_again_without_being_taken_for_failed() {
+    let rig = Rig::new();
+    let life = rig.start();
+    life.settle(1, spec(json!({}))).await;
+    life.rest(2).await;
+    let ledger = life.ledger.clone();
+    life.controller.close().await;
+    life.end().await;
+    let target: std::sync::Arc<dyn modelyard_core::ports::Target> = rig.target.clone();
+    crate::down::take_down(&ledger, &target, None).await;
+    assert!(rig.target.specs().is_empty(), "something still runs, or is remembered");
+    assert!(ledger.service(&wine()).instances.is_empty());
+    drop((ledger, target));
+    let life = rig.start();
+    life.rest(2).await;
+    assert!(!life.log().await.contains("\"failed\""), "{}", life.log().await);
+    life.end().await;
+}
+
 /// Every event of the log ends one life of the control plane; the next goes on.
 #[test]
 fn killed_after_every_event_it_goes_on_to_the_same_end_and_starts_nothing_twice() {
