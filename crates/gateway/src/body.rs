@@ -16,6 +16,7 @@ use crate::forward::flight::Flight;
 use crate::io::Active;
 use crate::limits;
 use crate::table::Instance;
+use crate::upstream::describe;
 use crate::upstream::h1::Streaming;
 
 /// Why a body ended early.
@@ -89,38 +90,34 @@ impl Replay {
         &self.kept
     }
 
-    /// Receives the next frame: `None` at the end.
+    /// Receives the next frame: `None` at the end. Never an empty one: HTTP/2 peers count those as an attack.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
-            None => {
-                self.ended = true;
-                return Poll::Ready(None);
-            }
-            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Caller(error)))),
-            Some(Ok(frame)) => frame,
-        };
-        let frame = match frame.into_data() {
-            Ok(data) => {
-                self.total += data.len() as u64;
-                if self.total > limits::BODY {
-                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
+        while !self.ended {
+            let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                None => break,
+                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Caller(error)))),
+                Some(Ok(frame)) => frame,
+            };
+            self.ended = self.incoming.is_end_stream();
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    self.total += data.len() as u64;
+                    if self.total > limits::BODY {
+                        return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                    }
+                    self.keep(&data);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                self.keep(&data);
-                Frame::data(data)
-            }
-            Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => {
+                Err(frame) => {
                     self.ended = true;
-                    self.trailers = Some(trailers.clone());
-                    Frame::trailers(trailers)
+                    self.trailers = frame.trailers_ref().cloned();
+                    return Poll::Ready(Some(Ok(frame)));
                 }
-                Err(other) => other,
-            },
-        };
-        Poll::Ready(Some(Ok(frame)))
+            }
+        }
+        self.ended = true;
+        Poll::Ready(None)
     }
 
     fn keep(&mut self, data: &Bytes) {
@@ -138,6 +135,11 @@ impl Replay {
 pub struct Cursor {
     payload: Payload,
     next: usize,
+}
+
+impl Cursor {
+    /// The position after the end.
+    const DONE: usize = usize::MAX;
 }
 
 impl Body for Cursor {
@@ -160,13 +162,16 @@ impl Body for Cursor {
             this.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
         }
-        if replay.ended && this.next != usize::MAX {
-            this.next = usize::MAX;
-            let trailers = replay.trailers.clone();
-            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        if this.next == Self::DONE {
+            return Poll::Ready(None);
+        }
+        if replay.ended {
+            this.next = Self::DONE;
+            return Poll::Ready(replay.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let frame = ready!(replay.poll_next(cx));
-        this.next = if replay.ended { usize::MAX } else { replay.kept.len() };
+        let over = frame.as_ref().is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers));
+        this.next = if over { Self::DONE } else { replay.kept.len() };
         Poll::Ready(frame)
     }
 
@@ -174,7 +179,10 @@ impl Body for Cursor {
         match &self.payload {
             Payload::Empty => true,
             Payload::Whole(_) => false,
-            Payload::Stream(..) => self.next == usize::MAX,
+            Payload::Stream(replay, _) => {
+                let replay = replay.borrow();
+                self.next == Self::DONE || replay.ended && replay.trailers.is_none() && self.next >= replay.kept.len()
+            }
         }
     }
 
@@ -272,8 +280,12 @@ impl Body for Answer {
                 None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
             },
             Kind::Http1(streaming) => ready!(streaming.poll_frame(cx)),
-            Kind::Http2(incoming) => ready!(Pin::new(incoming).poll_frame(cx))
-                .map(|frame| frame.map_err(|error| BodyError::Instance(error.to_string()))),
+            Kind::Http2(incoming) => loop {
+                match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                    Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {} // as in `Replay::poll_next`
+                    frame => break frame.map(|frame| frame.map_err(|error| BodyError::Instance(describe(&error)))),
+                }
+            },
         };
         if let Some(flight) = &mut this.flight {
             match &frame {

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use super::Failure;
+use super::{Failure, describe};
 use crate::accept::LocalExecutor;
 use crate::body::Cursor;
 use crate::limits;
@@ -85,8 +85,11 @@ impl Connections {
             Err(error) if reused && error.message().is_some() => Err(Failure::Stale),
             Err(error) => {
                 let error = error.into_error();
-                let gone = error.is_canceled() || error.is_closed() || refused(&error);
-                Err(if reused && gone { Failure::Stale } else { Failure::Broken(describe(&error)) })
+                Err(if reused && is_connections_end(&error) {
+                    Failure::Stale
+                } else {
+                    Failure::Broken(describe(&error))
+                })
             }
         }
     }
@@ -107,19 +110,10 @@ fn stream(streams: &Rc<Cell<u32>>) -> Stream {
     Stream(streams.clone())
 }
 
-/// Whether the instance said that it did not process the request.
-fn refused(error: &hyper::Error) -> bool {
-    let text = describe(error);
-    text.contains("REFUSED_STREAM") || text.contains("refused stream") || text.contains("NO_ERROR")
-}
-
-/// The error with its causes.
-fn describe(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
+/// Whether the connection ended rather than this stream, or the instance said that it did not begin with the stream.
+fn is_connections_end(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<::h2::Error>());
+    let ended = |cause: &::h2::Error| cause.is_io() || cause.is_go_away();
+    let refused = |cause: &::h2::Error| cause.reason() == Some(::h2::Reason::REFUSED_STREAM);
+    error.is_canceled() || error.is_closed() || cause.is_some_and(|cause| ended(cause) || refused(cause))
 }

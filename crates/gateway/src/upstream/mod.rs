@@ -43,3 +43,14 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
     stream.set_nodelay(true).map_err(|error| Failure::Connect(error.to_string()))?;
     Ok(stream)
 }
+
+/// The error with its causes.
+pub fn describe(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod caller;
+pub mod grpc;
 pub mod instance;
 
 use std::collections::BTreeMap;
