@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 /// Numbers are written as `serde_json` writes them (shortest form that reads back the same), texts with its escapes. Within one
 /// version of the package document that is fixed by a golden test.
 pub(crate) fn to_vec(document: &impl Serialize) -> Vec<u8> {
-    sorted(serde_json::to_value(document).unwrap_or(Value::Null)).to_string().into_bytes()
+    let value =
+        serde_json::to_value(document).expect("documents have text keys and no failing parts, so they are JSON");
+    sorted(value).to_string().into_bytes()
 }
 
 /// Sorts the keys of every object, also where some other crate of the program asked `serde_json` to keep their order.

@@ -6,8 +6,9 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
 use crate::description::Mistake;
 use crate::onnx::OnnxError;
+use crate::samples::SampleFault;
 
-/// Why a package was not built. The registry is as it was.
+/// Why a package was not built. The registry has no new version.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder has no description.
@@ -25,7 +26,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Mistakes in the description, all of them.
-    #[error("{} has {} mistake{}:{}", text.name(), mistakes.len(), if mistakes.len() == 1 { "" } else { "s" }, list(mistakes))]
+    #[error("{} has {} mistake{}:{}", text.name(), mistakes.len(), plural(mistakes), list(mistakes, |mistake| format!("line {}: {}", mistake.line, mistake.what)))]
     Description {
         /// The description.
         text: NamedSource<String>,
@@ -41,24 +42,48 @@ pub enum Error {
         #[source]
         source: OnnxError,
     },
-    /// A path that the description or the model names is refused.
+    /// Files that hold the model's weights are not as the model says.
+    #[error("`{model}` keeps weights in another file: {why}")]
+    Weights {
+        /// The model file.
+        model: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A path is refused.
     #[error("`{path}` is refused: {why}")]
     Path {
         /// The path.
         path: String,
         /// Why.
-        why: &'static str,
-    },
-    /// A sample is wrong.
-    #[error("sample `{name}`: {why}")]
-    Sample {
-        /// Its name.
-        name: String,
-        /// What is wrong.
         why: String,
     },
+    /// The sample file is no list.
+    #[error("`{}` is no list of samples", path.display())]
+    SampleFile {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops being one.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Samples are wrong.
+    #[error("{} sample{} {} wrong:{}", faults.len(), plural(faults), if faults.len() == 1 { "is" } else { "are" }, list(faults, |fault| format!("`{}`: {}", fault.name, fault.why)))]
+    Samples {
+        /// Each of them.
+        faults: Vec<SampleFault>,
+    },
+    /// A file that is part of the package document is too long.
+    #[error("`{}` has more than 64 MiB", .0.display())]
+    TooLong(PathBuf),
+    /// The package document is too long.
+    #[error("the package document has {0} bytes, and 64 MiB are allowed")]
+    DocumentTooLong(u64),
+    /// A file changed while it was being packaged.
+    #[error("`{}` changed while it was being packaged", .0.display())]
+    Changed(PathBuf),
     /// `SOURCE_DATE_EPOCH` is no time.
-    #[error("SOURCE_DATE_EPOCH is `{0}`, which is not a whole number of seconds since 1970")]
+    #[error("SOURCE_DATE_EPOCH is `{0}`, which is no whole number of seconds since 1970")]
     SourceDateEpoch(String),
     /// Something is there already that would be overwritten.
     #[error("`{}` is there already", .0.display())]
@@ -68,8 +93,19 @@ pub enum Error {
     Registry(#[from] modelyard_registry::Error),
 }
 
-fn list(mistakes: &[Mistake]) -> String {
-    mistakes.iter().map(|mistake| format!("\n  line {}: {}", mistake.line, mistake.what)).collect()
+fn plural<T>(list: &[T]) -> &'static str {
+    if list.len() == 1 { "" } else { "s" }
+}
+
+/// At most this many are printed: the first few are read, the rest scrolls them away.
+const SHOWN: usize = 20;
+
+fn list<T>(all: &[T], show: impl Fn(&T) -> String) -> String {
+    let mut text: String = all.iter().take(SHOWN).map(|one| format!("\n  {}", show(one))).collect();
+    if all.len() > SHOWN {
+        text.push_str(&format!("\n  and {} more", all.len() - SHOWN));
+    }
+    text
 }
 
 impl Error {
@@ -78,43 +114,65 @@ impl Error {
         let path = path.into();
         move |source| Self::File { doing, path, source }
     }
-}
 
-impl Diagnostic for Error {
-    fn code<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        Some(Box::new(match self {
+    const fn code_text(&self) -> Option<&'static str> {
+        Some(match self {
             Self::NoDescription(_) => "modelyard::package::no_description",
             Self::File { .. } => "modelyard::package::file",
             Self::Description { .. } => "modelyard::package::description",
             Self::Onnx { .. } => "modelyard::package::onnx",
+            Self::Weights { .. } => "modelyard::package::weights",
             Self::Path { .. } => "modelyard::package::path",
-            Self::Sample { .. } => "modelyard::package::sample",
+            Self::SampleFile { .. } | Self::Samples { .. } => "modelyard::package::sample",
+            Self::TooLong(_) | Self::DocumentTooLong(_) => "modelyard::package::too_long",
+            Self::Changed(_) => "modelyard::package::changed",
             Self::SourceDateEpoch(_) => "modelyard::package::source_date_epoch",
             Self::Exists(_) => "modelyard::package::exists",
-            Self::Registry(error) => return error.code(),
-        }))
+            Self::Registry(_) => return None,
+        })
     }
 
-    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        Some(Box::new(match self {
+    const fn help_text(&self) -> Option<&'static str> {
+        Some(match self {
             Self::NoDescription(_) => "`modelyard new DIR --from model.onnx` writes one; nothing was packaged",
             Self::File { .. } => "check that the file is there and may be read; nothing was packaged",
             Self::Description { .. } => {
                 "every key is described in docs/reference/modelyard-toml.md; nothing was packaged"
             }
+            Self::Onnx { source: OnnxError::Foreign(_), .. } => "name the ONNX file in `model`; nothing was packaged",
             Self::Onnx { .. } => {
                 "export the model again, then check it with `onnx.checker.check_model`; nothing was packaged"
             }
+            Self::Weights { .. } => "put the file beside the model, as the exporter wrote it; nothing was packaged",
             Self::Path { .. } => {
                 "paths are relative to the model folder, with `/`, and stay within it; nothing was packaged"
             }
-            Self::Sample { .. } => {
+            Self::SampleFile { .. } => "write a list: [{\"inputs\": {…}, \"outputs\": {…}}]; nothing was packaged",
+            Self::Samples { .. } => {
                 "a sample is a real request with the answer that a correct model gives; nothing was packaged"
             }
+            Self::TooLong(_) | Self::DocumentTooLong(_) => "a handful of samples is plenty; nothing was packaged",
+            Self::Changed(_) => "package again once nothing writes to the folder; the registry has no new version",
             Self::SourceDateEpoch(_) => "unset it, or set it to a number such as `$(git log -1 --format=%ct)`",
             Self::Exists(_) => "choose another folder, or remove it first",
-            Self::Registry(error) => return error.help(),
-        }))
+            Self::Registry(_) => return None,
+        })
+    }
+}
+
+impl Diagnostic for Error {
+    fn code<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        match (self, self.code_text()) {
+            (Self::Registry(error), _) => error.code(),
+            (_, code) => code.map(|code| Box::new(code) as Box<_>),
+        }
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        match (self, self.help_text()) {
+            (Self::Registry(error), _) => error.help(),
+            (_, help) => help.map(|help| Box::new(help) as Box<_>),
+        }
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {

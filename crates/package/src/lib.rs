@@ -7,16 +7,19 @@
 mod build;
 mod canonical;
 mod description;
+mod draft;
 mod error;
 mod files;
 pub mod onnx;
+mod publish;
 mod samples;
 mod scaffold;
 mod schema;
 
 pub use build::{BuildOptions, Built, build, package_of_model};
-pub use description::{Description, Mistake};
+pub use description::{Description, Mistake, Model, Placed, Samples};
 pub use error::Error;
+pub use samples::SampleFault;
 pub use scaffold::scaffold;
 pub use schema::json_schema;
 

@@ -1,14 +1,15 @@
 //! The JSON Schema of `modelyard.toml`, for editors.
 
+#![expect(dead_code, reason = "the schema is made from these declarations; no value of them is ever made")]
+
+use std::collections::BTreeMap;
+
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 
-use crate::description::{Model, Samples, WrittenResources};
-
-/// The file as its schema sees it; only its form matters.
+/// What a model folder says of itself.
 #[derive(JsonSchema)]
 #[schemars(rename = "modelyard.toml", deny_unknown_fields)]
-#[expect(dead_code, reason = "the schema is made from the declaration; no value of it is ever made")]
 struct File {
     /// Name, version and words.
     model: Model,
@@ -19,23 +20,52 @@ struct File {
     /// A JSON file with a list of samples, or the list itself.
     samples: Option<Samples>,
     /// Training parameters.
-    parameters: Option<std::collections::BTreeMap<String, Value>>,
+    parameters: Option<BTreeMap<String, Value>>,
     /// Evaluation metrics.
-    metrics: Option<std::collections::BTreeMap<String, f64>>,
+    metrics: Option<BTreeMap<String, f64>>,
     /// What it was trained with and needs, by name.
-    dependencies: Option<std::collections::BTreeMap<String, String>>,
+    dependencies: Option<BTreeMap<String, String>>,
     /// Typed flags that a revision may set.
-    flags: Option<std::collections::BTreeMap<String, Flag>>,
+    flags: Option<BTreeMap<String, Flag>>,
     /// What an instance needs.
-    resources: Option<WrittenResources>,
+    resources: Option<Resources>,
     /// Free annotations.
-    annotations: Option<std::collections::BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// The table `[model]`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Model {
+    /// Name of the model: lower-case letters, digits and single `-`, `_` or `.` between them.
+    #[schemars(regex(pattern = "^[a-z](?:[a-z0-9]|[-_.][a-z0-9])*$"), length(max = 63))]
+    name: String,
+    /// Version of the package; it names this one package for ever.
+    #[schemars(regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"), length(max = 128))]
+    version: String,
+    /// One line for lists.
+    description: Option<String>,
+    /// Licence, as an SPDX expression.
+    license: Option<String>,
+    /// Authors.
+    authors: Option<Vec<String>>,
+    /// Path of the model card.
+    card: Option<String>,
+}
+
+/// Where the samples are.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Samples {
+    /// A JSON file with a list.
+    File(String),
+    /// The list itself.
+    Inline(Vec<Value>),
 }
 
 /// How the package is run.
 #[derive(JsonSchema)]
 #[schemars(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
 enum Runtime {
     /// The native model server.
     Onnx {
@@ -49,14 +79,13 @@ enum Runtime {
         /// Path that answers 200 when the program is ready.
         health: String,
         /// Extra environment.
-        environment: Option<std::collections::BTreeMap<String, String>>,
+        environment: Option<BTreeMap<String, String>>,
     },
 }
 
 /// A typed flag and its default.
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-#[expect(dead_code, reason = "as above")]
 enum Flag {
     /// True or false.
     Boolean {
@@ -79,6 +108,26 @@ enum Flag {
         /// Allowed values.
         one_of: Option<Vec<String>>,
     },
+}
+
+/// What an instance needs and may take.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Resources {
+    /// Memory limit: `"96MiB"`, `"2GiB"`, or bytes.
+    memory: Option<NumberOrText>,
+    /// CPU share: a number of cores such as `0.5`, or thousandths such as `"500m"`.
+    cpu: Option<NumberOrText>,
+}
+
+/// A number, or a number with a unit.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum NumberOrText {
+    /// Without a unit.
+    Number(f64),
+    /// With one.
+    Text(String),
 }
 
 /// The JSON Schema of `modelyard.toml`.

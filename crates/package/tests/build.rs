@@ -59,7 +59,9 @@ fn source_date_epoch_is_stamped_and_changes_the_digest() {
     assert_ne!(stamped.digest, plain.digest);
     let manifest = store(&home.path().join("a")).manifest(&stamped.digest).unwrap();
     assert_eq!(manifest.annotations["org.opencontainers.image.created"], "2023-11-14T22:13:20Z");
-    assert!(BuildOptions::from_source_date_epoch(Some("yesterday")).is_err());
+    for bad in ["yesterday", "", " 1", "+1", "-1", "1.5", "99999999999999999999", "253402300800"] {
+        assert!(BuildOptions::from_source_date_epoch(Some(bad)).is_err(), "{bad:?}");
+    }
 }
 
 #[test]
@@ -106,6 +108,13 @@ fn wrong_folders_are_refused_with_the_reason() {
     assert!(try_with(&toml.replace("model.onnx", "../../etc/passwd")).contains("refused"));
     assert!(try_with(&toml.replace("version =", "verison =")).contains("did you mean `version`?"));
     assert!(try_with(&toml.replace("\"model.onnx\"", "\"MODEL_CARD.md\"")).contains("cannot be packaged"));
+    assert!(try_with(&toml.replace("model.onnx", "modle.onnx")).contains("did you mean `model.onnx`?"));
+    let several = toml
+        .replace("model.onnx", "none.onnx")
+        .replace("MODEL_CARD.md", "none.md")
+        .replace("samples.json", "none.json");
+    let shown = try_with(&format!("files = [\"*.csv\", \"data/x\"]\n{several}"));
+    assert!(shown.contains("has 5 mistakes") && shown.contains("line 1: no file matches `*.csv`"), "{shown}");
     let bad_sample = toml.replace("\"samples.json\"", "[{inputs = {features = [[1.0]]}, outputs = {label = [1]}}]");
     assert!(
         try_with(&bad_sample).contains("has the shape [1, 1], the model has [-1, 13]"),
@@ -179,4 +188,131 @@ fn a_new_folder_packages_once_its_model_is_there() {
     assert_eq!(built.package.name.as_str(), "my-wine");
     assert!(built.warnings[0].contains("no samples"), "{:?}", built.warnings);
     assert!(matches!(modelyard_package::scaffold(&folder, None), Err(Error::Exists(_))));
+}
+
+#[test]
+fn an_unchanged_folder_is_not_stored_again_and_mends_what_was_damaged() {
+    let home = tempfile::tempdir().unwrap();
+    let first = build_in(home.path(), &example("wine/v1")).unwrap();
+    assert_eq!((first.reused, first.package.files.len()), (0, 2));
+    assert_eq!(build_in(home.path(), &example("wine/v1")).unwrap().reused, 2);
+    let store = store(home.path());
+    let folder = store.unpack(&first.digest).unwrap();
+    let model = first.package.files["model.onnx"].digest;
+    let blob = store.blobs().path(&model);
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, b"damaged").unwrap();
+    let again = build_in(home.path(), &example("wine/v1")).unwrap();
+    assert_eq!((again.digest, again.reused), (first.digest, 1));
+    assert_eq!(store.blobs().verify(&model).unwrap(), first.package.files["model.onnx"].size_bytes);
+    assert_eq!(store.unpack(&again.digest).unwrap(), folder);
+}
+
+/// `examples/wine/v1` as a program with the given command and files.
+fn program(folder: &Path, head: &str, command: &str) {
+    let text = format!(
+        "{head}\n[model]\nname = \"p\"\nversion = \"1\"\n[runtime]\nkind = \"command\"\nhealth = \"/\"\ncommand = {command}\n"
+    );
+    fs::create_dir_all(folder.join("lib/__pycache__")).unwrap();
+    fs::write(folder.join("modelyard.toml"), text).unwrap();
+    for name in ["main.py", "lib/util.py", "lib/__pycache__/util.pyc", ".env", "samples.json"] {
+        fs::write(folder.join(name), "[]").unwrap();
+    }
+    fs::write(folder.join("start"), "#!/bin/sh\nexec true\n").unwrap();
+}
+
+#[test]
+fn a_program_holds_what_it_needs_and_can_be_started() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("program");
+    program(&folder, "samples = \"samples.json\"", "[\"./start\", \"main.py\"]");
+    let built = build_in(home.path(), &folder).unwrap();
+    assert_eq!(built.package.files.keys().collect::<Vec<_>>(), ["lib/util.py", "main.py", "start"]);
+    let laid_out = store(home.path()).unpack(&built.digest).unwrap();
+    assert!(std::process::Command::new(laid_out.join("start")).status().unwrap().success());
+}
+
+#[test]
+fn a_program_whose_files_are_left_out_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("program");
+    for (head, command, why) in [
+        ("files = [\"lib\"]", "[\"python3\", \"main.py\"]", "not in `files`"),
+        ("files = [\"main.py\"]", "[\"./start\"]", "not in `files`"),
+        ("", "[\"python3\", \"man.py\"]", "did you mean `main.py`?"),
+        ("", "[\"bin/start\"]", "no folder `bin`"),
+    ] {
+        program(&folder, head, command);
+        let error = build_in(home.path(), &folder).unwrap_err().to_string();
+        assert!(error.contains(why), "{error} does not say {why:?}");
+    }
+    program(&folder, "", "[\"/usr/bin/python3\", \"-m\", \"main\", \"--reload\", \"main:app\"]");
+    assert!(build_in(home.path(), &folder).unwrap().warnings.iter().any(|warning| warning.contains("every machine")));
+}
+
+/// A model whose one weight lies in `location`, 16 bytes long.
+fn model_with_weights_elsewhere(location: &str) -> Vec<u8> {
+    let field = |number: u8, content: &[u8]| [&[number << 3 | 2, content.len() as u8], content].concat();
+    let entry = |key: &str, value: &str| field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat());
+    let kind = field(1, &[&[1 << 3, 1][..], &field(2, &field(1, &[1 << 3, 4]))].concat());
+    let value = |name: &str| [field(1, name.as_bytes()), field(2, &kind)].concat();
+    let weight = [field(8, b"w"), entry("location", location), entry("length", "16"), vec![14 << 3, 1]].concat();
+    let graph = [field(5, &weight), field(11, &value("x")), field(12, &value("y"))].concat();
+    [vec![1 << 3, 9], field(7, &graph)].concat()
+}
+
+#[test]
+fn weights_in_files_beside_the_model_belong_to_the_package() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("model");
+    fs::create_dir_all(folder.join("onnx")).unwrap();
+    let toml = "[model]\nname = \"m\"\nversion = \"1\"\n[runtime]\nkind = \"onnx\"\nmodel = \"onnx/m.onnx\"\n";
+    fs::write(folder.join("modelyard.toml"), toml).unwrap();
+    fs::write(folder.join("secret"), [0; 16]).unwrap();
+    for (location, why) in [
+        ("../secret", "leaves the folder"),
+        ("/etc/passwd", "empty part"),
+        ("w.bin", "no file `onnx/w.bin`"),
+        ("*", "no file"),
+        (".", "is refused"),
+    ] {
+        fs::write(folder.join("onnx/m.onnx"), model_with_weights_elsewhere(location)).unwrap();
+        let error = build_in(home.path(), &folder).unwrap_err().to_string();
+        assert!(error.contains("keeps weights in another file") && error.contains(why), "{error} does not say {why:?}");
+    }
+    fs::write(folder.join("onnx/m.onnx"), model_with_weights_elsewhere("w.bin")).unwrap();
+    fs::write(folder.join("onnx/w.bin"), [0; 15]).unwrap();
+    assert!(build_in(home.path(), &folder).unwrap_err().to_string().contains("has 15 bytes"));
+    fs::write(folder.join("onnx/w.bin"), [0; 16]).unwrap();
+    let built = build_in(home.path(), &folder).unwrap();
+    assert_eq!(built.package.files.keys().collect::<Vec<_>>(), ["onnx/m.onnx", "onnx/w.bin"]);
+
+    let bare = modelyard_package::package_of_model(&folder.join("onnx/m.onnx")).unwrap();
+    assert_eq!((bare.name.as_str(), bare.signature), ("m", built.package.signature));
+    let copy = home.path().join("copy");
+    modelyard_package::scaffold(&copy, Some(&folder.join("onnx/m.onnx"))).unwrap();
+    let files = build_in(home.path(), &copy).unwrap().package.files;
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["MODEL_CARD.md", "model.onnx", "w.bin"]);
+    fs::remove_file(folder.join("onnx/w.bin")).unwrap();
+    assert!(modelyard_package::package_of_model(&folder.join("onnx/m.onnx")).is_err());
+}
+
+#[test]
+fn the_scaffold_shows_a_sample_that_fits() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("new");
+    modelyard_package::scaffold(&folder, Some(&example("iris/v1/model.onnx"))).unwrap();
+    let text = fs::read_to_string(folder.join("modelyard.toml")).unwrap();
+    let sample = text.lines().find_map(|line| line.strip_prefix("#   [").map(|rest| format!("[{rest}"))).unwrap();
+    fs::write(folder.join("samples.json"), sample).unwrap();
+    assert_eq!(build_in(home.path(), &folder).unwrap().package.samples.len(), 1);
+}
+
+#[test]
+fn files_that_differ_in_case_only_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("program");
+    program(&folder, "", "[\"./start\"]");
+    fs::write(folder.join("MAIN.py"), "x").unwrap();
+    assert!(build_in(home.path(), &folder).unwrap_err().to_string().contains("upper and lower case"));
 }

@@ -17,4 +17,4 @@ mod unpack;
 
 pub use error::Error;
 pub use reference::{Reference, ReferenceError, Selector};
-pub use store::{Listed, Store};
+pub use store::{Listed, MAX_DOCUMENT_BYTES, Store};

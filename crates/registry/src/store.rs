@@ -14,7 +14,7 @@ use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL,
 use crate::{Error, Reference, Selector, unpack};
 
 /// Longest package document that is read, in bytes: samples may hold images.
-const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+pub const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 /// Name of the file that keeps the aliases, beside the layout's own documents.
 const ALIASES: &str = "aliases.json";

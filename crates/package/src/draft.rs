@@ -1,0 +1,203 @@
+//! A model folder that was read and found right: nothing is stored before.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use miette::NamedSource;
+use modelyard_core::package::{Graph, Runtime};
+use modelyard_core::sample::Sample;
+use modelyard_core::signature::Signature;
+use modelyard_registry::{MAX_DOCUMENT_BYTES, paths};
+use serde_json::Value;
+
+use crate::description::{Description, Mistake, Samples};
+use crate::{DESCRIPTION, Error, files, onnx, samples};
+
+/// How a file looked: what was read of it before must be what is stored of it after.
+pub(crate) type Look = (u64, Option<SystemTime>);
+
+pub(crate) fn look(facts: &fs::Metadata) -> Look {
+    (facts.len(), facts.modified().ok())
+}
+
+/// A folder that was read and found right.
+pub(crate) struct Draft {
+    pub(crate) description: Description,
+    pub(crate) signature: Signature,
+    pub(crate) graph: Option<Graph>,
+    pub(crate) samples: Vec<Sample>,
+    /// Every file of the package.
+    pub(crate) paths: BTreeSet<String>,
+    /// Those of them that hold weights for certain.
+    pub(crate) weights: BTreeSet<String>,
+    /// How the model file looked when its signature was read.
+    pub(crate) model: Option<(String, Look)>,
+}
+
+impl Draft {
+    /// Reads the folder.
+    pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(DESCRIPTION);
+        if !path.is_file() {
+            return Err(Error::NoDescription(path));
+        }
+        let text = String::from_utf8(read(&path)?);
+        let text = text.map_err(|_| Error::Path { path: DESCRIPTION.to_owned(), why: "it is not UTF-8".to_owned() })?;
+        let refuse = |mistakes| Error::Description {
+            text: NamedSource::new(path.display().to_string(), text.clone()),
+            mistakes,
+        };
+        let description = Description::parse(&text).map_err(refuse)?;
+        let gathered = gather(folder, &description).map_err(|mistakes| {
+            refuse(mistakes.into_iter().map(|(at, what)| Mistake::new(&text, at, what)).collect())
+        })?;
+        Self::from(folder, description, gathered)
+    }
+
+    fn from(folder: &Path, mut description: Description, mut paths: BTreeSet<String>) -> Result<Self, Error> {
+        let (mut signature, mut graph, mut unshaped) = (Signature::default(), None, BTreeSet::new());
+        let (mut weights, mut model) = (BTreeSet::new(), None);
+        if let Runtime::Onnx { model: path } = &description.runtime.value {
+            let (facts, look) = facts(&folder.join(path))?;
+            weights = external(folder, path, &facts)?;
+            weights.insert(path.clone());
+            paths.extend(weights.iter().cloned());
+            (signature, graph, unshaped) = (facts.signature, Some(facts.graph), facts.unshaped);
+            model = Some((path.clone(), look));
+        }
+        if let Some((path, why)) = paths::clash(paths.iter().map(String::as_str)) {
+            return Err(Error::Path { path: path.to_owned(), why: why.to_owned() });
+        }
+        let list = sample_list(folder, description.samples.take().map(|samples| samples.value))?;
+        let against =
+            samples::Model { runtime: &description.runtime.value, signature: &signature, unshaped: &unshaped };
+        let samples = samples::read(list, &against).map_err(|faults| Error::Samples { faults })?;
+        Ok(Self { description, signature, graph, samples, paths, weights, model })
+    }
+
+    /// What is allowed but probably not meant.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.samples.is_empty() {
+            let what = "the package has no samples: nothing can tell whether an instance answers correctly";
+            warnings.push(what.to_owned());
+        }
+        for path in
+            self.paths.iter().filter(|path| [".pkl", ".pickle", ".joblib"].iter().any(|end| path.ends_with(end)))
+        {
+            warnings.push(format!("`{path}` is a pickle: loading it runs whatever code is in it"));
+        }
+        if let Runtime::Command { command, .. } = &self.description.runtime.value
+            && let Some(program) = command.first().filter(|program| program.starts_with('/'))
+        {
+            warnings.push(format!("the program `{program}` must be on every machine that the package shall run on"));
+        }
+        warnings
+    }
+}
+
+/// The files that the description names, or everything that is wrong with them and where it is named.
+fn gather(folder: &Path, description: &Description) -> Result<BTreeSet<String>, Vec<(Range<usize>, String)>> {
+    let (mut paths, mut wrong) = (BTreeSet::new(), Vec::new());
+    for pattern in description.files.iter().chain(&description.model.card) {
+        if let Err(why) = files::expand(folder, &pattern.value, &mut paths) {
+            wrong.push((pattern.at.clone(), why));
+        }
+    }
+    let samples = description.samples.as_ref().and_then(|samples| match &samples.value {
+        Samples::File(path) => Some((path, &samples.at)),
+        Samples::Inline(_) => None,
+    });
+    if let Some((path, at)) = samples
+        && let Err(why) = files::length(folder, path)
+    {
+        wrong.push((at.clone(), why));
+    }
+    let (runtime, at) = (&description.runtime.value, &description.runtime.at);
+    match runtime {
+        Runtime::Onnx { model } => wrong.extend(files::length(folder, model).err().map(|why| (at.clone(), why))),
+        Runtime::Command { command, .. } => {
+            // A program may read anything beside it: without a list, everything in the folder belongs to the package.
+            if description.files.is_empty() {
+                wrong.extend(files::everything(folder, &mut paths).err().map(|why| (at.clone(), why)));
+                if let Some((path, _)) = samples {
+                    paths.remove(path);
+                }
+            }
+            wrong.extend(command_faults(folder, command, &paths).into_iter().map(|why| (at.clone(), why)));
+        }
+    }
+    paths.remove(DESCRIPTION);
+    wrong.sort_by_key(|(at, _)| at.start);
+    if wrong.is_empty() { Ok(paths) } else { Err(wrong) }
+}
+
+/// Files that the command names and instances would not find.
+fn command_faults(folder: &Path, command: &[String], paths: &BTreeSet<String>) -> Vec<String> {
+    let is_script =
+        |path: &str| [".py", ".sh", ".js", ".mjs", ".jar", ".rb", ".R"].iter().any(|end| path.ends_with(end));
+    let mut wrong = Vec::new();
+    for (index, word) in command.iter().enumerate() {
+        let path = word.trim_start_matches("./");
+        let names_a_file = if index == 0 { word.contains('/') } else { is_script(path) || folder.join(path).is_file() };
+        if word.starts_with(['/', '-']) || !names_a_file || paths::fault(path).is_some() || paths.contains(path) {
+            continue;
+        }
+        wrong.push(match files::length(folder, path) {
+            Ok(_) => format!("`{word}` is in the folder but not in `files`, so instances would not find it"),
+            Err(why) => format!("the command names `{word}`: {why}"),
+        });
+    }
+    wrong
+}
+
+/// Reads a file that ends up in the package document, so it cannot be longer than one.
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(Error::file("could not read", path))?;
+    if bytes.len() as u64 > MAX_DOCUMENT_BYTES { Err(Error::TooLong(path.to_owned())) } else { Ok(bytes) }
+}
+
+fn sample_list(folder: &Path, samples: Option<Samples>) -> Result<Vec<Value>, Error> {
+    let path = match samples {
+        None => return Ok(Vec::new()),
+        Some(Samples::Inline(list)) => return Ok(list),
+        Some(Samples::File(path)) => path,
+    };
+    let list = serde_json::from_slice(&read(&folder.join(&path))?);
+    list.map_err(|source| Error::SampleFile { path: PathBuf::from(path), source })
+}
+
+/// What the model file says, and how the file looked.
+pub(crate) fn facts(path: &Path) -> Result<(onnx::Facts, Look), Error> {
+    let cannot = |source| Error::File { doing: "could not read", path: path.to_owned(), source };
+    let file = File::open(path).map_err(cannot)?;
+    let before = file.metadata().map_err(cannot)?;
+    let facts = onnx::read_from(file, before.len());
+    let facts = facts.map_err(|source| Error::Onnx { path: path.to_owned(), source })?;
+    Ok((facts, look(&before)))
+}
+
+/// Files beside the model that hold weights of it: they must be there, and long enough.
+pub(crate) fn external(folder: &Path, model: &str, facts: &onnx::Facts) -> Result<BTreeSet<String>, Error> {
+    let beside = |location: &str| match model.rsplit_once('/') {
+        Some((parent, _)) => format!("{parent}/{location}"),
+        None => location.to_owned(),
+    };
+    let mut found = BTreeSet::new();
+    for (location, least) in &facts.external {
+        let path = beside(location);
+        let refuse = |why| Error::Weights { model: model.to_owned(), why };
+        let length = files::length(folder, &path).map_err(refuse)?;
+        if length < *least {
+            return Err(refuse(format!("`{path}` has {length} bytes, and the model's weights end at {least}")));
+        }
+        found.insert(path);
+    }
+    Ok(found)
+}
