@@ -215,8 +215,11 @@ fn an_abort_waits_until_stable_carries_everything() {
 fn serve_alone_answers_and_ends_on_a_signal() {
     let world = World::default();
     let folder = examples().join("wine/v1");
+    let temporary = world.scratch("tmp");
     let mut child = world
         .command(&["serve", folder.to_str().unwrap(), "--http", "127.0.0.1:0", "--output", "json"])
+        .env("TMPDIR", &temporary)
+        .env_remove("ORT_DISABLE_TELEMETRY")
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -233,5 +236,40 @@ fn serve_alone_answers_and_ends_on_a_signal() {
     assert_eq!(answer["outputs"][0]["data"], serde_json::json!([traffic[0]["label"]]), "{answer}");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let left: Vec<_> = fs::read_dir(&temporary).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(left.is_empty(), "neither our scratch nor the engine's telemetry leaves anything: {left:?}");
+}
+
+#[test]
+fn a_standalone_package_needs_nothing_but_itself() {
+    let world = World::default();
+    let out = world.scratch("out");
+    let folder = examples().join("wine/v1");
+    let arguments = ["package", folder.to_str().unwrap(), "--format", "standalone", "--out", out.to_str().unwrap()];
+    let built = world.json(&arguments);
+    let format = &built["formats"][0];
+    assert_eq!(format["format"], "standalone", "{built}");
+    let tar = format["path"].as_str().unwrap().to_owned();
+    assert_eq!(fs::metadata(&tar).unwrap().len(), format["size_bytes"].as_u64().unwrap(), "{built}");
+    assert_eq!(world.json(&arguments)["formats"][0]["digest"], format["digest"], "the same input gives the same bytes");
+    let unpacked = std::process::Command::new("tar").args(["xf", &tar]).current_dir(&out).status().unwrap();
+    assert!(unpacked.success());
+
+    let mut child = std::process::Command::new(out.join("wine-1.0.0/run"))
+        .args(["127.0.0.1:0", "--output", "json"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", &out)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut first).unwrap();
+    let listening: Value = serde_json::from_str(&first).unwrap_or_else(|error| panic!("{error}: {first}"));
+    let address = listening["address"].as_str().unwrap().to_owned();
+    until("it is ready", 60, || ureq::get(format!("http://{address}/v2/health/ready")).call());
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
 }

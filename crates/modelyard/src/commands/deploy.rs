@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::service::ServiceSpec;
-use modelyard_core::strategy::Strategy;
+use modelyard_core::strategy::{Recreate, Strategy};
 use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
 use serde_json::{Value, json};
 
@@ -80,7 +80,10 @@ impl Deploy {
         if chosen.needs_onnxruntime && self.connect.control.is_none() {
             onnxruntime(context)?;
         }
-        let rollout = start(&client, &spec, chosen.digest)?;
+        if let Some(warning) = outage(&spec) {
+            say(&Paint::stderr().warn(&warning));
+        }
+        let rollout = start(&client, &spec, chosen.digest, &person())?;
         if !self.wait {
             let (document, end) = follow::Follower::new(&client, rollout).stands()?;
             context.print(&document, || {
@@ -186,9 +189,23 @@ fn choose(context: &Context, what: &str) -> miette::Result<Chosen> {
     Ok(Chosen { model: package.name.to_string(), digest, needs_onnxruntime })
 }
 
+/// What callers will notice of a strategy that stops everything first.
+fn outage(spec: &ServiceSpec) -> Option<String> {
+    let Strategy::Recreate(Recreate { park }) = spec.strategy else { return None };
+    let meanwhile = match park {
+        true => format!("requests wait for at most {}, then get 503 with `Retry-After`", spec.routing.park),
+        false => "requests get 503 with `Retry-After`".to_owned(),
+    };
+    Some(format!(
+        "recreate stops `{}` before the new version starts: {meanwhile}. A caller in the middle of a sequence of requests may \
+         get answers of both versions; each answer names its revision in `modelyard-revision`.",
+        spec.name
+    ))
+}
+
 /// Asks for a rollout; its id.
-pub fn start(client: &Client, spec: &ServiceSpec, digest: Digest) -> miette::Result<RolloutId> {
-    let body = json!({ "spec": spec, "package": digest, "by": person() });
+pub fn start(client: &Client, spec: &ServiceSpec, digest: Digest, by: &str) -> miette::Result<RolloutId> {
+    let body = json!({ "spec": spec, "package": digest, "by": by });
     let started: Value = client.post(&format!("/api/services/{}/rollouts", spec.name), &body)?;
     let id = started.get("rollout").and_then(Value::as_str).and_then(|id| RolloutId::new(id).ok());
     Ok(id.ok_or_else(|| {
@@ -199,4 +216,21 @@ pub fn start(client: &Client, spec: &ServiceSpec, digest: Digest) -> miette::Res
 /// Makes sure that the ONNX Runtime library is there before an instance needs it: fetching takes a while, once.
 pub fn onnxruntime(context: &Context) -> miette::Result<PathBuf> {
     super::serve::library(&context.home.cache())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_recreate_announces_an_outage() {
+        let spec = |strategy: &str| {
+            let mut draft = Draft::default();
+            draft.set(&format!("strategy.kind={strategy}")).unwrap();
+            draft.finish("wine").unwrap()
+        };
+        let told = outage(&spec("recreate")).unwrap();
+        assert!(told.contains("wait for at most 30 s") && told.contains("both versions"), "{told}");
+        assert_eq!(["rolling", "blue-green", "canary"].map(|name| outage(&spec(name))), [None, None, None]);
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use modelyard_core::event::Order;
+use modelyard_core::event::{EventBody, Order};
 use modelyard_core::{Millis, RolloutId, ServiceName};
 use serde_json::{Value, json};
 
@@ -51,16 +51,41 @@ pub struct Abort {
     timeout: Millis,
 }
 
+/// How long an order may take to show: the controller looks several times a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 impl Steer {
-    /// Gives the order, prints where the rollout stands.
+    /// Gives the order, waits until it shows, prints where the rollout stands.
     pub fn run(self, context: &Context, order: &Order) -> miette::Result<Exit> {
         let client = context.client(&self.connect)?;
         let rollout = open_rollout(&client, &self.service)?;
+        let mut follower = follow::Follower::new(&client, rollout);
+        while !follower.next(0)?.is_empty() {}
         give(&client, &self.service, order)?;
-        let (document, end) = follow::Follower::new(&client, rollout).stands()?;
+        took_effect(&mut follower, &self.service)?;
+        let (document, end) = follower.stands()?;
         context.print(&document, || follow::end_text(&end, Paint::stdout()))?;
         Ok(Exit::Done)
     }
+}
+
+/// Waits until the log tells what became of an order.
+fn took_effect(follower: &mut follow::Follower<'_>, service: &ServiceName) -> miette::Result<()> {
+    let began = std::time::Instant::now();
+    while began.elapsed() < PATIENCE {
+        for event in follower.next(500)? {
+            match event.body {
+                EventBody::OrderRefused { why, .. } => {
+                    let help = format!("`modelyard status {service}` shows where the rollout stands");
+                    return Err(Failed::new(why, help).into());
+                }
+                EventBody::RolloutStepped { .. } | EventBody::RolloutFinished { .. } => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+    say("the order is recorded, and the controller has not acted upon it yet");
+    Ok(())
 }
 
 impl Promote {

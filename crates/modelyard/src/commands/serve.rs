@@ -16,6 +16,10 @@ use crate::context::{Context, print_data};
 use crate::exit::{Exit, Failed, Usage};
 use crate::terminal::{Paint, say};
 
+/// ONNX Runtime as it comes in the wheel reports usage to its makers over the network, and leaves a session file in the temporary folder,
+/// unless this variable is set before the library is loaded; its API alone does not prevent the file.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
@@ -45,6 +49,7 @@ pub struct Serve {
 impl Serve {
     /// Serves until it is asked to end.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        keep_to_ourselves()?;
         super::log(context, None)?;
         if let Some(folder) = self.package_dir.clone() {
             let package = document(&folder)?;
@@ -105,6 +110,16 @@ impl Serve {
         let error = process.exec();
         Err(Failed::from(error, format!("could not run `{program}`"), "install it, or put it into the package").into())
     }
+}
+
+/// Starts this process over with [`NO_TELEMETRY`] set, unless it is. A program cannot safely change its own environment once it runs.
+fn keep_to_ourselves() -> Result<(), Failed> {
+    if std::env::var_os(NO_TELEMETRY).is_some() {
+        return Ok(());
+    }
+    let mut same = std::process::Command::new(super::up::program()?);
+    let error = same.args(std::env::args_os().skip(1)).env(NO_TELEMETRY, "1").exec();
+    Err(Failed::from(error, "could not start the model server", format!("set {NO_TELEMETRY}=1 by hand")))
 }
 
 fn document(folder: &Path) -> Result<Package, Failed> {

@@ -14,7 +14,7 @@ use crate::cli::{Connect, Output};
 use crate::client::{self, Client};
 use crate::context::{Context, print_data};
 use crate::exit::{Exit, Failed};
-use crate::terminal::{Canvas, Paint, say};
+use crate::terminal::{Canvas, Paint, say, size};
 use crate::view::{Live, lines};
 
 /// How often the view is drawn anew, at most: ten times a second is as fast as figures can be read.
@@ -56,7 +56,7 @@ fn draw(live: &mut Live<'_>) -> miette::Result<Exit> {
         match seen {
             Ok(scene) => {
                 lost = None;
-                let mut block = lines(&scene, paint);
+                let mut block = lines(&scene, paint, size().0);
                 block.extend([String::new(), paint.dim("q quits")]);
                 canvas.draw(&block);
             }

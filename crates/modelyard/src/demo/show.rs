@@ -9,7 +9,7 @@ use crate::api::{RolloutEnd, Status};
 use crate::client::Client;
 use crate::exit::Failed;
 use crate::follow::Follower;
-use crate::terminal::{Canvas, Paint, columns, say};
+use crate::terminal::{Canvas, Paint, columns, say, size};
 use crate::view::{Live, lines};
 
 /// How long one rollout of the demo may take.
@@ -40,7 +40,7 @@ pub fn rollout(client: &Client, rollout: &RolloutId, interrupt: &Interrupt) -> m
         let news = live.events(FRAME_MS)?;
         let scene = live.scene()?;
         match &mut canvas {
-            Some(canvas) => canvas.draw(&lines(&scene, Paint::stderr())),
+            Some(canvas) => canvas.draw(&lines(&scene, Paint::stderr(), size().0)),
             None => news.iter().filter_map(|(_, line)| line.as_ref()).for_each(|line| say(&format!("   {line}"))),
         }
         let (_, end) = follower.stands()?;
@@ -49,7 +49,7 @@ pub fn rollout(client: &Client, rollout: &RolloutId, interrupt: &Interrupt) -> m
                 line.iter().filter(|_| canvas.is_none()).for_each(|line| say(&format!("   {line}")));
             }
             if let Some(canvas) = &mut canvas {
-                canvas.draw(&lines(&live.scene()?, Paint::stderr()));
+                canvas.draw(&lines(&live.scene()?, Paint::stderr(), size().0));
             }
             return Ok(end);
         }

@@ -6,21 +6,30 @@ use super::Scene;
 use crate::api;
 use crate::terminal::{Paint, bar, columns};
 
-/// Cells of a share's bar.
-const BAR: usize = 24;
+/// Columns that a row takes besides its bar, for versions of up to nine letters.
+const REST: usize = 80;
+/// Column that a narrow terminal does without.
+const RETRIED: usize = 7;
+/// Columns of a terminal in which a row has room for everything.
+const WIDE: usize = 96;
 
-/// The scene as lines for a terminal.
-pub fn lines(scene: &Scene, paint: Paint) -> Vec<String> {
+/// The scene as lines for a terminal of `width` columns.
+pub fn lines(scene: &Scene, paint: Paint, width: usize) -> Vec<String> {
     let status = &scene.status;
+    let (cells, wide) = (width.saturating_sub(REST).clamp(4, 24), width >= WIDE);
     let mut lines = vec![title(status, paint)];
-    if let Some(progress) = scene.progress {
-        lines.push(format!("  {} {:.0} % of this step", paint.dim(&bar(progress, BAR)), progress * 100.0));
-    }
+    // The line is kept when there is no progress to show, so that nothing jumps.
+    lines.push(scene.progress.map_or_else(String::new, |progress| {
+        format!("  {} {:.0} % of this step", paint.dim(&bar(progress, cells)), progress * 100.0)
+    }));
     lines.push(String::new());
-    let heading = ["", "revision", "", "share", "live", "req/s", "errors", "p50", "p95"];
+    let heading = ["", "revision", "", "  share", "live", "req/s", "errors", "retried", "    p50", "    p95"];
     let mut rows: Vec<Vec<String>> = vec![heading.iter().map(|title| paint.dim(title)).collect()];
-    rows.extend(status.stable.iter().map(|pool| row("stable", pool, scene, paint)));
-    rows.extend(status.candidate.iter().map(|pool| row("candidate", pool, scene, paint)));
+    rows.extend(status.stable.iter().map(|pool| row("stable", pool, scene, paint, cells)));
+    rows.extend(status.candidate.iter().map(|pool| row("candidate", pool, scene, paint, cells)));
+    if !wide {
+        rows.iter_mut().for_each(|row| drop(row.remove(RETRIED)));
+    }
     lines.extend(columns(&rows).into_iter().map(|line| format!("  {line}")));
     lines.push(String::new());
     lines.extend(scene.recent.iter().map(|line| format!("  {line}")));
@@ -39,27 +48,30 @@ fn title(status: &api::Status, paint: Paint) -> String {
     }
 }
 
-fn row(role: &str, pool: &api::Pool, scene: &Scene, paint: Paint) -> Vec<String> {
+fn row(role: &str, pool: &api::Pool, scene: &Scene, paint: Paint, cells: usize) -> Vec<String> {
     let weight = scene.status.weights.get(&pool.revision).copied().unwrap_or(Weight::NONE);
     let figures = scene.figures.get(&pool.revision).copied().unwrap_or_default();
     let live = pool.instances.iter().filter(|instance| ["live", "running"].contains(&instance.state.as_str())).count();
-    let share = bar(f64::from(weight.basis_points()) / 10_000.0, BAR);
-    let errors = match (figures.errors, figures.retried) {
-        (0, 0) => "0".to_owned(),
-        (errors, 0) => paint.bad(&errors.to_string()),
-        (errors, retried) => paint.bad(&format!("{errors} ({retried} retried)")),
-    };
+    let share = bar(f64::from(weight.basis_points()) / 10_000.0, cells);
+    let errors = format!("{:>6}", figures.errors);
+    let retried = format!("{:>7}", figures.retried);
     vec![
         if role == "stable" { role.to_owned() } else { paint.candidate(role) },
         format!("r{} {}", pool.revision, pool.version),
         if role == "stable" { share } else { paint.candidate(&share) },
-        format!("{weight:>7}"),
+        format!("{:>7}", weight.to_string()),
         format!("{live:>4}"),
         format!("{:>5.0}", figures.per_second),
-        format!("{errors:>6}"),
-        latency(figures.p50_micros),
-        latency(figures.p95_micros),
+        if figures.errors > 0 { paint.bad(&errors) } else { errors },
+        if figures.retried > 0 { paint.warn(&retried) } else { retried },
+        aligned(figures.p50_micros),
+        aligned(figures.p95_micros),
     ]
+}
+
+/// A latency in µs for people, right-aligned.
+fn aligned(micros: Option<f64>) -> String {
+    format!("{:>7}", latency(micros))
 }
 
 /// A latency in µs for people.
@@ -69,5 +81,54 @@ pub fn latency(micros: Option<f64>) -> String {
         Some(micros) if micros < 1_000.0 => format!("{micros:.0} µs"),
         Some(micros) if micros < 100_000.0 => format!("{:.1} ms", micros / 1e3),
         Some(micros) => format!("{:.0} ms", micros / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use modelyard_core::RevisionNumber;
+
+    use super::*;
+    use crate::view::Figures;
+
+    fn scene(progress: Option<f64>) -> Scene {
+        let status = serde_json::from_value(serde_json::json!({
+            "service": "wine", "environment": "dev", "weights": {"1": 9000, "2": 1000},
+            "stable": {"revision": 1, "version": "1.0.0", "instances": [{"id": "wine-r1-1", "state": "live"}]},
+            "candidate": {"revision": 2, "version": "2.0.0", "instances": []},
+            "rollout": {"id": "wine-2", "strategy": "canary", "phase": "baking at 10 %"},
+        }));
+        let figures =
+            Figures { per_second: 41.6, errors: 3, retried: 2, p50_micros: Some(940.0), p95_micros: Some(12_340.0) };
+        Scene {
+            status: status.unwrap(),
+            figures: BTreeMap::from([(RevisionNumber(2), figures)]),
+            recent: vec!["something".to_owned()],
+            progress,
+        }
+    }
+
+    #[test]
+    fn a_scene_is_aligned_and_keeps_its_height() {
+        let shown = lines(&scene(Some(0.5)), Paint::plain(), 110);
+        assert_eq!(shown[0], "wine  canary wine-2  baking at 10 %");
+        assert_eq!(shown[1], "  ████████████░░░░░░░░░░░░ 50 % of this step");
+        assert_eq!(
+            shown[4].trim_end(),
+            "  stable     r1 1.0.0  ██████████████████████░░     90 %     1      0       0        0        –        –"
+        );
+        assert_eq!(
+            shown[5].trim_end(),
+            "  candidate  r2 2.0.0  ██░░░░░░░░░░░░░░░░░░░░░░     10 %     0     42       3        2   940 µs  12.3 ms"
+        );
+        assert!(lines(&scene(None), Paint::plain(), 80).iter().all(|line| line.chars().count() <= 80));
+        assert_eq!(shown.len(), lines(&scene(None), Paint::plain(), 110).len());
+    }
+
+    #[test]
+    fn latencies_carry_their_unit() {
+        assert_eq!([Some(12.0), Some(1_500.0), Some(250_000.0), None].map(latency), ["12 µs", "1.5 ms", "250 ms", "–"]);
     }
 }

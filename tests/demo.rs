@@ -1,0 +1,58 @@
+//! The demo from outside: it does the whole job, in plain lines without a terminal, and leaves nothing behind.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use support::process::{alive, census};
+use support::{World, until};
+
+/// Processes of any demo that plays in `folder`.
+fn players(folder: &Path) -> Vec<u32> {
+    census(folder)
+}
+
+#[test]
+fn the_demo_does_the_whole_job_and_leaves_nothing_behind() {
+    let world = World::default();
+    let temporary = world.scratch("tmp");
+    let output = world.command(&["demo"]).env("TMPDIR", &temporary).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(!told.contains('\x1b'), "escape codes without a terminal:\n{told}");
+    for line in [
+        ", 0 failed",
+        "2.0.0: promoted",
+        "3.0.0-crash: taken back by itself (crash",
+        "none is left",
+        "modelyard deploy",
+    ] {
+        assert!(told.contains(line), "`{line}` is missing:\n{told}");
+    }
+    for report in ["wine-2.html", "wine-2.md", "breast-cancer-2.html", "breast-cancer-2.md"] {
+        assert!(world.home().join("reports/demo").join(report).is_file(), "{report} is not there:\n{told}");
+    }
+    assert_eq!(players(&temporary), Vec::<u32>::new());
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "the temporary home is gone");
+}
+
+#[test]
+fn an_interrupted_demo_stops_what_it_started() {
+    let world = World::default();
+    let temporary = world.scratch("tmp");
+    let mut child = world.command(&["demo"]).env("TMPDIR", &temporary).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("baking at")), "the canary never got a share");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let told: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{told:?}");
+    assert!(told.iter().any(|line| line.contains("interrupted")), "{told:?}");
+    until("nothing of it is left", 20, || match players(&temporary) {
+        left if left.iter().all(|&pid| !alive(pid)) => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+}
