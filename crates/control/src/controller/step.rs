@@ -23,21 +23,32 @@ impl Controller {
         }
         let Some(open) = &state.open else { return Ok(()) };
         let (seen_seq, before) = memory.stepped;
-        // Time never runs backwards within an observation, even if the machine's clock is set.
-        let now = self.clock.now().max(before);
-        if seen_seq == state.last_seq && now - before < PAUSE {
+        // A clock that is set back must not stop the machine until it has caught up; `step` tolerates it.
+        let now = self.clock.now();
+        if seen_seq == state.last_seq && now >= before && now - before < PAUSE {
             return Ok(());
         }
         memory.stepped = (state.last_seq, now);
         let seen = observation(&state, open, report.as_deref(), memory.meter.totals(), now);
         let (machine, actions) = step(memory.machine(open), &seen);
-        let bodies = bodies(open, &machine, actions);
+        let mut bodies = bodies(open, &machine, actions);
+        if bodies.iter().any(|body| matches!(body, EventBody::RolloutFinished { .. })) {
+            bodies.splice(0..0, self.last_figures(&state, memory));
+        }
         if !bodies.is_empty() {
             let events = self.ledger.commit(&state, Actor::Controller, bodies).await?;
             memory.stepped.0 = events.last().map_or(state.last_seq, |event| event.seq);
         }
         memory.ahead = Some((open.id.clone(), machine));
         Ok(())
+    }
+
+    /// What was counted between the last figures and the end, so that a report misses no request.
+    fn last_figures(&self, state: &ServiceState, memory: &Memory) -> Option<EventBody> {
+        let report = self.report()?;
+        let (_, before) = memory.measured.as_ref()?;
+        let revisions = measurements(state, report.services.get(&state.name), &memory.meter.totals(), before);
+        Some(EventBody::Measured { revisions })
     }
 
     /// Figures each second until the outcome, for charts.

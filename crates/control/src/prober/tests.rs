@@ -1,3 +1,5 @@
+//! The prober against real listeners: what is asked, what is believed, and that nobody waits for anybody.
+
 use modelyard_core::Timestamp;
 use modelyard_core::sample::Sample;
 use serde_json::json;

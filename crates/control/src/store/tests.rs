@@ -1,3 +1,5 @@
+//! The store against kills, foreign files and newer forms; and the fold against the live state.
+
 use std::sync::Arc;
 
 use modelyard_core::InstanceId;
