@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -90,17 +90,9 @@ async fn serve_http1(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::R
     };
     let mut builder = http1::Builder::new();
     builder.half_close(true).max_header_size(limits::HEAD).max_headers(limits::HEADERS);
-    let mut connection = pin!(builder.serve_connection(io, service_fn(answer)));
-    let mut closing = pin!(drain.closing());
-    let mut closed = false;
-    poll_fn(|cx| {
-        if !closed && closing.as_mut().poll(cx).is_ready() {
-            closed = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
+    let connection = pin!(builder.serve_connection(io, service_fn(answer)));
+    let goodbye = http1::Connection::graceful_shutdown;
+    with_goodbye(connection, || drain.is_closing(), drain.closing(), goodbye).await
 }
 
 async fn serve_http2(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::Result<()> {
@@ -112,13 +104,25 @@ async fn serve_http2(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::R
     let mut builder = http2::Builder::new(LocalExecutor);
     builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
     builder.max_concurrent_streams(CALLER_STREAMS).max_header_list_size(limits::HEAD as u32);
-    let mut connection = pin!(builder.serve_connection(io, service_fn(answer)));
-    let mut started = pin!(drain.started());
-    let mut said = false;
+    let connection = pin!(builder.serve_connection(io, service_fn(answer)));
+    let goodbye = http2::Connection::graceful_shutdown;
+    with_goodbye(connection, || drain.is_draining(), drain.started(), goodbye).await
+}
+
+/// Drives a connection, and says goodbye once it is time.
+///
+/// `time` is polled only at the start, so that it wakes this task, and when `is_time`: requests do not pay for it.
+async fn with_goodbye<C: Future>(
+    mut connection: Pin<&mut C>,
+    is_time: impl Fn() -> bool,
+    time: impl Future<Output = ()>,
+    goodbye: impl Fn(Pin<&mut C>),
+) -> C::Output {
+    let (mut time, mut is_first, mut is_said) = (pin!(time), true, false);
     poll_fn(|cx| {
-        if !said && started.as_mut().poll(cx).is_ready() {
-            said = true;
-            connection.as_mut().graceful_shutdown();
+        if !is_said && (std::mem::take(&mut is_first) || is_time()) && time.as_mut().poll(cx).is_ready() {
+            is_said = true;
+            goodbye(connection.as_mut());
         }
         connection.as_mut().poll(cx)
     })

@@ -137,8 +137,9 @@ async fn route(worker: &Rc<Worker>, call: &Call<'_>, body: Incoming) -> Response
         Wanted::Revision { service, revision, rest } => {
             Aim { service, api: None, revision: Some(revision), path: rest }
         }
-        Wanted::Own(own) if !call.is_grpc => return local::answer(worker, call, own).await,
-        _ if call.is_grpc => return forward::grpc::call(worker, call, body, pin).await,
+        Wanted::Own(own) if !call.is_grpc => return Box::pin(local::answer(worker, call, own)).await,
+        // Boxed, as all that is rare: a request's future is moved, so it had better be small.
+        _ if call.is_grpc => return Box::pin(forward::grpc::call(worker, call, body, pin)).await,
         Wanted::Own(_) | Wanted::Unknown => {
             let why = format!(
                 "nothing is at `{}`; a model answers at /v2/models/NAME/infer or /NAME/v1/predict",

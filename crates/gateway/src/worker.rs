@@ -12,7 +12,7 @@ use modelyard_core::ServiceName;
 use modelyard_core::route::RouteTable;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::accept;
 use crate::admin::Ask;
@@ -46,31 +46,49 @@ enum Stage {
 }
 
 /// Lets connections know that the gateway ends.
-pub struct Drain(watch::Sender<Stage>);
+pub struct Drain {
+    stage: Cell<Stage>,
+    draining: Notify,
+    closing: Notify,
+}
 
 impl Drain {
     fn new() -> Self {
-        Self(watch::Sender::new(Stage::Serving))
+        Self { stage: Cell::new(Stage::Serving), draining: Notify::new(), closing: Notify::new() }
+    }
+
+    fn start(&self) {
+        self.stage.set(Stage::Draining);
+        self.draining.notify_waiters();
+    }
+
+    fn close(&self) {
+        self.stage.set(Stage::Closing);
+        self.closing.notify_waiters();
     }
 
     /// Whether callers are to be told to go elsewhere.
     pub fn is_draining(&self) -> bool {
-        *self.0.borrow() >= Stage::Draining
+        self.stage.get() >= Stage::Draining
+    }
+
+    /// Whether idle connections are to be closed.
+    pub fn is_closing(&self) -> bool {
+        self.stage.get() >= Stage::Closing
     }
 
     /// Resolves when draining starts.
     pub async fn started(&self) {
-        self.reaches(Stage::Draining).await;
+        if !self.is_draining() {
+            self.draining.notified().await;
+        }
     }
 
     /// Resolves when idle connections are to be closed.
     pub async fn closing(&self) {
-        self.reaches(Stage::Closing).await;
-    }
-
-    async fn reaches(&self, stage: Stage) {
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.0.subscribe().wait_for(|now| *now >= stage).await;
+        if !self.is_closing() {
+            self.closing.notified().await;
+        }
     }
 }
 
@@ -176,7 +194,7 @@ async fn serve(worker: &Rc<Worker>, listener: TcpListener, mut commands: mpsc::U
             None => break Duration::ZERO, // the admin thread is gone, and with it everybody who could tell
         }
     };
-    worker.drain.0.send_replace(Stage::Draining);
+    worker.drain.start();
     if let Some(accepting) = accepting {
         accepting.abort();
     }
@@ -259,7 +277,7 @@ async fn finish(worker: &Rc<Worker>, grace: Duration) {
     let grace = tokio::time::Instant::now() + grace;
     let limit = tokio::time::Instant::now() + limits::DRAIN_LIMIT;
     if !wait_until_empty(worker, grace).await {
-        worker.drain.0.send_replace(Stage::Closing);
+        worker.drain.close();
         if !wait_until_empty(worker, limit).await {
             tracing::warn!(connections = worker.connections.borrow().len(), "closing what did not finish in time");
         }

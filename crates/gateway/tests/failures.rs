@@ -1,5 +1,7 @@
 //! Instances that die, fail, stall or talk nonsense, and what callers see of it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! gRPC over one HTTP/2 connection: routed by the model's name in the message, each stream on its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! Callers who mean harm, on raw sockets: framing tricks, endless heads, dripping bytes, nonsense.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::time::Duration;

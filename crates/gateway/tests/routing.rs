@@ -1,5 +1,7 @@
 //! Where requests go, what instances and callers are told on the way.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::caller::Caller;

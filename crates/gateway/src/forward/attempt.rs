@@ -44,7 +44,7 @@ pub async fn run(
     let limit = service.routing.timeout.as_duration();
     let instance = flight.instance().clone();
     if call.is_grpc {
-        return match tokio::time::timeout(limit, http2(call, path, &instance, payload)).await {
+        return match tokio::time::timeout(limit, Box::pin(http2(call, path, &instance, payload))).await {
             Ok(Ok((response, stream))) => {
                 let now = Instant::now();
                 flight.answered(service, response.status(), response.headers(), sent, now, worker.ms_at(now));

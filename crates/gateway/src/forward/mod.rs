@@ -128,7 +128,10 @@ pub async fn forward(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, payload
         }
         let may_send = journey.sent == 0 || journey.may_retry(&service, payload);
         let Some((pool, instance)) = choose(&service, among, &journey.tried, now_ms).filter(|_| may_send) else {
-            if may_send && !matches!(journey.last, Some(Last::Answer(..))) && parking.wait(worker, &service).await {
+            if may_send
+                && !matches!(journey.last, Some(Last::Answer(..)))
+                && Box::pin(parking.wait(worker, &service)).await
+            {
                 journey.tried.clear();
                 continue;
             }

@@ -48,14 +48,14 @@ async fn whole(mut body: Incoming, length: usize) -> Result<Bytes, Refusal> {
         std::task::Poll::Ready(None) => return Ok(Bytes::new()),
         std::task::Poll::Pending => BytesMut::with_capacity(length),
     };
-    let rest = async {
+    let rest = Box::pin(async {
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.map_err(BodyError::Caller)?.into_data() {
                 bytes.extend_from_slice(&data);
             }
         }
         Ok(bytes.freeze())
-    };
+    });
     match tokio::time::timeout(limits::BODY_TIME, rest).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => Err(refusal(&error)),

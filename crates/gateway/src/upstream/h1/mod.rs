@@ -42,7 +42,7 @@ impl Connection {
     /// # Errors
     /// [`Failure::Connect`].
     pub async fn open(address: SocketAddr) -> Result<Self, Failure> {
-        let stream = super::connect(address).await?;
+        let stream = Box::pin(super::connect(address)).await?;
         Ok(Self { stream, read: BytesMut::new(), reused: false, used_ms: 0 })
     }
 
