@@ -139,7 +139,7 @@ impl Error {
             Self::Description { .. } => {
                 "every key is described in docs/reference/modelyard-toml.md; nothing was packaged"
             }
-            Self::Onnx { source: OnnxError::Foreign(_), .. } => "name the ONNX file in `model`; nothing was packaged",
+            Self::Onnx { source: OnnxError::Foreign(_), .. } => "`model` names the ONNX file; nothing was packaged",
             Self::Onnx { .. } => {
                 "export the model again, then check it with `onnx.checker.check_model`; nothing was packaged"
             }

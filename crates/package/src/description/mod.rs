@@ -128,7 +128,7 @@ impl Description {
             broken.iter().for_each(|error| reader.mistake(error.span().unwrap_or(0..0), error.message()));
             return Err(reader.into_mistakes());
         }
-        let whole = Table { name: String::new(), at: 0..0, entries: document.get_ref() };
+        let whole = Table { name: String::new(), at: 0..0, entries: document.get_ref(), known: &KEYS };
         let read = read(&mut reader, &whole);
         match (read, reader.into_mistakes()) {
             (Some(description), mistakes) if mistakes.is_empty() => Ok(description),

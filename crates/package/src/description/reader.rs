@@ -19,6 +19,8 @@ pub(super) struct Table<'v> {
     pub(super) name: String,
     pub(super) at: Range<usize>,
     pub(super) entries: &'v DeTable<'v>,
+    /// The keys that it may have; empty for one that may have any.
+    pub(super) known: &'v [&'v str],
 }
 
 /// Collects mistakes.
@@ -55,8 +57,8 @@ impl<'t> Reader<'t> {
     }
 
     /// The table under `key`, with its unknown keys reported.
-    pub(super) fn table<'v>(&mut self, within: &Table<'v>, key: &str, known: &[&str]) -> Option<Table<'v>> {
-        let table = self.free_table(within, key)?;
+    pub(super) fn table<'v>(&mut self, within: &Table<'v>, key: &str, known: &'v [&'v str]) -> Option<Table<'v>> {
+        let table = Table { known, ..self.free_table(within, key)? };
         self.refuse_unknown(&table, known);
         Some(table)
     }
@@ -66,7 +68,7 @@ impl<'t> Reader<'t> {
         let value = within.entries.get(key)?;
         let name = if within.name.is_empty() { key.to_owned() } else { format!("{}.{key}", within.name) };
         match value.get_ref() {
-            DeValue::Table(entries) => Some(Table { name, at: value.span(), entries }),
+            DeValue::Table(entries) => Some(Table { name, at: value.span(), entries, known: &[] }),
             _ => {
                 self.wrong_kind(&name, value, &format!("a table, `[{name}]`"));
                 None
@@ -89,7 +91,12 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// Reports a missing key, unless an unknown one in the same table was probably meant to be it, which is told already.
     fn missing(&mut self, table: &Table<'_>, key: &str, example: &str) {
+        let unknown = table.entries.keys().map(|other| other.get_ref().as_ref());
+        if nearest(key, unknown).is_some_and(|near| nearest(near, table.known.iter().copied()) == Some(key)) {
+            return;
+        }
         self.mistake(table.at.clone(), format!("`{key}` is missing in `[{}]`: write {key} = {example}", table.name));
     }
 

@@ -1,3 +1,5 @@
+//! Descriptions that are right, wrong in many places at once, and hostile.
+
 use super::*;
 
 const RIGHT: &str = "samples = \"s.json\"\n[model]\nname = \"wine\"\nversion = \"1.0.0\"\n[runtime]\nkind = \"onnx\"\nmodel = \"m.onnx\"\n";
@@ -24,7 +26,6 @@ fn every_mistake_is_reported_at_once_with_its_line() {
                 defualt = true\n[resources]\nmemory = \"lots\"\ncpu = -1\n[parameters]\nwhen = [1, 2020-01-01]\n";
     let expected = [
         "1: there is no key `sampels` here; did you mean `samples`?",
-        "2: `name` is missing in `[model]`: write name = \"my-model\"",
         "3: there is no key `nmae` in `[model]`; did you mean `name`?",
         "4: `version` is a number: write a text in quotes",
         "5: `card`: the path `../card` is refused: it leaves the folder",

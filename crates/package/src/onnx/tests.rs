@@ -1,3 +1,5 @@
+//! ONNX files: real, broken, hostile, and with weights elsewhere.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, SeekFrom};
 
