@@ -44,22 +44,26 @@ pub async fn serve(worker: Rc<Worker>, mut stream: TcpStream, activity: Rc<Activ
         Ok(address) => address.ip(),
         Err(_) => return, // it left already
     };
-    let Some(first) = first_bytes(&worker, &mut stream).await else { return };
+    let Some(first) = first_bytes(&worker, &mut stream, &activity).await else { return };
     let http2 = is_http2(&first);
     let caller = Rc::new(Caller::new(caller, http2, activity.clone()));
-    let io = Io::new(stream, first, activity.clone());
-    let ended = if http2 { serve_http2(worker, io, caller).await } else { serve_http1(worker, io, caller).await };
+    let io = Io::new(stream, first, http2, activity.clone());
+    let ended = match http2 {
+        true => serve_http2(worker, io, caller, &activity).await,
+        false => serve_http1(worker, io, caller, &activity).await,
+    };
     if let Err(error) = ended {
         tracing::debug!(%error, "a caller's connection ended early");
     }
 }
 
 /// The first bytes that tell the protocol; `None` if the caller leaves or the gateway drains before they come.
-async fn first_bytes(worker: &Worker, stream: &mut TcpStream) -> Option<Bytes> {
+async fn first_bytes(worker: &Worker, stream: &mut TcpStream, activity: &Activity) -> Option<Bytes> {
     // Nothing is allocated for connections that say nothing.
     tokio::select! {
         readable = stream.readable() => readable.ok()?,
         () = worker.drain.closing() => return None,
+        () = activity.overdue() => return None,
     }
     let mut first = BytesMut::with_capacity(FIRST_READ);
     let reading = async {
@@ -79,7 +83,7 @@ fn is_http2(first: &[u8]) -> bool {
     first.starts_with(PREFACE)
 }
 
-async fn serve_http1(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::Result<()> {
+async fn serve_http1(worker: Rc<Worker>, io: Io, caller: Rc<Caller>, activity: &Activity) -> hyper::Result<()> {
     let drain = worker.drain.clone();
     let answer = {
         let (worker, caller) = (worker.clone(), caller.clone());
@@ -92,10 +96,11 @@ async fn serve_http1(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::R
     builder.half_close(true).max_header_size(limits::HEAD).max_headers(limits::HEADERS);
     let connection = pin!(builder.serve_connection(io, service_fn(answer)));
     let goodbye = http1::Connection::graceful_shutdown;
-    with_goodbye(connection, || drain.is_closing(), drain.closing(), goodbye).await
+    let is_time = || drain.is_closing() || activity.is_overdue();
+    with_goodbye(connection, is_time, either(drain.closing(), activity.overdue()), goodbye).await
 }
 
-async fn serve_http2(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::Result<()> {
+async fn serve_http2(worker: Rc<Worker>, io: Io, caller: Rc<Caller>, activity: &Activity) -> hyper::Result<()> {
     let drain = worker.drain.clone();
     let answer = move |request| {
         let (worker, caller) = (worker.clone(), caller.clone());
@@ -106,7 +111,16 @@ async fn serve_http2(worker: Rc<Worker>, io: Io, caller: Rc<Caller>) -> hyper::R
     builder.max_concurrent_streams(CALLER_STREAMS).max_header_list_size(limits::HEAD as u32);
     let connection = pin!(builder.serve_connection(io, service_fn(answer)));
     let goodbye = http2::Connection::graceful_shutdown;
-    with_goodbye(connection, || drain.is_draining(), drain.started(), goodbye).await
+    let is_time = || drain.is_draining() || activity.is_overdue();
+    with_goodbye(connection, is_time, either(drain.started(), activity.overdue()), goodbye).await
+}
+
+/// Resolves when either does.
+async fn either(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    tokio::select! {
+        () = one => {}
+        () = other => {}
+    }
 }
 
 /// Drives a connection, and says goodbye once it is time.

@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::limits;
 
@@ -24,10 +25,25 @@ const JOINED: usize = 2 << 10;
 pub struct Activity {
     /// Requests being answered.
     active: Cell<u32>,
-    /// Whether bytes came since the last request was answered: part of a head.
+    /// Whether bytes came since the last request was answered: with HTTP/1.1, part of a head.
     started: Cell<bool>,
+    /// Whether bytes between requests mean nothing: HTTP/2 has frames of its own.
+    chatty: Cell<bool>,
     /// Sweeps since something happened.
     quiet: Cell<u32>,
+    overdue: Cell<bool>,
+    told: Notify,
+}
+
+/// What a sweep finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing to do.
+    Fine,
+    /// Without a request for long: it was told to say goodbye.
+    Idle,
+    /// Half a head for long: to be cut.
+    Dripping,
 }
 
 impl Activity {
@@ -37,15 +53,36 @@ impl Activity {
         Active(self.clone())
     }
 
-    /// Looks at the connection once every `every`; whether it has been without a request, or with half a head, for too long.
-    pub fn sweep(&self, every: Duration) -> bool {
+    /// Looks at the connection once every `every`.
+    pub fn sweep(&self, every: Duration) -> Found {
         if self.active.get() > 0 {
             self.quiet.set(0);
-            return false;
+            return Found::Fine;
         }
-        self.quiet.set(self.quiet.get() + 1);
-        let limit = if self.started.get() { limits::HEAD_TIME } else { limits::IDLE_TIME };
-        every * self.quiet.get() > limit
+        self.quiet.set(self.quiet.get().saturating_add(1));
+        let quiet = every.saturating_mul(self.quiet.get());
+        let dripping = self.started.get() && !self.chatty.get();
+        if dripping && quiet > limits::HEAD_TIME {
+            return Found::Dripping;
+        }
+        if quiet <= limits::IDLE_TIME {
+            return Found::Fine;
+        }
+        self.overdue.set(true);
+        self.told.notify_waiters();
+        Found::Idle
+    }
+
+    /// Whether it was without a request for too long.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue.get()
+    }
+
+    /// Resolves once it was without a request for too long.
+    pub async fn overdue(&self) {
+        if !self.is_overdue() {
+            self.told.notified().await;
+        }
     }
 }
 
@@ -69,8 +106,9 @@ pub struct Io {
 
 impl Io {
     /// Wraps a connection of which `first` was read.
-    pub fn new(stream: TcpStream, first: Bytes, activity: Rc<Activity>) -> Self {
+    pub fn new(stream: TcpStream, first: Bytes, http2: bool, activity: Rc<Activity>) -> Self {
         activity.started.set(true);
+        activity.chatty.set(http2);
         Self { first, stream: TokioIo::new(stream), activity }
     }
 }
@@ -129,5 +167,46 @@ impl Write for Io {
             end += slice.len();
         }
         Pin::new(&mut self.stream).poll_write(cx, &joined[..end])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(5);
+
+    /// Seconds until a sweep finds something, and what.
+    fn found(activity: &Activity) -> (u64, Found) {
+        let sweeps = (1..).map(|number| (number * EVERY.as_secs(), activity.sweep(EVERY)));
+        sweeps.into_iter().find(|(_, found)| *found != Found::Fine).unwrap()
+    }
+
+    #[test]
+    fn half_a_head_is_cut_and_silence_is_told() {
+        let activity = Rc::new(Activity::default());
+        activity.started.set(true);
+        assert_eq!(found(&activity), (20, Found::Dripping));
+        drop(activity.begin());
+        assert!(!activity.is_overdue());
+        assert_eq!(found(&activity), (305, Found::Idle));
+        assert!(activity.is_overdue());
+    }
+
+    #[test]
+    fn frames_between_requests_are_no_half_heads() {
+        let activity = Rc::new(Activity::default());
+        activity.started.set(true);
+        activity.chatty.set(true);
+        assert_eq!(found(&activity), (305, Found::Idle));
+    }
+
+    #[test]
+    fn a_request_may_take_its_time() {
+        let activity = Rc::new(Activity::default());
+        let request = activity.begin();
+        assert!((0..1_000).all(|_| activity.sweep(EVERY) == Found::Fine));
+        drop(request);
+        assert_eq!(found(&activity).1, Found::Idle);
     }
 }

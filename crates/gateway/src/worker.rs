@@ -18,7 +18,7 @@ use crate::accept;
 use crate::admin::Ask;
 use crate::admin::tally::{self, Tally};
 use crate::error::Error;
-use crate::io::Activity;
+use crate::io::{Activity, Found};
 use crate::limits;
 use crate::table::{Parked, Tables};
 
@@ -257,11 +257,11 @@ async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
-        let overdue: Vec<_> = {
-            let connections = worker.connections.borrow();
-            connections.values().filter(|one| one.activity.sweep(SWEEP)).map(|one| one.task.clone()).collect()
-        };
-        overdue.iter().for_each(tokio::task::AbortHandle::abort);
+        for connection in worker.connections.borrow().values() {
+            if connection.activity.sweep(SWEEP) == Found::Dripping {
+                connection.task.abort(); // takes effect when its task is next polled, not here
+            }
+        }
         let now = worker.now_ms();
         for service in worker.tables.current().services.values() {
             for instance in service.pools.values().flat_map(|pool| &pool.instances) {

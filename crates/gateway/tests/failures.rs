@@ -283,3 +283,41 @@ fn requests_wait_while_nothing_serves_and_go_on_at_once() {
     assert!(reply.status == 503 && reply.text().contains("nothing serves"), "{reply:?}");
     gateway.end();
 }
+
+#[test]
+fn a_revision_that_fails_keeps_its_share_for_the_analysis() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let good = Instance::answering("good");
+    let bad = Instance::start(|stream, _| answer(stream, 500, "boom"));
+    gateway.put(&table_with(1, &[(1, 5_000, &[good.address]), (2, 5_000, &[bad.address])], |route| {
+        route.routing.retry_budget_percent = 100;
+    }));
+    let mut caller = Caller::connect(gateway.address);
+    for _ in 0..200 {
+        assert_eq!(caller.post(PATH, b"{}").text(), "good");
+    }
+    // 100 expected; six standard deviations are 42.
+    let counted = counters(&gateway, 2);
+    assert!(counted.requests > 58 && counted.errors == counted.requests, "{counted:?}");
+    assert_eq!(counted.retried, counted.errors);
+    gateway.end();
+}
+
+#[test]
+fn of_several_instances_the_failing_one_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::with(modelyard_gateway::GatewayOptions { threads: 1, ..common::options(folder.path()) });
+    let good = Instance::answering("good");
+    let bad = Instance::start(|stream, _| answer(stream, 500, "boom"));
+    gateway.put(&table(1, &[(1, 10_000, &[good.address, bad.address])]));
+    let mut caller = Caller::connect(gateway.address);
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(caller.post(PATH, b"{}").text(), "good");
+    }
+    // Five in a row eject; on trial after 1, 2, 4 … s one more each.
+    let most = 5 + began.elapsed().as_secs() as usize;
+    assert!((5..=most).contains(&bad.count()), "{} in {:?}", bad.count(), began.elapsed());
+    gateway.end();
+}

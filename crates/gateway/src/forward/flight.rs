@@ -10,12 +10,12 @@ use http::{HeaderMap, StatusCode};
 use crate::body::BodyError;
 use crate::grpc::{self, Blame};
 use crate::policy::ejection::{Outcome, may_eject};
-use crate::table::{Instance, Pool, PoolMemory, Service};
+use crate::table::{Instance, Pool, Service};
 
 /// One request at one instance.
 pub struct Flight {
+    pool: Rc<Pool>,
     instance: Rc<Instance>,
-    memory: Rc<PoolMemory>,
     /// Whether the instance was blamed already.
     blamed: bool,
     /// Room on an HTTP/2 connection.
@@ -24,9 +24,9 @@ pub struct Flight {
 
 impl Flight {
     /// Takes off: the instance has one request more in flight.
-    pub fn start(pool: &Pool, instance: &Rc<Instance>) -> Self {
+    pub fn start(pool: Rc<Pool>, instance: Rc<Instance>) -> Self {
         instance.in_flight.set(instance.in_flight.get() + 1);
-        Self { instance: instance.clone(), memory: pool.memory.clone(), blamed: false, _stream: None }
+        Self { pool, instance, blamed: false, _stream: None }
     }
 
     /// The instance.
@@ -51,34 +51,51 @@ impl Flight {
     ) {
         let blame = blame(status, map);
         {
-            let mut counters = self.memory.counters.borrow_mut();
+            let mut counters = self.pool.memory.counters.borrow_mut();
             counters.requests += 1;
             counters.refused += u64::from(blame == Blame::Caller);
             counters.errors += u64::from(blame == Blame::Model);
             counters.latency.record(now.saturating_duration_since(sent).as_micros() as u64);
         }
-        self.memory.code(status.as_u16());
+        self.pool.memory.code(status.as_u16());
         self.instance.requests.set(self.instance.requests.get() + 1);
         self.blamed = blame == Blame::Model;
         if self.blamed {
             self.instance.errors.set(self.instance.errors.get() + 1);
         }
         let outcome = if self.blamed { Outcome::Bad } else { Outcome::Good };
-        note(service, &self.instance, outcome, now_ms);
+        self.note(service, outcome, now_ms);
     }
 
     /// Counts an attempt that got no answer.
     pub fn failed(&mut self, service: &Service, outcome: Outcome, now_ms: u64) {
-        self.memory.counters.borrow_mut().requests += 1;
+        self.pool.memory.counters.borrow_mut().requests += 1;
         self.instance.requests.set(self.instance.requests.get() + 1);
         self.blame();
-        note(service, &self.instance, outcome, now_ms);
+        self.note(service, outcome, now_ms);
+    }
+
+    /// Notes how the attempt ended for the instance's health.
+    ///
+    /// Server errors never eject the last instance of a revision: how much traffic a revision gets is the control plane's decision, and
+    /// its analysis needs the figures. Where nobody listens there are no figures to be had: another revision answers then.
+    fn note(&self, service: &Service, outcome: Outcome, now_ms: u64) {
+        let mut health = self.instance.health.get();
+        let spared = match outcome {
+            Outcome::Good => true,
+            Outcome::Bad => can_spare(self.pool.instances.iter(), now_ms),
+            Outcome::Refused => can_spare(service.pools.values().flat_map(|pool| &pool.instances), now_ms),
+        };
+        if spared && health.note(outcome, now_ms) {
+            tracing::info!(service = %service.name, instance = %self.instance.id, ?outcome, "ejected");
+        }
+        self.instance.health.set(health);
     }
 
     fn blame(&mut self) {
         if !self.blamed {
             self.blamed = true;
-            self.memory.counters.borrow_mut().errors += 1;
+            self.pool.memory.counters.borrow_mut().errors += 1;
             self.instance.errors.set(self.instance.errors.get() + 1);
         }
     }
@@ -98,7 +115,7 @@ impl Flight {
     pub fn trailers(&mut self, trailers: &HeaderMap) {
         match trailers.get("grpc-status").map(|status| grpc::blame(status.as_bytes())) {
             Some(Blame::Model) => self.blame(),
-            Some(Blame::Caller) => self.memory.counters.borrow_mut().refused += 1,
+            Some(Blame::Caller) => self.pool.memory.counters.borrow_mut().refused += 1,
             Some(Blame::None) | None => {}
         }
     }
@@ -121,19 +138,9 @@ pub fn blame(status: StatusCode, map: &HeaderMap) -> Blame {
     map.get("grpc-status").map_or(Blame::None, |status| grpc::blame(status.as_bytes()))
 }
 
-/// Notes how an attempt ended for the instance's health; never ejects more than may be spared.
-fn note(service: &Service, instance: &Instance, outcome: Outcome, now_ms: u64) {
-    let mut health = instance.health.get();
-    if outcome != Outcome::Good {
-        let all = service.pools.values().flat_map(|pool| &pool.instances);
-        let (count, away) =
-            all.fold((0, 0), |(count, away), one| (count + 1, away + usize::from(one.health.get().is_ejected(now_ms))));
-        if !may_eject(away, count) {
-            return;
-        }
-    }
-    if health.note(outcome, now_ms) {
-        tracing::info!(service = %service.name, instance = %instance.id, ?outcome, "ejected");
-    }
-    instance.health.set(health);
+/// Whether one more of these instances may be left alone.
+fn can_spare<'a>(instances: impl Iterator<Item = &'a Rc<Instance>>, now_ms: u64) -> bool {
+    let (all, away) =
+        instances.fold((0, 0), |(all, away), one| (all + 1, away + usize::from(one.health.get().is_ejected(now_ms))));
+    may_eject(away, all)
 }

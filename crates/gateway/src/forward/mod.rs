@@ -141,7 +141,7 @@ pub async fn forward(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, payload
             return journey.give_up(&service, call);
         }
         journey.forget_last();
-        let flight = Flight::start(&pool, &instance);
+        let flight = Flight::start(pool.clone(), instance);
         let attempt = attempt::run(worker, call, aim.path, &service, flight, payload, now).await;
         if let Some(response) = journey.take(worker, call, &service, &pool, attempt, payload) {
             return response;
