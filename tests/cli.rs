@@ -273,3 +273,76 @@ fn a_standalone_package_needs_nothing_but_itself() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn up_in_the_foreground_takes_everything_down_with_it() {
+    let world = World::default();
+    for (leave, left) in [(true, true), (false, false)] {
+        let mut arguments = vec!["up", "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0", "--output", "json"];
+        arguments.extend(leave.then_some("--leave"));
+        let mut child = world
+            .command(&arguments)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut first).unwrap();
+        let started: Value = serde_json::from_str(&first).unwrap_or_else(|error| panic!("{error}: {first}"));
+        assert_eq!(started["pid"], child.id(), "the process that was started is the control plane");
+        if leave {
+            world.deploy("wine/v1", &[]).ended(0);
+        }
+        let status = world.status("wine");
+        assert_eq!(status["stable"]["instances"][0]["id"], "wine-r1-1", "started once, adopted later: {status}");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success());
+        let gateway = format!("http://{}/v2/models/wine/ready", started["gateway"].as_str().unwrap());
+        assert_eq!(ureq::get(&gateway).call().is_ok(), left, "with --leave: {leave}");
+    }
+    until("nothing is left", 10, || match support::process::census(world.home()) {
+        pids if pids.is_empty() => Ok(()),
+        pids => Err(format!("{pids:?}")),
+    });
+}
+
+#[test]
+fn watch_draws_on_a_terminal_and_puts_it_back() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::tcgetattr;
+    use std::io::{Read as _, Write as _};
+
+    let world = World::up();
+    world.deploy("wine/v1", &[]).ended(0);
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let slave = fs::File::options().read(true).write(true).open(name).unwrap();
+    let before = tcgetattr(&slave).unwrap();
+    let mut child = world
+        .command(&["watch", "wine"])
+        .env("TERM", "xterm")
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave.try_clone().unwrap())
+        .stderr(slave.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let mut master = fs::File::from(master);
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("q quits") {
+        let mut bytes = [0; 4096];
+        let count = master.read(&mut bytes).unwrap();
+        seen.extend_from_slice(&bytes[..count]);
+    }
+    let drawn = String::from_utf8_lossy(&seen).into_owned();
+    assert!(drawn.contains("stable") && drawn.contains("r1 1.0.0") && drawn.contains("100 %"), "{drawn}");
+    master.write_all(b"q").unwrap();
+    // What it still draws must be read, or it would wait for room.
+    std::thread::spawn(move || while master.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {});
+    assert!(child.wait().unwrap().success());
+    let after = tcgetattr(&slave).unwrap();
+    assert_eq!((after.local_modes, after.input_modes), (before.local_modes, before.input_modes));
+    world.down();
+}

@@ -24,6 +24,9 @@ pub struct Status {
     /// The revision that is coming.
     #[serde(default)]
     pub candidate: Option<Pool>,
+    /// Further revisions that have instances: kept for a rollback, or leaving.
+    #[serde(default)]
+    pub others: Vec<Pool>,
     /// The change in flight.
     #[serde(default)]
     pub rollout: Option<Rollout>,

@@ -169,6 +169,30 @@ pub fn bar(share: f64, width: usize) -> String {
     format!("{}{}", "█".repeat(filled), "░".repeat(width - filled))
 }
 
+/// Something that takes a while. A person sees it turn, and nothing of it once it is done.
+#[derive(Debug)]
+pub struct Busy(Option<indicatif::ProgressBar>);
+
+impl Busy {
+    /// Shows `doing` while this value lives; without a terminal nothing is shown.
+    pub fn with(doing: &str) -> Self {
+        let shown = Canvas::possible().then(|| {
+            let bar = indicatif::ProgressBar::new_spinner().with_message(doing.to_owned());
+            bar.enable_steady_tick(std::time::Duration::from_millis(100));
+            bar
+        });
+        Self(shown)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Says `line` on stderr.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

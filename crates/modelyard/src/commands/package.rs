@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::standalone::{self, Exported};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::terminal::{Paint, say, table};
+use crate::terminal::{Busy, Paint, say, table};
 
 /// What a package can be exported as today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,7 +51,10 @@ pub fn build(context: &Context, folder: &Path) -> miette::Result<Built> {
 pub fn build_into(store: &Store, folder: &Path) -> miette::Result<Built> {
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
     let options = BuildOptions::from_source_date_epoch(epoch.as_deref())?;
-    let built = modelyard_package::build(folder, store, &options)?;
+    let built = {
+        let _busy = Busy::with(&format!("packaging {}", folder.display()));
+        modelyard_package::build(folder, store, &options)?
+    };
     let paint = Paint::stderr();
     built.warnings.iter().for_each(|warning| say(&format!("{}: {warning}", paint.warn("warning"))));
     Ok(built)

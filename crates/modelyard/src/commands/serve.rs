@@ -14,7 +14,7 @@ use super::up::loopback;
 use crate::cli::Output;
 use crate::context::{Context, print_data};
 use crate::exit::{Exit, Failed, Usage};
-use crate::terminal::{Paint, say};
+use crate::terminal::{Busy, Paint, say};
 
 /// ONNX Runtime as it comes in the wheel reports usage to its makers over the network, and leaves a session file in the temporary folder,
 /// unless this variable is set before the library is loaded; its API alone does not prevent the file.
@@ -154,6 +154,7 @@ fn tell(name: &str, listening: &Announcement, output: Output) {
 
 /// The ONNX Runtime library, fetched if need be.
 pub fn library(cache: &Path) -> miette::Result<PathBuf> {
+    let _busy = Busy::with("looking for ONNX Runtime; it is fetched once if there is none");
     let found = modelyard_serve::onnxruntime::locate(cache);
     Ok(found.map_err(|error| {
         let help = "set MODELYARD_ONNXRUNTIME to a libonnxruntime shared library, or install Python's onnxruntime";

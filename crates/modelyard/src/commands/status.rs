@@ -74,9 +74,10 @@ fn one(document: &Value) -> String {
         }
     }
     lines.push(String::new());
-    let rows = [("stable", &status.stable), ("candidate", &status.candidate)]
-        .into_iter()
-        .filter_map(|(role, pool)| Some((role, pool.as_ref()?)))
+    let main = [("stable", &status.stable), ("candidate", &status.candidate)];
+    let main = main.into_iter().filter_map(|(role, pool)| Some((role, pool.as_ref()?)));
+    let rows = main
+        .chain(status.others.iter().map(|pool| ("kept", pool)))
         .flat_map(|(role, pool)| {
             pool.instances.iter().map(move |instance| row(role, pool.revision, &pool.version, instance))
         })

@@ -13,10 +13,11 @@ use modelyard_control::ControlOptions;
 use modelyard_core::home::Running;
 use serde_json::{Value, json};
 
+use crate::cli::Output;
 use crate::client::Client;
-use crate::context::{Context, running};
+use crate::context::{Context, print_data, running};
 use crate::exit::{Exit, Failed};
-use crate::terminal::Paint;
+use crate::terminal::{Paint, columns};
 
 /// How long a detached start may take: adopting a long log and many instances is a matter of seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,7 +73,7 @@ impl Up {
         }
         if self.detach {
             let started = detach(context, self.gateway, self.control, None)?;
-            print(context, &started)?;
+            print(context, &started);
             return Ok(Exit::Done);
         }
         let mut command = inner_command(context, self.gateway, self.control)?;
@@ -103,8 +104,8 @@ impl Up {
             ready: Some(Box::new(move |ready| {
                 let started = Started { gateway: ready.gateway, control: ready.control, pid: ready.pid };
                 // Whoever detached it asks for itself, and prints.
-                if !detached && let Err(error) = print(&told, &started) {
-                    tracing::warn!(%error, "the addresses could not be printed");
+                if !detached {
+                    print(&told, &started);
                 }
             })),
         };
@@ -118,8 +119,8 @@ impl Up {
 fn inner_command(context: &Context, gateway: SocketAddr, control: SocketAddr) -> Result<Command, Failed> {
     let mut command = Command::new(program()?);
     let output = match context.output {
-        crate::cli::Output::Text => "text",
-        crate::cli::Output::Json => "json",
+        Output::Text => "text",
+        Output::Json => "json",
     };
     command.args(["up", "--inner", "--output", output]);
     command.arg("--gateway").arg(gateway.to_string()).arg("--control").arg(control.to_string());
@@ -153,22 +154,26 @@ pub struct Started {
 }
 
 /// Prints the addresses in use.
-fn print(context: &Context, started: &Started) -> miette::Result<()> {
-    let paint = Paint::stdout();
-    let document = json!({
-        "gateway": started.gateway.to_string(), "control": started.control.to_string(), "pid": started.pid,
+fn print(context: &Context, started: &Started) {
+    let (gateway, control, pid) = (started.gateway, started.control, started.pid);
+    print_data(&match context.output {
+        // One line: whoever started it in the foreground reads this while it runs on.
+        Output::Json => {
+            json!({ "gateway": gateway.to_string(), "control": control.to_string(), "pid": pid }).to_string()
+        }
+        Output::Text => {
+            let paint = Paint::stdout();
+            let rows = [
+                [paint.bold("gateway"), format!("http://{gateway}"), paint.dim("inference, REST and gRPC")],
+                [
+                    paint.bold("control"),
+                    format!("http://{control}"),
+                    paint.dim(&format!("API and metrics, process {pid}")),
+                ],
+            ];
+            columns(&rows.map(Vec::from)).join("\n")
+        }
     });
-    context.print(&document, || {
-        format!(
-            "{}  http://{}  {}\n{}  http://{}  {}",
-            paint.bold("gateway"),
-            started.gateway,
-            paint.dim("inference, REST and gRPC"),
-            paint.bold("control"),
-            started.control,
-            paint.dim(&format!("API and metrics, process {}", started.pid)),
-        )
-    })
 }
 
 /// Starts control plane and gateway in a session of their own and waits until both answer.

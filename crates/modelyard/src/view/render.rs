@@ -27,6 +27,7 @@ pub fn lines(scene: &Scene, paint: Paint, width: usize) -> Vec<String> {
     let mut rows: Vec<Vec<String>> = vec![heading.iter().map(|title| paint.dim(title)).collect()];
     rows.extend(status.stable.iter().map(|pool| row("stable", pool, scene, paint, cells)));
     rows.extend(status.candidate.iter().map(|pool| row("candidate", pool, scene, paint, cells)));
+    rows.extend(status.others.iter().map(|pool| row("kept", pool, scene, paint, cells)));
     if !wide {
         rows.iter_mut().for_each(|row| drop(row.remove(RETRIED)));
     }
@@ -56,9 +57,9 @@ fn row(role: &str, pool: &api::Pool, scene: &Scene, paint: Paint, cells: usize) 
     let errors = format!("{:>6}", figures.errors);
     let retried = format!("{:>7}", figures.retried);
     vec![
-        if role == "stable" { role.to_owned() } else { paint.candidate(role) },
+        if role == "candidate" { paint.candidate(role) } else { role.to_owned() },
         format!("r{} {}", pool.revision, pool.version),
-        if role == "stable" { share } else { paint.candidate(&share) },
+        if role == "candidate" { paint.candidate(&share) } else { share },
         format!("{:>7}", weight.to_string()),
         format!("{live:>4}"),
         format!("{:>5.0}", figures.per_second),
