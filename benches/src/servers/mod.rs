@@ -92,6 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
         costs: Vec::new(),
         measurements: Vec::new(),
     };
+    report::print(&format!("{}\n", outcome.machine))?;
     for name in &options.models {
         let model = setup::model(&cache, name)?;
         let request = std::fs::read(model.join("request.json")).context("the model has no request")?;
@@ -99,8 +100,10 @@ pub fn run(options: &Options) -> Result<()> {
         let (modelyard, cache, library) = (modelyard.clone(), cache.clone(), library.clone());
         let context = Context { modelyard, cache, folder: folder.path().to_path_buf(), model, library, request };
         measure_model(options, name, &context, &mut outcome)?;
+        // At once: a long run that is cut short has still said what it measured.
+        report::print(&table::render(&outcome, name, &options.connections))?;
     }
-    report::print(&table::render(&outcome, &options.connections))?;
+    outcome.skipped.iter().try_for_each(|skipped| report::print(&format!("Skipped: {skipped}")))?;
     report::save(options.json.as_deref(), &outcome)
 }
 

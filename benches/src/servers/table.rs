@@ -3,22 +3,18 @@
 use super::{Measurement, Outcome};
 use crate::report::{Spread, Table, number, show};
 
-/// One table per model, then what was left out.
-pub fn render(outcome: &Outcome, connections: &[usize]) -> String {
-    let mut text = format!("{}\n", outcome.machine);
-    for (model, engine) in &outcome.engine {
+/// One model's table.
+pub fn render(outcome: &Outcome, model: &str, connections: &[usize]) -> String {
+    let mut text = format!("### {model}\n\n");
+    if let Some((_, engine)) = outcome.engine.iter().find(|(name, _)| name == model) {
         text.push_str(&format!(
-            "\n### {model}\n\nThe engine called in a loop on one core: {} inferences/s, p50 {} µs, p99 {} µs.\n\n{}",
+            "The engine called in a loop on one core: {} inferences/s, p50 {} µs, p99 {} µs.\n\n",
             number(engine.per_second, 0),
             number(engine.p50_micros, 1),
             number(engine.p99_micros, 1),
-            table(outcome, model, connections).render(),
         ));
     }
-    for skipped in &outcome.skipped {
-        text.push_str(&format!("\nSkipped: {skipped}"));
-    }
-    text
+    text + &table(outcome, model, connections).render()
 }
 
 fn table(outcome: &Outcome, model: &str, connections: &[usize]) -> Table {
