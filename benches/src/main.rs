@@ -33,10 +33,16 @@ fn run(command: Command) -> Result<()> {
         Command::Upstream(upstream) => run_upstream(&upstream),
         Command::Bare(bare) => run_bare(&bare),
         Command::Engine(engine) => run_engine(&engine),
-        Command::Servers(servers) => machine::ensure_two_cores().and_then(|()| servers::run(&servers)),
-        Command::Gateway(gateway) => machine::ensure_two_cores().and_then(|()| gateway::run(&gateway)),
+        Command::Servers(servers) => prepare().and_then(|()| servers::run(&servers)),
+        Command::Gateway(gateway) => prepare().and_then(|()| gateway::run(&gateway)),
         Command::Rollout(rollout) => rollout::run(&rollout),
     }
+}
+
+/// What every comparison needs.
+fn prepare() -> Result<()> {
+    machine::ensure_two_cores()?;
+    process::clean_up_when_told_to_stop()
 }
 
 /// One comparison with its defaults.

@@ -1,20 +1,45 @@
 //! Processes under test: started on one core, watched through /proc, ended with everything that they started.
 //!
-//! Promises: only processes of the groups that were started here are ever signalled; a dropped [`Process`] leaves nothing behind.
+//! Promises: only processes of the groups that were started here are ever signalled; a dropped [`Process`] leaves nothing behind, and
+//! neither does a benchmark that is told to stop (SIGINT, SIGTERM) once [`clean_up_when_told_to_stop`] was called.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::http1::{self, Answer, Request};
+
+/// Leaders of the groups that run.
+static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn groups() -> MutexGuard<'static, BTreeSet<u32>> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on, SIGINT and SIGTERM end every process that was started here, then this one.
+pub fn clean_up_when_told_to_stop() -> Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            for pid in groups().iter().filter_map(|&leader| Pid::from_raw(leader.cast_signed())) {
+                let _ = kill_process_group(pid, Signal::KILL);
+            }
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
 
 /// Pins the calling thread, and what it starts from now on, to one core.
 pub fn pin(core: Option<usize>) -> Result<()> {
@@ -51,6 +76,7 @@ impl Process {
             start.join().map_err(|_| anyhow::anyhow!("the starting thread panicked"))?
         });
         let child = child.with_context(|| format!("could not start {name} ({})", command.get_program().display()))?;
+        groups().insert(child.id());
         Ok(Self { name: name.to_owned(), child, log, started })
     }
 
@@ -102,6 +128,7 @@ impl Drop for Process {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = kill_process_group(pid, Signal::KILL);
+        groups().remove(&self.pid()); // before its number can be another's
         let _ = self.child.wait();
     }
 }
