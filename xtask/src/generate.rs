@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, cargo, root};
 
 /// What the hidden command `modelyard reference WHAT` prints, and the file that keeps it.
-const GENERATED: [(&str, &str); 3] = [
+const GENERATED: [(&str, &str); 4] = [
     ("cli", "docs/reference/cli.md"),
     ("schema-package", "docs/reference/schema/modelyard.toml.json"),
+    ("service-page", "docs/reference/service-toml.md"),
     ("schema-service", "docs/reference/schema/service.toml.json"),
 ];
 

@@ -59,6 +59,11 @@ impl Cause {
         }
     }
 
+    /// Whether it is only how something else shows: what callers notice of an instance that crashes, hangs or runs out of memory.
+    pub const fn is_symptom(self) -> bool {
+        matches!(self, Self::ErrorRate | Self::Latency | Self::Unresponsive)
+    }
+
     /// The class that decides whether a rollback may be automatic.
     pub const fn class(self) -> Class {
         match self {

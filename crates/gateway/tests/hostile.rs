@@ -172,7 +172,6 @@ fn many_who_drip_do_not_keep_others_waiting() {
 }
 
 #[test]
-#[ignore = "needs half a minute"]
 fn an_endless_head_is_closed_after_a_while() {
     let stage = stage();
     let mut caller = Caller::connect(stage.gateway.address);

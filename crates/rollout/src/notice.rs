@@ -26,7 +26,10 @@ impl Turn<'_> {
     /// A candidate that has been live may not crash, beyond what policy forgives. One that has not is started again until it loops.
     fn notice_crash(&mut self, failure: &Failure) {
         let key = (failure.at, failure.instance.clone());
-        if !self.state.phase.is_forward() || !self.state.crashes.insert(key) {
+        if !self.state.phase.is_forward() {
+            return self.fail(failure.clone()); // too late to turn around, but it may be why we did
+        }
+        if !self.state.crashes.insert(key) {
             return;
         }
         self.is_shaken = true;

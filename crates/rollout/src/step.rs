@@ -5,7 +5,7 @@
 
 use modelyard_core::Millis;
 use modelyard_core::event::Outcome;
-use modelyard_core::failure::Failure;
+use modelyard_core::failure::{Cause, Failure};
 
 use crate::rollout::{Hurry, Said};
 use crate::view::View;
@@ -96,13 +96,22 @@ impl Turn<'_> {
             self.enter(Phase::Returning { step: None }); // it got worse: no more steps, back at once
         }
         if !self.state.phase.is_forward() || self.state.held {
-            return;
+            return self.explain(failure);
         }
         self.say(Verdict::Fail, Some(failure.cause), failure.detail.clone());
         self.state.failure = Some(failure);
         match self.state.plan.rollback.automatic {
             true => self.go_back(Outcome::RolledBack, self.state.plan.rollback.stepped),
             false => self.state.held = true,
+        }
+    }
+
+    /// A symptom came first and its cause just after it: connections break, and answers slow down, before an end is seen.
+    fn explain(&mut self, failure: Failure) {
+        let known = self.state.failure.as_ref().map(|failure| failure.cause);
+        if self.state.outcome.is_none() && known.is_some_and(Cause::is_symptom) && !failure.cause.is_symptom() {
+            self.say(Verdict::Fail, Some(failure.cause), failure.detail.clone());
+            self.state.failure = Some(failure);
         }
     }
 

@@ -175,6 +175,20 @@ fn canary_with_errors_goes_back_with_the_figures() {
 }
 
 #[test]
+fn the_cause_that_is_seen_after_its_symptom_is_the_one_that_is_told() {
+    for (later, told) in
+        [(Cause::OutOfMemory, Cause::OutOfMemory), (Cause::Crash, Cause::Crash), (Cause::Latency, Cause::ErrorRate)]
+    {
+        let mut easy = canary();
+        easy.errors = 50;
+        easy.until(|rollout| rollout.failure().is_some());
+        assert_eq!(easy.rollout.cause(), Some(Cause::ErrorRate));
+        easy.fail(NEW, later).ends(Outcome::RolledBack);
+        assert_eq!(easy.rollout.cause(), Some(told), "{later} after error-rate");
+    }
+}
+
+#[test]
 fn without_the_gateway_nothing_moves_and_no_time_counts() {
     let mut easy = canary();
     easy.play(5);

@@ -76,11 +76,12 @@ impl Deploy {
         let chosen = choose(context, &self.package(file.as_deref(), &from_file)?)?;
         let named = self.service.as_ref().map(ToString::to_string).or_else(|| from_file.name().map(str::to_owned));
         let name = named.unwrap_or_else(|| chosen.model.clone());
+        let is_there = present(&client, &name)?.is_some();
         let spec = self.spec(&client, file.as_deref(), &name)?;
         if chosen.needs_onnxruntime && self.connect.control.is_none() {
             onnxruntime(context)?;
         }
-        if let Some(warning) = outage(&spec) {
+        if let Some(warning) = outage(&spec).filter(|_| is_there) {
             say(&Paint::stderr().warn(&warning));
         }
         let rollout = start(&client, &spec, chosen.digest, &person())?;

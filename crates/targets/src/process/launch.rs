@@ -79,6 +79,8 @@ pub(crate) fn plan(
     let (program, arguments, cwd) = match &spec.runtime {
         Runtime::Onnx { .. } => {
             environment.insert("MODELYARD_HOME".into(), asked.home.display().to_string());
+            // The engine's own telemetry client; set here, `serve` need not start itself over to be without it.
+            environment.insert("ORT_DISABLE_TELEMETRY".into(), "1".into());
             if let Some(library) = &asked.onnxruntime {
                 environment.insert(ONNXRUNTIME.into(), library.display().to_string());
             }
@@ -194,6 +196,7 @@ mod tests {
             "MODELYARD_PACKAGE_DIR",
             "MODELYARD_REVISION",
             "MODELYARD_SERVICE",
+            "ORT_DISABLE_TELEMETRY",
             "PATH",
             "THRESHOLD",
         ];
