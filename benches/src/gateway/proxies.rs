@@ -152,7 +152,14 @@ fn table(upstreams: [SocketAddr; 2]) -> Result<RouteTable> {
         weights.insert(revision, Weight::new(weight)?);
     }
     let apis = BTreeMap::from([(1, weights)]);
-    let route = ServiceRoute { default_api: 1, apis, pools, park: false, routing: Routing::default() };
+    let route = ServiceRoute {
+        default_api: 1,
+        apis,
+        pools,
+        park: false,
+        routing: Routing::default(),
+        ..ServiceRoute::default()
+    };
     let services = BTreeMap::from([(ServiceName::new("bench")?, route)]);
     Ok(RouteTable { generation: 1, services, ..RouteTable::default() })
 }

@@ -28,11 +28,21 @@ pub enum Cause {
     ErrorRate,
     /// Latency is past its objective.
     Latency,
+    /// A metric of quality is worse than stable's, or past its limit.
+    Quality,
+    /// Inputs or outputs have moved away from their reference.
+    Drift,
+    /// A shadow's answers differ from stable's more than is allowed.
+    Disagreement,
+    /// Arms do not get the shares that they were assigned: the split, or what counts it, is broken.
+    SampleRatioMismatch,
+    /// The candidate did not outperform stable within the test's time or size.
+    NotBetter,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Crash,
         Self::CrashLoop,
         Self::OutOfMemory,
@@ -42,6 +52,11 @@ impl Cause {
         Self::WrongAnswers,
         Self::ErrorRate,
         Self::Latency,
+        Self::Quality,
+        Self::Drift,
+        Self::Disagreement,
+        Self::SampleRatioMismatch,
+        Self::NotBetter,
     ];
 
     /// The cause's name, as events, metrics and JSON have it.
@@ -56,6 +71,11 @@ impl Cause {
             Self::WrongAnswers => "wrong-answers",
             Self::ErrorRate => "error-rate",
             Self::Latency => "latency",
+            Self::Quality => "quality",
+            Self::Drift => "drift",
+            Self::Disagreement => "disagreement",
+            Self::SampleRatioMismatch => "sample-ratio-mismatch",
+            Self::NotBetter => "not-better",
         }
     }
 
@@ -76,6 +96,9 @@ impl Cause {
             | Self::WrongAnswers
             | Self::ErrorRate
             | Self::Latency => Class::Infrastructure,
+            Self::Quality | Self::Drift | Self::Disagreement | Self::SampleRatioMismatch | Self::NotBetter => {
+                Class::Quality
+            }
         }
     }
 }

@@ -3,13 +3,17 @@
 //! Promises: everything here is a value. No file, socket, clock, runtime or randomness; the dependency list proves it.
 //! Absent on purpose: how a rollout advances (`modelyard-rollout`) and how anything is carried out (the adapters).
 
+pub mod affinity;
 pub mod digest;
 pub mod event;
+pub mod evidence;
 pub mod exposition;
 pub mod failure;
 pub mod home;
 pub mod instance;
 pub mod measure;
+pub mod metric;
+pub mod mirror;
 pub mod names;
 pub mod package;
 pub mod ports;

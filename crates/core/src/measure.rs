@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mirror::Comparison;
 use crate::{InstanceId, RevisionNumber, ServiceName, Weight};
 
 /// Number of latency buckets: 8 exact ones below 8 µs, then 8 per power of two up to 2³⁰ µs (about 18 minutes).
@@ -186,7 +187,7 @@ impl Counters {
 }
 
 /// What a gateway reports of itself: everything the control plane observes of the data plane.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GatewayReport {
     /// Identity of the gateway process's life; counters start from zero when it changes.
     pub epoch: u64,
@@ -197,7 +198,7 @@ pub struct GatewayReport {
 }
 
 /// What a gateway counted for one service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceReport {
     /// Requests from callers.
     pub requests: u64,
@@ -207,6 +208,21 @@ pub struct ServiceReport {
     pub parked: u64,
     /// Pools by revision, those that left the table included while they have requests in flight.
     pub pools: BTreeMap<RevisionNumber, PoolReport>,
+    /// What became of copied requests, by shadow; cumulative.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mirrors: BTreeMap<RevisionNumber, Comparison>,
+    /// What was told of answers.
+    #[serde(default)]
+    pub tap: TapReport,
+}
+
+/// What a gateway told of a service's answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapReport {
+    /// Lines that were written to the spool.
+    pub told: u64,
+    /// Lines that were shed, because the spool was full or could not keep up.
+    pub shed: u64,
 }
 
 /// What a gateway counted for one pool.

@@ -8,15 +8,17 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::affinity::AffinityRoute;
+use crate::mirror::{Mirror, Tap};
 use crate::service::{Desired, Routing};
 use crate::weight::apportion;
 use crate::{InstanceId, RevisionNumber, ServiceName, Version, Weight};
 
 /// Version of the table's form that this build writes.
-pub const TABLE_VERSION: u32 = 1;
+pub const TABLE_VERSION: u32 = 2;
 
 /// How every service's requests are spread.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteTable {
     /// Version of this document's form.
     pub format_version: u32,
@@ -33,7 +35,7 @@ impl Default for RouteTable {
 }
 
 /// How one service's requests are spread.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceRoute {
     /// API version that `/v2/models/{service}` and gRPC reach.
     pub default_api: u16,
@@ -45,6 +47,15 @@ pub struct ServiceRoute {
     pub park: bool,
     /// Time-outs, retries, parking limits.
     pub routing: Routing,
+    /// How sessions stay with their arm; without, each request is spread by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<AffinityRoute>,
+    /// Copies of requests for shadows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Mirror>,
+    /// What is told of answers; nothing by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<Tap>,
 }
 
 /// All instances of one revision that may be sent requests: ready and live.
@@ -156,6 +167,7 @@ mod tests {
             instances: weights.iter().map(|&(n, _)| (RevisionNumber(n), 1)).collect(),
             weights: weights.iter().map(|&(n, w)| (RevisionNumber(n), Weight::new(w).unwrap())).collect(),
             park: true,
+            ..Desired::default()
         }
     }
 
@@ -186,6 +198,7 @@ mod tests {
             pools: pools(&[(1, false)]),
             park: true,
             routing: Routing::default(),
+            ..ServiceRoute::default()
         };
         let mut table = RouteTable::default();
         table.services.insert(service.clone(), route);

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::affinity::Affinity;
+use crate::metric::{Judge, Metric};
 use crate::package::Resources;
-use crate::strategy::{Analysis, RollbackPolicy, Strategy};
+use crate::strategy::{Analysis, QualityPolicy, RollbackPolicy, Strategy};
 use crate::time::{Millis, Timestamp, human};
 use crate::{Digest, EnvironmentName, ModelName, RevisionNumber, ServiceName, Version, Weight};
 
@@ -60,9 +62,44 @@ pub struct ServiceSpec {
     /// What happens by itself on failure.
     #[serde(default)]
     pub rollback: RollbackPolicy,
+    /// What it is judged by, beside readiness, errors and latency.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// How metrics become a verdict.
+    #[serde(default)]
+    pub judge: Judge,
+    /// What happens when quality drops.
+    #[serde(default)]
+    pub quality: QualityPolicy,
     /// How the gateway treats its requests.
     #[serde(default)]
     pub routing: Routing,
+    /// What of its requests and answers is kept; nothing by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
+}
+
+impl ServiceSpec {
+    /// A service with nothing but defaults.
+    pub fn named(name: ServiceName) -> Self {
+        Self {
+            name,
+            environment: default_environment(),
+            target: TargetKind::default(),
+            instances: default_instances(),
+            resources: Resources::default(),
+            flags: BTreeMap::new(),
+            configuration: BTreeMap::new(),
+            strategy: Strategy::default(),
+            analysis: Analysis::default(),
+            rollback: RollbackPolicy::default(),
+            metrics: Vec::new(),
+            judge: Judge::default(),
+            quality: QualityPolicy::default(),
+            routing: Routing::default(),
+            capture: None,
+        }
+    }
 }
 
 /// The environment of those who named none.
@@ -93,6 +130,38 @@ pub struct Routing {
     /// Longest time an old instance may take to finish its requests.
     #[serde(with = "human")]
     pub drain: Millis,
+    /// By what the requests of one session are known; without, each request is spread by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+}
+
+/// A sampled, bounded log of requests, responses and arms, as Parquet files in the data folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Capture {
+    /// Share of requests that are kept.
+    pub share: Weight,
+    /// Longest body that is kept whole, in bytes; of longer ones only the size is.
+    pub body_bytes: u64,
+    /// JSON Pointers into request and response whose values are masked before anything is written.
+    pub mask: Vec<String>,
+    /// Bytes that may be kept; the oldest files go first.
+    pub limit_bytes: u64,
+    /// How long files are kept.
+    #[serde(with = "human")]
+    pub retention: Millis,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            share: Weight::ALL,
+            body_bytes: 64 << 10,
+            mask: Vec::new(),
+            limit_bytes: 1 << 30,
+            retention: Millis::seconds(30 * 86_400),
+        }
+    }
 }
 
 impl Default for Routing {
@@ -104,6 +173,7 @@ impl Default for Routing {
             retries: 2,
             retry_budget_percent: 20,
             drain: Millis::seconds(30),
+            affinity: None,
         }
     }
 }
@@ -146,4 +216,7 @@ pub struct Desired {
     pub weights: BTreeMap<RevisionNumber, Weight>,
     /// Whether requests are parked while nothing can serve them.
     pub park: bool,
+    /// Shadows that get copies of requests, by revision: the share that is copied. They have no weight.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mirrors: BTreeMap<RevisionNumber, Weight>,
 }

@@ -6,7 +6,7 @@ use crate::Weight;
 use crate::time::{Millis, human};
 
 /// How a service goes from stable to candidate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Strategy {
     /// Stop all of stable, start the candidate.
@@ -17,6 +17,10 @@ pub enum Strategy {
     BlueGreen(BlueGreen),
     /// A small share first, steps with analysis between; stable is the control group.
     Canary(Canary),
+    /// A random split, held until the metric named beforehand is decided; promoted if and only if the candidate outperforms.
+    Ab(Ab),
+    /// Requests are copied to the candidate, answers compared; only stable's answer is returned.
+    Shadow(Shadow),
 }
 
 impl Strategy {
@@ -27,6 +31,8 @@ impl Strategy {
             Self::Rolling(_) => "rolling",
             Self::BlueGreen(_) => "blue-green",
             Self::Canary(_) => "canary",
+            Self::Ab(_) => "ab",
+            Self::Shadow(_) => "shadow",
         }
     }
 
@@ -37,12 +43,14 @@ impl Strategy {
             "rolling" => Self::Rolling(Rolling::default()),
             "blue-green" => Self::BlueGreen(BlueGreen::default()),
             "canary" => Self::Canary(Canary::default()),
+            "ab" => Self::Ab(Ab::default()),
+            "shadow" => Self::Shadow(Shadow::default()),
             _ => return None,
         })
     }
 
     /// The names that [`Strategy::from_name`] knows.
-    pub const NAMES: [&'static str; 4] = ["recreate", "rolling", "blue-green", "canary"];
+    pub const NAMES: [&'static str; 6] = ["recreate", "rolling", "blue-green", "canary", "ab", "shadow"];
 }
 
 impl Default for Strategy {
@@ -139,6 +147,213 @@ impl Default for Canary {
             manual: false,
         }
     }
+}
+
+/// A random split until the evidence decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Ab {
+    /// Share of the candidate; stable has what the arms leave. Half by default.
+    pub share: Weight,
+    /// Further arms, each with its own package and share.
+    pub arms: Vec<Arm>,
+    /// What is assigned at random, and independent of each other.
+    pub unit: Unit,
+    /// Name of the metric (of `[[metrics]]`) that decides.
+    pub metric: String,
+    /// By how much the candidate must be better, in the metric's own unit.
+    pub margin: f64,
+    /// Chance of promoting a candidate that is not better by the margin.
+    pub error: f64,
+    /// Chance of finding an improvement of `effect`, for the planned size.
+    pub power: f64,
+    /// The improvement that the test is planned for, in the metric's own unit, above the margin.
+    pub effect: f64,
+    /// What the metric is expected to be in stable (a rate) or its standard deviation (a mean), for the planned size; learnt from stable when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<f64>,
+    /// Longest time until the test ends without a decision: the candidate is not promoted. None waits for ever.
+    #[serde(with = "human::option", skip_serializing_if = "Option::is_none")]
+    pub longest: Option<Millis>,
+    /// Least number of units in each arm before anything is decided.
+    pub least_units: u64,
+}
+
+impl Default for Ab {
+    fn default() -> Self {
+        Self {
+            share: points(5_000),
+            arms: Vec::new(),
+            unit: Unit::Request,
+            metric: String::new(),
+            margin: 0.0,
+            error: 0.05,
+            power: 0.8,
+            effect: 0.05,
+            expected: None,
+            longest: None,
+            least_units: 100,
+        }
+    }
+}
+
+/// A share that is known to be one.
+fn points(basis_points: u16) -> Weight {
+    Weight::new(basis_points).unwrap_or(Weight::ALL)
+}
+
+/// What is assigned at random.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Each request.
+    #[default]
+    Request,
+    /// Each session, by the service's affinity.
+    Session,
+}
+
+/// A further arm beside stable and candidate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Arm {
+    /// What it runs: a reference or a folder, as in `package`.
+    pub package: String,
+    /// Its share of traffic (A/B), or of copied requests (shadow).
+    #[serde(default = "Arm::default_share")]
+    pub share: Weight,
+    /// Values of its flags, when they differ.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub flags: std::collections::BTreeMap<String, serde_json::Value>,
+}
+
+impl Arm {
+    fn default_share() -> Weight {
+        points(1_000)
+    }
+}
+
+/// Copies of requests, compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Shadow {
+    /// Share of requests that are copied to the candidate.
+    pub share: Weight,
+    /// Further shadows.
+    pub arms: Vec<Arm>,
+    /// Most copies in flight or waiting per shadow; what comes on top is shed.
+    pub limit: u32,
+    /// Longest time that a copy may take.
+    #[serde(with = "human")]
+    pub timeout: Millis,
+    /// Pairs of answers that must be compared before there is a verdict.
+    pub least_pairs: u64,
+    /// Largest share of pairs that may disagree.
+    pub max_disagreement: f64,
+    /// Chance of a wrong verdict, however often it is looked at.
+    pub error: f64,
+    /// How close numbers must be to agree.
+    pub tolerance: crate::sample::Tolerance,
+    /// Of how many best classes the best must be among (scores).
+    pub top_k: u32,
+    /// What a pair's agreement is.
+    pub agree_on: AgreeOn,
+    /// How long it is watched, at least.
+    #[serde(with = "human")]
+    pub bake: Millis,
+    /// What follows a pass: the candidate stays a shadow until a person promotes it, or it goes on as canary by itself.
+    pub then: Then,
+    /// The canary's steps, when it goes on.
+    pub steps: Vec<Weight>,
+}
+
+impl Default for Shadow {
+    fn default() -> Self {
+        Self {
+            share: Weight::ALL,
+            arms: Vec::new(),
+            limit: 64,
+            timeout: Millis::seconds(10),
+            least_pairs: 200,
+            max_disagreement: 0.01,
+            error: 0.05,
+            tolerance: crate::sample::Tolerance::default(),
+            top_k: 1,
+            agree_on: AgreeOn::Outputs,
+            bake: Millis::seconds(30),
+            then: Then::Ask,
+            steps: Canary::default().steps,
+        }
+    }
+}
+
+/// What a pair's agreement is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgreeOn {
+    /// Every output within tolerance.
+    #[default]
+    Outputs,
+    /// The label, or best class, of every row.
+    Labels,
+}
+
+/// What follows a shadow's pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Then {
+    /// A person decides: `promote` or `abort`.
+    #[default]
+    Ask,
+    /// The candidate goes on as canary.
+    Canary,
+    /// The candidate is taken away again: the comparison was all that was asked for.
+    End,
+}
+
+/// What happens when a candidate's quality drops (a guard metric, drift, or a shadow's disagreement), which is no infrastructure failure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct QualityPolicy {
+    /// What happens by itself.
+    pub action: QualityAction,
+    /// Population stability index of an input or output from which on it counts as drift; none looks at no drift.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_psi: Option<f64>,
+    /// What inputs and outputs are compared with.
+    pub reference: Reference,
+    /// Values of a field that must have been seen before its drift counts.
+    pub least_values: u64,
+}
+
+impl Default for QualityPolicy {
+    fn default() -> Self {
+        Self { action: QualityAction::Ask, max_psi: None, reference: Reference::Package, least_values: 500 }
+    }
+}
+
+/// What a drop of quality does by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QualityAction {
+    /// Pause, tell, show the evidence, and wait for a person.
+    #[default]
+    Ask,
+    /// Go back through the steps.
+    StepBack,
+    /// Go back at once.
+    RollBack,
+}
+
+/// What drift is measured against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reference {
+    /// The profile that was stored in the package at build time.
+    #[default]
+    Package,
+    /// What stable sees and answers over the same time.
+    Stable,
 }
 
 /// What is watched, and when it counts as failed. All of these are infrastructure: failing any takes the candidate back.

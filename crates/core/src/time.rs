@@ -111,6 +111,26 @@ pub mod human {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
     }
+
+    /// The same for what may be left out.
+    pub mod option {
+        use super::Millis;
+        use serde::{Deserialize, Deserializer, Serializer, de};
+
+        /// Writes as [`super::serialize`] does.
+        pub fn serialize<S: Serializer>(span: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+            match span {
+                Some(span) => super::serialize(span, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        /// Reads text with a unit.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Millis>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
+        }
+    }
 }
 
 #[cfg(test)]

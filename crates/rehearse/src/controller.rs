@@ -120,6 +120,7 @@ impl Controller {
                 counters: self.memory.add_up(gateway),
             }),
             pools,
+            evidence: None,
             failures: self.failures.clone(),
             orders: self.orders.clone(),
         }

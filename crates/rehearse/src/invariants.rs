@@ -153,7 +153,7 @@ fn keeps_capacity(world: &World) -> Result<(), String> {
     let rolling = match &made.after.plan.strategy {
         Strategy::Recreate(_) => return Ok(()),
         Strategy::Rolling(rolling) => rolling,
-        Strategy::BlueGreen(_) | Strategy::Canary(_) => {
+        Strategy::BlueGreen(_) | Strategy::Canary(_) | Strategy::Ab(_) | Strategy::Shadow(_) => {
             return ensure(stable + candidate >= instances, || {
                 format!("{stable} + {candidate} of {instances} instances are wanted")
             });

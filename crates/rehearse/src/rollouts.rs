@@ -1,6 +1,6 @@
 //! Plans to play: each strategy with short times, so that a rollout takes some virtual seconds.
 
-use modelyard_core::service::{Routing, ServiceSpec, default_environment};
+use modelyard_core::service::{Routing, ServiceSpec};
 use modelyard_core::strategy::{Analysis, BlueGreen, Canary, Recreate, RollbackPolicy, Rolling, Strategy};
 use modelyard_core::{Millis, ServiceName, Weight};
 use modelyard_rollout::{Plan, PlanError};
@@ -8,13 +8,7 @@ use modelyard_rollout::{Plan, PlanError};
 /// A service's rules with short times.
 pub fn spec(strategy: Strategy, instances: u32) -> ServiceSpec {
     ServiceSpec {
-        name: ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name")),
-        environment: default_environment(),
-        target: Default::default(),
         instances,
-        resources: Default::default(),
-        flags: Default::default(),
-        configuration: Default::default(),
         strategy,
         analysis: Analysis {
             min_requests: 10,
@@ -24,6 +18,7 @@ pub fn spec(strategy: Strategy, instances: u32) -> ServiceSpec {
         },
         rollback: RollbackPolicy::default(),
         routing: Routing { drain: Millis::seconds(2), ..Routing::default() },
+        ..ServiceSpec::named(ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name")))
     }
 }
 

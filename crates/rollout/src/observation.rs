@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::event::Order;
+use modelyard_core::evidence::Evidence;
 use modelyard_core::failure::Failure;
 use modelyard_core::measure::Counters;
 use modelyard_core::{RevisionNumber, Timestamp, Weight};
@@ -17,6 +18,9 @@ pub struct Observation {
     pub gateway: Option<GatewaySeen>,
     /// What the target says, by revision.
     pub pools: BTreeMap<RevisionNumber, PoolSeen>,
+    /// What is known of the arms' metrics, of shadows and of drift; `None` when nothing is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     /// Failures seen since the last observation that was stepped with, each handed over exactly once, oldest first.
     pub failures: Vec<Failure>,
     /// What persons asked since then, oldest first.

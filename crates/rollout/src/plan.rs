@@ -73,6 +73,9 @@ impl Plan {
             Strategy::Rolling(rolling) => check_rolling(rolling, spec.instances, &mut refuse),
             Strategy::BlueGreen(blue_green) => check_blue_green(blue_green, &mut refuse),
             Strategy::Canary(canary) => check_canary(canary, &mut refuse),
+            Strategy::Ab(_) | Strategy::Shadow(_) => {
+                refuse("strategy.kind", "is not carried out by this version".into())
+            }
         }
         check_analysis(&spec.analysis, &mut refuse);
         if !mistakes.is_empty() {
@@ -93,7 +96,7 @@ impl Plan {
             Strategy::Canary(canary) => &canary.steps,
             Strategy::BlueGreen(blue_green) if !blue_green.steps.is_empty() => &blue_green.steps,
             Strategy::BlueGreen(_) => &[Weight::ALL],
-            Strategy::Recreate(_) | Strategy::Rolling(_) => &[],
+            Strategy::Recreate(_) | Strategy::Rolling(_) | Strategy::Ab(_) | Strategy::Shadow(_) => &[],
         }
     }
 

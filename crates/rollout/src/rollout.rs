@@ -91,7 +91,7 @@ impl Rollout {
             (Strategy::Recreate(_), _) => Phase::Emptying,
             (Strategy::Rolling(rolling), _) => Phase::Batch { goal: rolling.batch.min(plan.instances) },
             (Strategy::BlueGreen(_), _) => Phase::Starting,
-            (Strategy::Canary(_), _) => Phase::Scaling { step: 0 },
+            (Strategy::Canary(_) | Strategy::Ab(_) | Strategy::Shadow(_), _) => Phase::Scaling { step: 0 },
         };
         let first = match phase {
             Phase::Replacing | Phase::Starting => plan.instances,

@@ -3,7 +3,7 @@
 use modelyard_core::event::Order;
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::measure::{Counters, Histogram};
-use modelyard_core::service::{Routing, ServiceSpec, default_environment};
+use modelyard_core::service::{Routing, ServiceSpec};
 use modelyard_core::strategy::{
     Analysis, BlueGreen, Canary, NoTraffic, Recreate, RollbackPolicy, Rolling, Strategy as Kind,
 };
@@ -50,17 +50,12 @@ prop_compose! {
             ..Analysis::default()
         };
         let spec = ServiceSpec {
-            name: ServiceName::new("wine").expect("a name"),
-            environment: default_environment(),
-            target: Default::default(),
             instances,
-            resources: Default::default(),
-            flags: Default::default(),
-            configuration: Default::default(),
             strategy: kind,
             analysis,
             rollback: RollbackPolicy { automatic, stepped },
             routing: Routing { drain: Millis::seconds(1), ..Routing::default() },
+..ServiceSpec::named(ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name")))
         };
         let plan = Plan::new(&spec).expect("drawn plans make sense");
         Rollout::start(spec.name, stable.then_some(OLD), NEW, plan, Timestamp(10_000))
@@ -122,7 +117,7 @@ prop_compose! {
         };
         let failures = if fails == 0 { causes.into_iter().map(failure).collect() } else { vec![] };
         let orders = if asks == 0 { orders } else { vec![] };
-        let seen = Observation { at: Timestamp(at), gateway, pools: [(OLD, pool(0)), (NEW, pool(3))].into(), failures, orders };
+        let seen = Observation { at: Timestamp(at), gateway, pools: [(OLD, pool(0)), (NEW, pool(3))].into(), failures, orders, ..Observation::default() };
         Glimpse { seen, obedient_pools, obedient_gateway }
     }
 }

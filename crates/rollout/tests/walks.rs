@@ -7,7 +7,7 @@ use modelyard_core::event::{Order, Outcome};
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::measure::Counters;
 use modelyard_core::route::split_among;
-use modelyard_core::service::{Desired, Routing, ServiceSpec, default_environment};
+use modelyard_core::service::{Desired, Routing, ServiceSpec};
 use modelyard_core::strategy::{BlueGreen, Canary, Recreate, RollbackPolicy, Rolling, Strategy};
 use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp, Weight};
 use modelyard_rollout::{Action, GatewaySeen, Observation, Phase, Plan, PoolSeen, Rollout, Waiting, step};
@@ -17,17 +17,12 @@ const NEW: RevisionNumber = RevisionNumber(2);
 
 fn spec(strategy: Strategy, instances: u32) -> ServiceSpec {
     ServiceSpec {
-        name: ServiceName::new("wine").unwrap(),
-        environment: default_environment(),
-        target: Default::default(),
         instances,
-        resources: Default::default(),
-        flags: BTreeMap::new(),
-        configuration: BTreeMap::new(),
         strategy,
         analysis: Default::default(),
         rollback: RollbackPolicy::default(),
         routing: Routing::default(),
+        ..ServiceSpec::named(ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name")))
     }
 }
 

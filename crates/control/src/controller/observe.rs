@@ -21,6 +21,7 @@ pub fn observation(
         at,
         gateway: report.map(|report| gateway(report.services.get(&state.name), totals)),
         pools: pools(state),
+        evidence: None,
         failures: open.failures.clone(),
         orders: open.orders.clone(),
     }

@@ -22,6 +22,7 @@ pub fn route(state: &ServiceState, seen: &TargetSeen) -> Option<ServiceRoute> {
         pools,
         park: state.desired.park,
         routing: spec.routing.clone(),
+        ..ServiceRoute::default()
     })
 }
 

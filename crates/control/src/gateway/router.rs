@@ -83,7 +83,7 @@ mod tests {
 
     fn route(park: bool) -> ServiceRoute {
         let (apis, pools) = Default::default();
-        ServiceRoute { default_api: 1, apis, pools, park, routing: Routing::default() }
+        ServiceRoute { default_api: 1, apis, pools, park, routing: Routing::default(), ..ServiceRoute::default() }
     }
 
     #[test]

@@ -151,6 +151,7 @@ pub fn table_with(
         pools: BTreeMap::new(),
         park: false,
         routing: Routing::default(),
+        ..ServiceRoute::default()
     };
     for &(revision, weight, instances) in pools {
         let id = |address: &SocketAddr| InstanceId::new(format!("wine-r{revision}-{}", address.port())).unwrap();

@@ -170,6 +170,11 @@ fn cause_in_words(cause: Cause) -> &'static str {
         Cause::WrongAnswers => "wrong answers",
         Cause::ErrorRate => "too many errors",
         Cause::Latency => "being too slow",
+        Cause::Quality => "a drop in quality",
+        Cause::Drift => "drift of its inputs or outputs",
+        Cause::Disagreement => "disagreeing with stable",
+        Cause::SampleRatioMismatch => "a split that did not hold",
+        Cause::NotBetter => "not being better",
     }
 }
 

@@ -91,7 +91,11 @@ pub fn spec() -> ServiceSpec {
 }
 
 pub fn desired(candidate: u16) -> Desired {
-    Desired { instances: BTreeMap::from([(STABLE, 2), (CANDIDATE, 1)]), weights: shares(candidate), park: false }
+    Desired {
+        instances: BTreeMap::from([(STABLE, 2), (CANDIDATE, 1)]),
+        weights: shares(candidate),
+        ..Desired::default()
+    }
 }
 
 /// A window of figures; latency in µs around `typical`.

@@ -45,7 +45,7 @@ pub(crate) fn way_back(state: &Rollout, stepped: bool) -> Phase {
         (_, None, _) | (Phase::Replacing, _, _) => Phase::Clearing,
         (_, _, Strategy::Recreate(_)) => Phase::Restoring,
         (_, _, Strategy::Rolling(_)) => Phase::Returning { step: stepped.then_some(0) },
-        (phase, _, Strategy::Canary(_) | Strategy::BlueGreen(_)) => {
+        (phase, _, Strategy::Canary(_) | Strategy::BlueGreen(_) | Strategy::Ab(_) | Strategy::Shadow(_)) => {
             let steps = state.plan.steps().len();
             let reached = match phase {
                 Phase::Baking { step } => step,

@@ -135,7 +135,7 @@ impl Turn<'_> {
             Strategy::Canary(canary) => canary.bake,
             Strategy::BlueGreen(blue_green) => blue_green.bake,
             Strategy::Rolling(rolling) => rolling.pause,
-            Strategy::Recreate(_) => Millis(0),
+            Strategy::Recreate(_) | Strategy::Ab(_) | Strategy::Shadow(_) => Millis(0),
         }
     }
 
