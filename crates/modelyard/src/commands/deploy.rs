@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::service::ServiceSpec;
-use modelyard_core::strategy::{Recreate, Strategy};
+use modelyard_core::strategy::{Arm, Recreate, Strategy};
 use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
 use serde_json::{Value, json};
 
@@ -84,7 +84,8 @@ impl Deploy {
         if let Some(warning) = outage(&spec).filter(|_| is_there) {
             say(&Paint::stderr().warn(&warning));
         }
-        let rollout = start(&client, &spec, chosen.digest, &person())?;
+        let arms = arms(context, file.as_deref(), &spec)?;
+        let rollout = start(&client, &spec, chosen.digest, &arms, &person())?;
         if !self.wait {
             let (document, end) = follow::Follower::new(&client, rollout).stands()?;
             context.print(&document, || {
@@ -107,8 +108,7 @@ impl Deploy {
                 "add `package = \"NAME:VERSION\"`, or the path of a model folder relative to the file",
             )
         })?;
-        let beside = file.parent().unwrap_or(Path::new("")).join(named);
-        Ok(if beside.is_dir() { beside.display().to_string() } else { named.to_owned() })
+        Ok(beside(Some(file), named))
     }
 
     /// The whole description: what the service already is, the file, flags, `--set`.
@@ -204,9 +204,38 @@ fn outage(spec: &ServiceSpec) -> Option<String> {
     ))
 }
 
+/// A package that a file names: a folder relative to the file, or a reference.
+fn beside(file: Option<&Path>, named: &str) -> String {
+    let folder = file.and_then(Path::parent).unwrap_or(Path::new("")).join(named);
+    if folder.is_dir() { folder.display().to_string() } else { named.to_owned() }
+}
+
+/// The packages of the further arms, in the order of the plan.
+fn arms(context: &Context, file: Option<&Path>, spec: &ServiceSpec) -> miette::Result<Vec<Value>> {
+    let arms = match &spec.strategy {
+        Strategy::Ab(ab) => &ab.arms,
+        Strategy::Shadow(shadow) => &shadow.arms,
+        _ => return Ok(Vec::new()),
+    };
+    let resolve = |arm: &Arm| {
+        let chosen = choose(context, &beside(file, &arm.package))?;
+        Ok(json!({ "package": chosen.digest, "flags": arm.flags }))
+    };
+    arms.iter().map(resolve).collect()
+}
+
 /// Asks for a rollout; its id.
-pub fn start(client: &Client, spec: &ServiceSpec, digest: Digest, by: &str) -> miette::Result<RolloutId> {
-    let body = json!({ "spec": spec, "package": digest, "by": by });
+pub fn start(
+    client: &Client,
+    spec: &ServiceSpec,
+    digest: Digest,
+    arms: &[Value],
+    by: &str,
+) -> miette::Result<RolloutId> {
+    let mut body = json!({ "spec": spec, "package": digest, "by": by });
+    if !arms.is_empty() {
+        body["arms"] = json!(arms);
+    }
     let started: Value = client.post(&format!("/api/services/{}/rollouts", spec.name), &body)?;
     let id = started.get("rollout").and_then(Value::as_str).and_then(|id| RolloutId::new(id).ok());
     Ok(id.ok_or_else(|| {

@@ -140,7 +140,7 @@ fn rules(service: &str) -> miette::Result<ServiceSpec> {
 /// The first revision of a service: nothing to compare it with, so it takes everything once it is live.
 fn first(stage: &Stage, built: &Built, interrupt: &Interrupt) -> miette::Result<()> {
     let began = Instant::now();
-    let started = deploy::start(&stage.client, &rules(built.service)?, built.digest, "the demo")?;
+    let started = deploy::start(&stage.client, &rules(built.service)?, built.digest, &[], "the demo")?;
     let mut follower = crate::follow::Follower::new(&stage.client, started);
     loop {
         interrupt.check()?;
@@ -165,7 +165,7 @@ fn first(stage: &Stage, built: &Built, interrupt: &Interrupt) -> miette::Result<
 /// A change of a service, shown until it ends.
 fn change(stage: &Stage, built: &Built, interrupt: &Interrupt) -> miette::Result<(RolloutId, RolloutEnd, f64)> {
     let began = Instant::now();
-    let started = deploy::start(&stage.client, &rules(built.service)?, built.digest, "the demo")?;
+    let started = deploy::start(&stage.client, &rules(built.service)?, built.digest, &[], "the demo")?;
     let end = show::rollout(&stage.client, &started, interrupt)?;
     Ok((started, end, began.elapsed().as_secs_f64()))
 }

@@ -1,7 +1,7 @@
 //! Reading a `service.toml` against its keys: every mistake at once, each with its place and what to write instead.
 
 use modelyard_core::{Millis, ServiceName, Weight};
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 use toml::{Spanned, Value};
 
 use super::keys::{self, Key, Kind};
@@ -61,11 +61,16 @@ impl Checker {
         let (given, at) = (value.get_ref(), value.span());
         let read = match (key.kind, given) {
             (Kind::Table(keys), DeValue::Table(table)) => Ok(Value::Table(self.table(table, keys, key.name))),
+            (Kind::Tables(keys), DeValue::Array(list)) => return self.tables(list, keys, key.name),
             (Kind::Strategy, DeValue::Table(table)) => return self.strategy(table, at),
             // A strategy with its defaults may be named only.
             (Kind::Strategy, DeValue::String(kind)) => strategy_named(kind),
             (Kind::Texts, DeValue::Table(table)) => Ok(Value::Table(self.texts(table))),
-            (Kind::Values, DeValue::Table(_)) => plain(given),
+            (Kind::Values, DeValue::Table(_)) | (Kind::Any, _) => plain(given),
+            (Kind::Numbers, DeValue::Table(_)) => plain(given).and_then(numbers),
+            (Kind::List, DeValue::Array(_)) => plain(given).and_then(texts),
+            (Kind::Limits, DeValue::Array(_)) => plain(given).and_then(limits),
+            (Kind::Share, DeValue::Integer(_) | DeValue::String(_)) => plain(given).and_then(|value| share(&value)),
             (Kind::Steps, DeValue::Array(_)) => plain(given).and_then(|value| steps(&value)),
             (kind, _) => plain(given).and_then(|value| scalar(kind, value)),
         };
@@ -90,6 +95,24 @@ impl Checker {
             .collect();
         read.extend(self.table(&rest, known, &format!("the strategy {name}")));
         Some(Value::Table(read))
+    }
+
+    /// Tables in a list, each with all of its keys.
+    fn tables(&mut self, list: &DeArray<'_>, keys: &'static [Key], within: &str) -> Option<Value> {
+        let mut read = Vec::new();
+        for item in list {
+            let DeValue::Table(table) = item.get_ref() else {
+                self.mistake(item.span(), format!("`{within}` is a list of tables: write `[[{within}]]`"));
+                continue;
+            };
+            for key in keys.iter().filter(|key| key.default.is_empty()) {
+                if !table.iter().any(|(name, _)| name.get_ref().as_ref() == key.name) {
+                    self.mistake(item.span(), format!("`{}` is missing in {within}: {}", key.name, key.words));
+                }
+            }
+            read.push(Value::Table(self.table(table, keys, within)));
+        }
+        Some(Value::Array(read))
     }
 
     fn texts(&mut self, table: &DeTable<'_>) -> toml::Table {
@@ -169,7 +192,7 @@ fn plain(value: &DeValue<'_>) -> Result<Value, String> {
 fn scalar(kind: Kind, value: Value) -> Result<Value, String> {
     let wrong = |wanted: &str, value: &Value| Err(format!("must be {wanted}, not a {}", value.type_str()));
     match (kind, &value) {
-        (Kind::Package, Value::String(_)) | (Kind::Switch, Value::Boolean(_)) => Ok(value),
+        (Kind::Package | Kind::Text, Value::String(_)) | (Kind::Switch, Value::Boolean(_)) => Ok(value),
         (Kind::Name, Value::String(text)) => ServiceName::new(text).map(|_| value.clone()).map_err(|e| e.to_string()),
         (Kind::Whole(least), Value::Integer(number)) => match u64::try_from(*number) {
             Ok(number) if number >= least => Ok(value),
@@ -209,15 +232,55 @@ fn scalar(kind: Kind, value: Value) -> Result<Value, String> {
                 Err(not_one_of(text, words))
             }
         }
-        (Kind::Name | Kind::Choice(_), other) => wrong("a text", other),
+        (Kind::Name | Kind::Choice(_) | Kind::Text, other) => wrong("a text", other),
         (Kind::Package, other) => wrong("a text such as \"wine:2.1.0\" or \"./wine\"", other),
         (Kind::Switch, other) => wrong("true or false", other),
         (Kind::Whole(_), other) => wrong("a whole number", other),
         (Kind::Number(..) | Kind::Cores, other) => wrong("a number", other),
         (Kind::Steps, other) => wrong("a list such as [\"10%\", \"50%\", \"100%\"]", other),
         (Kind::Strategy, other) => wrong("a strategy's name or a table with `kind`", other),
-        (Kind::Texts | Kind::Values | Kind::Table(_), other) => wrong("a table", other),
+        (Kind::Share, other) => wrong("a share such as \"50%\", or basis points", other),
+        (Kind::List, other) => wrong("a list of texts", other),
+        (Kind::Limits, other) => wrong("a list of two numbers such as [0, 1]", other),
+        (Kind::Any, _) => Ok(value),
+        (Kind::Tables(_), other) => wrong("a list of tables", other),
+        (Kind::Texts | Kind::Values | Kind::Numbers | Kind::Table(_), other) => wrong("a table", other),
     }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64)).filter(|number| number.is_finite())
+}
+
+/// Numbers by name.
+fn numbers(table: Value) -> Result<Value, String> {
+    let entries = table.as_table().into_iter().flatten();
+    let read = entries.map(|(name, value)| {
+        number(value)
+            .map(|number| (name.clone(), Value::Float(number)))
+            .ok_or_else(|| format!("has no number at `{name}`"))
+    });
+    Ok(Value::Table(read.collect::<Result<_, String>>()?))
+}
+
+fn texts(list: Value) -> Result<Value, String> {
+    let all = list.as_array().is_some_and(|items| items.iter().all(Value::is_str));
+    if all { Ok(list) } else { Err("must be a list of texts".to_owned()) }
+}
+
+fn limits(list: Value) -> Result<Value, String> {
+    let read: Option<Vec<f64>> = list.as_array().and_then(|items| items.iter().map(number).collect());
+    match read.as_deref() {
+        Some(&[low, high]) if low < high => Ok(Value::Array(vec![Value::Float(low), Value::Float(high)])),
+        _ => Err("must be two numbers, the smaller first, such as [0, 1]".to_owned()),
+    }
+}
+
+/// One share as basis points.
+fn share(value: &Value) -> Result<Value, String> {
+    step(value)
+        .map(|share| Value::Integer(share.basis_points().into()))
+        .map_err(|_| format!("is {value}; write a share such as \"50%\", or basis points from 1 to 10000"))
 }
 
 /// Reads `96MiB`, `1.5GB`, `4096`.

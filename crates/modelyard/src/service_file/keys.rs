@@ -21,14 +21,28 @@ pub enum Kind {
     Cores,
     /// Growing shares of traffic: `["10%", "50%", "100%"]`, or basis points.
     Steps,
+    /// One share of traffic: `"50%"`, or basis points.
+    Share,
+    /// Any value.
+    Any,
+    /// Any text.
+    Text,
+    /// Texts, in order.
+    List,
+    /// Smallest and largest value: `[0, 1]`.
+    Limits,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Texts by name.
     Texts,
     /// Values of any kind by name.
     Values,
+    /// Numbers by name.
+    Numbers,
     /// A table of keys.
     Table(&'static [Key]),
+    /// A list of tables of keys.
+    Tables(&'static [Key]),
     /// The strategy: further keys depend on `kind`.
     Strategy,
 }
@@ -73,7 +87,11 @@ pub const SERVICE: &[Key] = &[
     key("strategy", Kind::Strategy, "canary", "How the service goes from stable to candidate."),
     key("analysis", Kind::Table(ANALYSIS), "see below", "What is watched meanwhile, and when it counts as failed."),
     key("rollback", Kind::Table(ROLLBACK), "see below", "What happens by itself when the candidate fails."),
+    key("metrics", Kind::Tables(METRICS), "none", "What it is judged by, beside readiness, errors and latency."),
+    key("judge", Kind::Table(JUDGE), "see below", "How metrics become a verdict."),
+    key("quality", Kind::Table(QUALITY), "see below", "What happens when a candidate's quality drops."),
     key("routing", Kind::Table(ROUTING), "see below", "How the gateway treats the service's requests."),
+    key("capture", Kind::Table(CAPTURE), "nothing is kept", "What of requests and answers is kept, as Parquet files."),
 ];
 
 const RESOURCES: &[Key] = &[
@@ -138,6 +156,212 @@ pub const STRATEGIES: &[(&str, &str, &[Key])] = &[
             key("manual", Kind::Switch, "false", "Wait for `modelyard promote` before each step after the first."),
         ],
     ),
+    (
+        "ab",
+        "A random split, held until the metric is decided; promoted if and only if the candidate outperforms.",
+        &[
+            key("share", Kind::Share, "50%", "Share of the candidate; stable has what the arms leave."),
+            key("arms", Kind::Tables(ARM), "none", "Further arms, each with its own package and share."),
+            key(
+                "unit",
+                Kind::Choice(&["request", "session"]),
+                "`request`",
+                "What is assigned at random; sessions need `routing.affinity`.",
+            ),
+            key("metric", Kind::Name, "", "Name of the metric of `[[metrics]]` that decides."),
+            key(
+                "margin",
+                Kind::Number(-1e12, 1e12),
+                "0",
+                "By how much the candidate must be better, in the metric's own unit.",
+            ),
+            key(
+                "error",
+                Kind::Number(1e-6, 0.5),
+                "0.05",
+                "Chance of promoting a candidate that is not better, however often it is looked at.",
+            ),
+            key(
+                "power",
+                Kind::Number(0.5, 0.999),
+                "0.8",
+                "Chance of finding an improvement of `effect`, for the planned size.",
+            ),
+            key(
+                "effect",
+                Kind::Number(1e-9, 1e12),
+                "0.05",
+                "The improvement that the test is planned for, above the margin.",
+            ),
+            key(
+                "expected",
+                Kind::Number(-1e12, 1e12),
+                "learnt from stable",
+                "Stable's rate, or the standard deviation of a mean, for the planned size.",
+            ),
+            key("longest", Kind::Span, "no limit", "Time after which the test ends without a promotion."),
+            key("least-units", Kind::Whole(1), "100", "Units in each arm before anything is decided."),
+        ],
+    ),
+    (
+        "shadow",
+        "Requests are copied to the candidate and answers compared; only stable's answer is returned.",
+        &[
+            key("share", Kind::Share, "100%", "Share of requests that are copied."),
+            key("arms", Kind::Tables(ARM), "none", "Further shadows, each with its own package and share."),
+            key(
+                "limit",
+                Kind::Whole(1),
+                "64",
+                "Copies in flight or waiting per shadow; what comes on top is shed and counted.",
+            ),
+            key("timeout", Kind::Span, "10s", "Longest time that a copy may take."),
+            key(
+                "least-pairs",
+                Kind::Whole(1),
+                "200",
+                "Pairs of answers that must be compared before there is a verdict.",
+            ),
+            key("max-disagreement", Kind::Number(0.0, 1.0), "0.01", "Largest share of pairs that may disagree."),
+            key("error", Kind::Number(1e-6, 0.5), "0.05", "Chance of a wrong verdict, however often it is looked at."),
+            key("tolerance", Kind::Table(TOLERANCE), "see below", "How close numbers must be to agree."),
+            key("top-k", Kind::Whole(1), "1", "Of how many best classes stable's best must be among."),
+            key(
+                "agree-on",
+                Kind::Choice(&["outputs", "labels"]),
+                "`outputs`",
+                "Whether every output must agree, or the label (best class) of every row.",
+            ),
+            key("bake", Kind::Span, "30s", "How long it is watched, at least."),
+            key(
+                "then",
+                Kind::Choice(&["ask", "canary", "end"]),
+                "`ask`",
+                "What follows a pass: a person decides, the candidate goes on as canary, or it is taken away again.",
+            ),
+            key("steps", Kind::Steps, "10%, 25%, 50%, 100%", "Steps of the canary that follows."),
+        ],
+    ),
+];
+
+const ARM: &[Key] = &[
+    key("package", Kind::Package, "", "What it runs: `wine:3.0.0`, or a model folder relative to this file."),
+    key("share", Kind::Share, "10%", "Its share of requests."),
+    key("flags", Kind::Values, "from the service", "Values of its flags, when they differ."),
+];
+
+const TOLERANCE: &[Key] = &[
+    key("absolute", Kind::Number(0.0, 1e300), "0.00001", "Allowed absolute difference."),
+    key("relative", Kind::Number(0.0, 1e300), "0.0001", "Allowed difference relative to stable's value."),
+];
+
+const METRICS: &[Key] = &[
+    key("name", Kind::Name, "", "Name, unique within the service."),
+    key(
+        "kind",
+        Kind::Choice(&["accuracy", "f1", "log-loss", "brier", "rmse", "mae", "mean", "rate", "quantile", "count"]),
+        "",
+        "What is computed.",
+    ),
+    key(
+        "from",
+        Kind::Choice(&["feedback", "reward", "response", "latency", "errors", "prometheus", "webhook"]),
+        "",
+        "Where values come from: true labels or rewards that are posted to `/SERVICE/feedback`, the response, the gateway, or elsewhere.",
+    ),
+    key(
+        "value",
+        Kind::Text,
+        "first element of the first output",
+        "JSON Pointer into the response: the prediction (`feedback`), or the number (`response`).",
+    ),
+    key("label", Kind::Text, "`/label`, `/reward`", "JSON Pointer into the feedback: the true label, or the reward."),
+    key("positive", Kind::Any, "1 or true", "The label that counts as positive."),
+    key("quantile", Kind::Number(0.0, 1.0), "required for `quantile`", "Which quantile."),
+    key("bounds", Kind::Limits, "none", "Limits that every value keeps; verdicts are exact and faster then."),
+    key(
+        "better",
+        Kind::Choice(&["higher", "lower", "same"]),
+        "as the kind has it",
+        "Which way is better; `same`: any difference is worse.",
+    ),
+    key("url", Kind::Text, "required for `prometheus`, `webhook`", "Address of the Prometheus server or the web hook."),
+    key(
+        "query",
+        Kind::Text,
+        "required for `prometheus`",
+        "PromQL with `{service}`, `{revision}` and `{window}` in it.",
+    ),
+    key("every", Kind::Span, "30s", "How often it is asked elsewhere."),
+    key("group", Kind::Name, "none", "The group that it counts in (classical judge)."),
+    key("critical", Kind::Switch, "false", "Failing it fails the whole, whatever the score."),
+    key("required", Kind::Switch, "false", "Without data it counts as failed."),
+    key("dry-run", Kind::Switch, "false", "It is computed and shown, and never decides."),
+    key("minimum", Kind::Number(-1e300, 1e300), "none", "Smallest allowed value (threshold judge)."),
+    key("maximum", Kind::Number(-1e300, 1e300), "none", "Largest allowed value (threshold judge)."),
+    key(
+        "margin",
+        Kind::Number(0.0, 1e300),
+        "0",
+        "How much worse than stable is still no drop, in the metric's own unit.",
+    ),
+];
+
+const JUDGE: &[Key] = &[
+    key(
+        "kind",
+        Kind::Choice(&["sequential", "classical", "threshold"]),
+        "`sequential`",
+        "Confidence sequences; or Mann-Whitney with effect size, groups and scores; or limits.",
+    ),
+    key("error", Kind::Number(1e-6, 0.5), "0.05", "Chance of a wrong verdict over the whole rollout."),
+    key("groups", Kind::Numbers, "equal", "Weight of each group of metrics, out of 100 (classical)."),
+    key("pass", Kind::Number(0.0, 100.0), "95", "Score from which on it passes (classical)."),
+    key("marginal", Kind::Number(0.0, 100.0), "75", "Score below which it fails (classical)."),
+    key("missing", Kind::Choice(&["remove", "zero"]), "`remove`", "What becomes of values that are no numbers."),
+    key(
+        "outliers",
+        Kind::Choice(&["keep", "remove"]),
+        "`keep`",
+        "What becomes of values beyond three interquartile ranges (classical).",
+    ),
+    key("tolerance", Kind::Number(0.0, 100.0), "0.25", "Ratio below which a difference does not matter (classical)."),
+    key(
+        "critical-ratio",
+        Kind::Number(1.0, 1e6),
+        "none",
+        "Ratio of means past which a metric fails at once (classical).",
+    ),
+];
+
+const QUALITY: &[Key] = &[
+    key(
+        "action",
+        Kind::Choice(&["ask", "step-back", "roll-back"]),
+        "`ask`",
+        "Pause and ask a person; or go back through the steps; or at once.",
+    ),
+    key(
+        "max-psi",
+        Kind::Number(0.0, 100.0),
+        "drift is not looked at",
+        "Population stability index from which on it counts as drift; 0.2 is usual.",
+    ),
+    key("reference", Kind::Choice(&["package", "stable"]), "`package`", "What inputs and outputs are compared with."),
+    key("least-values", Kind::Whole(1), "500", "Values of a field that must have been seen before its drift counts."),
+];
+
+const CAPTURE: &[Key] = &[
+    key("share", Kind::Share, "100%", "Share of requests that are kept."),
+    key("body", Kind::Size, "64KiB", "Longest body that is kept; of longer ones only the size is."),
+    key(
+        "mask",
+        Kind::List,
+        "none",
+        "JSON Pointers into request and response whose values are masked before anything is written.",
+    ),
+    key("limit", Kind::Size, "1GiB", "Most that is kept; the oldest files go first."),
+    key("retention", Kind::Span, "30d", "How long files are kept."),
 ];
 
 const ANALYSIS: &[Key] = &[
@@ -201,14 +425,33 @@ const ROUTING: &[Key] = &[
     ),
     key("retry-budget-percent", Kind::Whole(0), "20", "Retries allowed as a share of requests, in percent."),
     key("drain", Kind::Span, "30s", "Longest time an old instance may take to finish its requests."),
+    key(
+        "affinity",
+        Kind::Table(AFFINITY),
+        "none",
+        "By what the requests of one session are known, so that they stay with one arm.",
+    ),
+];
+
+const AFFINITY: &[Key] = &[
+    key(
+        "by",
+        Kind::Choice(&["header", "cookie", "address", "issued"]),
+        "",
+        "Where the session key is: a header, the application's cookie, the caller's address, or a cookie that the gateway issues.",
+    ),
+    key("name", Kind::Text, "`modelyard-session`", "Name of the header or cookie."),
+    key("lifetime", Kind::Span, "the browser's session", "How long an issued cookie lives."),
 ];
 
 impl Key {
     /// The name that the words of `modelyard-core` give it, with their unit.
     pub fn field(&self) -> &'static str {
-        match self.kind {
-            Kind::Size => "memory_bytes",
-            Kind::Cores => "cpu_millis",
+        match (self.kind, self.name) {
+            (Kind::Size, "memory") => "memory_bytes",
+            (Kind::Size, "body") => "body-bytes",
+            (Kind::Size, "limit") => "limit-bytes",
+            (Kind::Cores, _) => "cpu_millis",
             _ => self.name,
         }
     }

@@ -56,7 +56,17 @@ fn value(kind: Kind) -> Value {
         Kind::Choice(words) => json!({ "enum": words }),
         Kind::Texts => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Values => json!({ "type": "object" }),
+        Kind::Share => json!({ "anyOf": [
+            { "type": "string", "pattern": r"^\s*[0-9.]+\s*%?\s*$" },
+            { "type": "integer", "minimum": 1, "maximum": 10_000 },
+        ] }),
+        Kind::Any => json!({}),
+        Kind::Text => json!({ "type": "string" }),
+        Kind::List => json!({ "type": "array", "items": { "type": "string" } }),
+        Kind::Limits => json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 }),
+        Kind::Numbers => json!({ "type": "object", "additionalProperties": { "type": "number" } }),
         Kind::Table(keys) => table(keys),
+        Kind::Tables(keys) => json!({ "type": "array", "items": table(keys) }),
         Kind::Strategy => strategy(),
     }
 }
@@ -82,12 +92,24 @@ pub fn page() -> String {
     for (name, words, keys) in STRATEGIES {
         section(&mut page, &format!("`kind = \"{name}\"`"), words, keys);
     }
-    for key in SERVICE {
-        if let Kind::Table(keys) = key.kind {
-            section(&mut page, &format!("`[{}]`", key.name), key.words, keys);
+    sections(&mut page, "strategy.", STRATEGIES[STRATEGIES.len() - 1].2);
+    sections(&mut page, "", SERVICE);
+    page
+}
+
+/// A section for each key that holds further keys, and for theirs.
+fn sections(page: &mut String, within: &str, keys: &[Key]) {
+    for key in keys {
+        let name = format!("{within}{}", key.name);
+        match key.kind {
+            Kind::Table(keys) => {
+                section(page, &format!("`[{name}]`"), key.words, keys);
+                sections(page, &format!("{name}."), keys);
+            }
+            Kind::Tables(keys) => section(page, &format!("`[[{name}]]`"), key.words, keys),
+            _ => {}
         }
     }
-    page
 }
 
 const INTRODUCTION: &str = "\
@@ -143,6 +165,13 @@ fn kind_words(kind: Kind) -> String {
         Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
         Kind::Texts => "table of texts".to_owned(),
         Kind::Values => "table".to_owned(),
+        Kind::Share => "share (`\"50%\"`) or basis points".to_owned(),
+        Kind::Any => "value".to_owned(),
+        Kind::Text => "text".to_owned(),
+        Kind::List => "list of texts".to_owned(),
+        Kind::Limits => "two numbers".to_owned(),
+        Kind::Numbers => "table of numbers".to_owned(),
+        Kind::Tables(_) => "list of tables, below".to_owned(),
         Kind::Table(_) | Kind::Strategy => "table, below".to_owned(),
     }
 }

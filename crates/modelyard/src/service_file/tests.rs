@@ -80,37 +80,48 @@ fn wrong_assignments_say_so() {
 fn every_declared_key_is_one_that_the_words_know() {
     // Each key with a valid value, so that serde refuses any that it does not know.
     for (kind, _, strategy_keys) in keys::STRATEGIES {
-        let mut text = String::from("name = \"a\"\nenvironment = \"dev\"\ntarget = \"process\"\ninstances = 2\n");
-        for key in keys::SERVICE {
-            if let keys::Kind::Table(inner) = key.kind {
-                text.push_str(&format!("[{}]\n{}", key.name, inner.iter().map(example).collect::<String>()));
-            }
-        }
-        let given: String = strategy_keys.iter().map(example).collect();
-        text.push_str(&format!("[flags]\n[configuration]\n[strategy]\nkind = \"{kind}\"\n{given}"));
-        draft(&text).finish("a").unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let others = keys::SERVICE.iter().filter(|key| !matches!(key.kind, keys::Kind::Strategy));
+        let text: String = others.map(|key| format!("{} = {}\n", key.name, example(key))).collect();
+        let text = format!("{text}strategy = {{ kind = \"{kind}\", {} }}\n", inline(strategy_keys));
+        let mut table = draft(&text).table;
+        table.remove("package");
+        Value::Table(table).try_into::<ServiceSpec>().unwrap_or_else(|error| panic!("{error}\n{text}"));
     }
 }
 
+fn inline(keys: &[keys::Key]) -> String {
+    keys.iter().map(|key| format!("{} = {}", key.name, example(key))).collect::<Vec<_>>().join(", ")
+}
+
 fn example(key: &keys::Key) -> String {
-    let value = match key.kind {
-        keys::Kind::Switch => "true",
-        keys::Kind::Whole(_) => "1",
-        keys::Kind::Number(low, _) if low >= 1.0 => "1.5",
-        keys::Kind::Number(..) | keys::Kind::Cores => "0.5",
-        keys::Kind::Size => "\"96MiB\"",
-        keys::Kind::Span => "\"1s\"",
-        keys::Kind::Steps => "[\"10%\", \"100%\"]",
-        keys::Kind::Choice(words) => return format!("{} = \"{}\"\n", key.name, words[0]),
-        other => panic!("no example for {other:?}"),
-    };
-    format!("{} = {value}\n", key.name)
+    match key.kind {
+        keys::Kind::Switch => "true".to_owned(),
+        keys::Kind::Whole(_) => "1".to_owned(),
+        keys::Kind::Number(low, _) if low >= 1.0 => "1.5".to_owned(),
+        keys::Kind::Number(..) | keys::Kind::Cores => "0.5".to_owned(),
+        keys::Kind::Size => "\"96MiB\"".to_owned(),
+        keys::Kind::Span => "\"1s\"".to_owned(),
+        keys::Kind::Steps => "[\"10%\", \"100%\"]".to_owned(),
+        keys::Kind::Share => "\"5%\"".to_owned(),
+        keys::Kind::Limits => "[0, 1]".to_owned(),
+        keys::Kind::List => "[\"/a\"]".to_owned(),
+        keys::Kind::Package | keys::Kind::Name | keys::Kind::Text | keys::Kind::Any => "\"a\"".to_owned(),
+        keys::Kind::Texts => "{ a = \"b\" }".to_owned(),
+        keys::Kind::Values | keys::Kind::Numbers => "{ a = 1 }".to_owned(),
+        keys::Kind::Choice(words) => format!("\"{}\"", words[0]),
+        keys::Kind::Table(inner) => format!("{{ {} }}", inline(inner)),
+        keys::Kind::Tables(inner) => format!("[{{ {} }}]", inline(inner)),
+        keys::Kind::Strategy => "\"canary\"".to_owned(),
+    }
 }
 
 #[test]
 fn every_key_that_the_words_know_is_declared() {
-    for (kind, _, _) in keys::STRATEGIES {
-        let spec = draft(&format!("strategy = \"{kind}\"")).finish("a").unwrap();
+    for (kind, _, strategy_keys) in keys::STRATEGIES {
+        let spec = ServiceSpec {
+            strategy: Strategy::from_name(kind).unwrap(),
+            ..ServiceSpec::named(modelyard_core::ServiceName::new("a").unwrap())
+        };
         let written = serde_json::to_value(&spec).unwrap();
         declared(&written, keys::SERVICE, &["name"]);
         for key in keys::SERVICE {
@@ -118,7 +129,7 @@ fn every_key_that_the_words_know_is_declared() {
                 declared(&written[key.name], inner, &[]);
             }
         }
-        declared(&written["strategy"], keys::strategy(kind).unwrap(), &["kind"]);
+        declared(&written["strategy"], strategy_keys, &["kind"]);
     }
 }
 
@@ -127,4 +138,39 @@ fn declared(written: &serde_json::Value, keys: &[keys::Key], besides: &[&str]) {
         let known = keys.iter().any(|key| key.field() == field) || besides.contains(&field.as_str());
         assert!(known, "`{field}` is no declared key");
     }
+}
+
+#[test]
+fn a_test_between_arms_is_read_whole() {
+    let text = "name = \"wine\"\npackage = \"wine:2.0.0\"\n[strategy]\nkind = \"ab\"\nshare = \"40%\"\nunit = \"session\"\n\
+                metric = \"accuracy\"\neffect = 0.02\nlongest = \"14d\"\n[[strategy.arms]]\npackage = \"wine:3.0.0\"\nshare = 1000\n\
+                [[metrics]]\nname = \"accuracy\"\nkind = \"accuracy\"\nfrom = \"feedback\"\nvalue = \"/outputs/0/data/0\"\n\
+                [[metrics]]\nname = \"spend\"\nkind = \"mean\"\nfrom = \"reward\"\nbounds = [0, 5]\ndry-run = true\n\
+                [judge]\nkind = \"classical\"\ngroups = { quality = 70, money = 30 }\n[quality]\nmax-psi = 0.2\n\
+                [routing.affinity]\nby = \"issued\"\nlifetime = \"7d\"\n[capture]\nshare = \"5%\"\nbody = \"16KiB\"\nmask = [\"/inputs/0/data\"]\n";
+    let table = draft(text).table;
+    let strategy: Strategy = table["strategy"].clone().try_into().unwrap();
+    let Strategy::Ab(ab) = strategy else { panic!("no A/B test") };
+    assert_eq!((ab.share.basis_points(), ab.arms.len(), ab.arms[0].share.basis_points()), (4_000, 1, 1_000));
+    let mut table = table;
+    table.remove("package");
+    let spec: ServiceSpec = Value::Table(table).try_into().unwrap();
+    assert_eq!(spec.metrics.len(), 2);
+    assert_eq!((spec.metrics[1].bounds, spec.metrics[1].dry_run), (Some((0.0, 5.0)), true));
+    assert_eq!(spec.judge.groups["quality"], 70.0);
+    let affinity = spec.routing.affinity.unwrap();
+    assert_eq!(affinity.lifetime.map(|span| span.0), Some(7 * 86_400_000));
+    let capture = spec.capture.unwrap();
+    assert_eq!((capture.share.basis_points(), capture.body_bytes), (500, 16 << 10));
+}
+
+#[test]
+fn mistakes_in_lists_of_tables_are_named_too() {
+    let found = mistakes(
+        "[[metrics]]\nname = \"a\"\nkind = \"acuracy\"\nform = \"feedback\"\nbounds = [2, 1]\n[judge]\ngroups = { a = \"x\" }\n",
+    );
+    assert_eq!(found.len(), 5, "{found:#?}");
+    assert!(found.iter().any(|what| what.contains("`from` is missing")), "{found:#?}");
+    assert!(found.iter().any(|what| what.contains("did you mean `accuracy`")), "{found:#?}");
+    assert!(found.iter().any(|what| what.contains("did you mean `from`")), "{found:#?}");
 }
