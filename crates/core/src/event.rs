@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::Evidence;
 use crate::failure::{Cause, Failure};
 use crate::measure::Counters;
 use crate::service::{Desired, Revision, ServiceSpec};
@@ -245,6 +246,11 @@ pub enum EventBody {
     Measured {
         /// By revision.
         revisions: BTreeMap<RevisionNumber, Measurement>,
+    },
+    /// What was known of the arms, of shadows and of drift when something was decided or said.
+    EvidenceSeen {
+        /// What was known.
+        evidence: Box<Evidence>,
     },
     /// A rollout ended.
     RolloutFinished {

@@ -96,6 +96,28 @@ pub enum Statistic {
     },
 }
 
+impl Statistic {
+    /// The metric's value: a share, a mean, F1, the quantile `quantile` (of latency in ms), events per exposure; none without data.
+    pub fn estimate(&self, quantile: f64) -> Option<f64> {
+        let ratio = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
+        match self {
+            Self::Proportion { units, hits } => ratio(*hits as f64, *units as f64),
+            Self::Mean(moments) => (moments.count > 0).then_some(moments.mean),
+            Self::Ratio(moments) => ratio(moments.numerator, moments.denominator),
+            Self::Confusion { tp, fp, r#fn, .. } => {
+                ratio(2.0 * *tp as f64, (2 * tp).saturating_add(*fp).saturating_add(*r#fn) as f64)
+            }
+            Self::Histogram(histogram) => histogram.quantile(quantile).map(|micros| micros / 1e3),
+            Self::Sample { values, .. } => {
+                let rank = (quantile.clamp(0.0, 1.0) * values.len() as f64).ceil().max(1.0) as usize;
+                values.get(rank - 1).copied()
+            }
+            Self::Count { events, exposure } => ratio(*events as f64, *exposure),
+            Self::Value { last, .. } => last.is_finite().then_some(*last),
+        }
+    }
+}
+
 /// Moments of numbers, kept as mean and sum of squared deviations (Welford 1962, merged after Chan et al. 1979).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {

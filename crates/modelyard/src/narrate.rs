@@ -35,7 +35,10 @@ impl Narrator {
     fn line(&mut self, event: &Event) -> Option<String> {
         let paint = self.paint;
         match &event.body {
-            EventBody::Measured { .. } | EventBody::DesiredSet { .. } | EventBody::ServiceSet { .. } => None,
+            EventBody::Measured { .. }
+            | EventBody::EvidenceSeen { .. }
+            | EventBody::DesiredSet { .. }
+            | EventBody::ServiceSet { .. } => None,
             // What it wants in full is in the report; a person who watches sees it in the next lines.
             EventBody::RolloutStepped { phase, .. } if *phase != self.phase => {
                 phase.clone_into(&mut self.phase);

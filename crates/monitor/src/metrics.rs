@@ -96,6 +96,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::RouteApplied { .. } => "route-applied",
         EventBody::Retried { .. } => "retried",
         EventBody::Measured { .. } => "measured",
+        EventBody::EvidenceSeen { .. } => "evidence-seen",
         EventBody::RolloutFinished { .. } => "rollout-finished",
         EventBody::ServiceRemoved => "service-removed",
     }

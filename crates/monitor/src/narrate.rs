@@ -81,6 +81,16 @@ pub fn narrate(event: &Event) -> String {
         EventBody::Retried { what, why, attempt } => {
             sentence(&format!("{} was tried again (attempt {attempt}) after: {}", capital(&detail(what)), detail(why)))
         }
+        EventBody::EvidenceSeen { evidence } => {
+            let units: u64 = evidence.arms.values().map(|arm| arm.units).sum();
+            let pairs: u64 = evidence.shadows.values().map(|shadow| shadow.compared).sum();
+            let known = [(units, "unit"), (pairs, "compared pair")].into_iter().filter(|&(count, _)| count > 0);
+            let known: Vec<String> = known.map(|(number, what)| counted(number, what)).collect();
+            match known.is_empty() {
+                true => "The evidence so far was written down.".to_owned(),
+                false => format!("The evidence so far was written down: {}.", known.join(", ")),
+            }
+        }
         EventBody::Measured { revisions } => measured(revisions),
         EventBody::RolloutFinished { outcome, cause, failure, stable } => {
             finished(*outcome, cause.map(|cause| cause.name()), failure.as_deref(), *stable)

@@ -35,6 +35,13 @@ impl Controller {
         if bodies.iter().any(|body| matches!(body, EventBody::RolloutFinished { .. })) {
             bodies.splice(0..0, self.last_figures(&state, memory));
         }
+        let decided = |body: &EventBody| matches!(body, EventBody::Verdict { .. } | EventBody::RolloutFinished { .. });
+        memory.evidence.0 = seen.evidence;
+        if bodies.iter().any(decided)
+            && let Some(evidence) = memory.evidence.0.take()
+        {
+            bodies.insert(0, EventBody::EvidenceSeen { evidence: Box::new(evidence) });
+        }
         if !bodies.is_empty() {
             let events = self.ledger.commit(&state, Actor::Controller, bodies).await?;
             memory.stepped.0 = events.last().map_or(state.last_seq, |event| event.seq);
@@ -70,7 +77,14 @@ impl Controller {
         let revisions = measurements(state, report.services.get(&state.name), &totals, &before);
         let meter = serde_json::to_string(&memory.meter).unwrap_or_default();
         self.ledger.store().remember(format!("meter/{}", state.name), meter).await?;
-        let figures = vec![EventBody::Measured { revisions }];
+        let mut figures = vec![EventBody::Measured { revisions }];
+        // The chart of a metric needs fewer points than that of a rate: evidence is larger, and moves slowly.
+        if now - memory.evidence.1 >= cadence(now - started).max(Millis::seconds(2))
+            && let Some(evidence) = memory.evidence.0.take()
+        {
+            memory.evidence.1 = now;
+            figures.push(EventBody::EvidenceSeen { evidence: Box::new(evidence) });
+        }
         let events = self.ledger.commit_for(state, Some(open.id.clone()), Actor::Controller, figures).await;
         match events {
             // Figures are no reason to step, nor worth a second try.

@@ -221,6 +221,7 @@ impl ServiceState {
             | EventBody::OrderRefused { .. }
             | EventBody::Retried { .. }
             | EventBody::Measured { .. }
+            | EventBody::EvidenceSeen { .. }
             | EventBody::ControlStarted { .. }
             | EventBody::ControlStopped
             | EventBody::GatewayStarted { .. }

@@ -51,7 +51,8 @@ pub fn append<T>(
     batch: &Batch,
     check: impl FnOnce(&[Event]) -> Result<T, Error>,
 ) -> Result<(Vec<Event>, T), Error> {
-    let durable = batch.bodies.iter().any(|body| !matches!(body, EventBody::Measured { .. }));
+    let durable =
+        batch.bodies.iter().any(|body| !matches!(body, EventBody::Measured { .. } | EventBody::EvidenceSeen { .. }));
     // Figures alone may be lost with the power; everything that an action follows from may not.
     connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
