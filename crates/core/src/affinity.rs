@@ -3,10 +3,12 @@
 //! Promises: the same key under the same salt always has the same point; while an arm's share grows, whoever had it keeps it; gateways that
 //! share a table agree without talking.
 //! Absent on purpose: how a key is taken from a request, and how a cookie is signed (the gateway does both).
+//! Source of the hash: XXH3, 64 bits, seed 0 (the xxHash specification).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
 
 use crate::time::{Millis, human};
 use crate::{RevisionNumber, Weight};
@@ -54,6 +56,28 @@ pub struct AffinityRoute {
     /// arm room up to the largest share of its plan, so that a growing arm never moves another one's stretch.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub starts: BTreeMap<RevisionNumber, u16>,
+}
+
+/// The session's hash: XXH3-64 of the salt, a zero byte and the key.
+///
+/// One definition for the gateway and for whoever else says which arm a session has.
+pub fn hash(salt: &str, key: &[u8]) -> u64 {
+    // Usual salts (a rollout's id) and keys fit the stack.
+    let mut room = [0; 256];
+    let length = salt.len() + 1 + key.len();
+    match room.get_mut(..length) {
+        Some(joined) => {
+            joined[..salt.len()].copy_from_slice(salt.as_bytes());
+            joined[salt.len() + 1..].copy_from_slice(key);
+            XxHash3_64::oneshot(joined)
+        }
+        None => XxHash3_64::oneshot(&[salt.as_bytes(), &[0], key].concat()),
+    }
+}
+
+/// The point in 0 to 9 999 that a hash stands for: its high bits, scaled.
+pub const fn point(hash: u64) -> u16 {
+    ((hash as u128 * 10_000) >> 64) as u16
 }
 
 /// One stretch of [0, 10 000) and who owns it.
@@ -117,9 +141,104 @@ pub fn owner(stretches: &[Stretch], point: u16) -> Option<RevisionNumber> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weight::apportion;
+    use proptest::prelude::*;
+
+    /// A plan's rooms (the largest share of each arm, arms numbered from 2) and, step by step, the shares of the arms; stable is revision 1.
+    fn plans() -> impl Strategy<Value = (BTreeMap<RevisionNumber, u16>, Vec<BTreeMap<RevisionNumber, Weight>>)> {
+        let rooms = prop::collection::vec(1u64..1_000, 1..5).prop_flat_map(|shares| (Just(shares), 0u64..2_000));
+        (rooms, prop::collection::vec(prop::collection::vec(0.0..1.0f64, 4), 1..8)).prop_map(
+            |((arms, stable), steps)| {
+                let rooms = apportion(&[arms, vec![stable]].concat());
+                let arms = &rooms[..rooms.len() - 1];
+                let (mut starts, mut from) = (BTreeMap::new(), 0);
+                for (number, room) in (2..).zip(arms) {
+                    starts.insert(RevisionNumber(number), from);
+                    from += room.basis_points();
+                }
+                let mut reached = vec![0u16; arms.len()];
+                let mut splits = Vec::new();
+                for step in steps {
+                    for ((share, room), grown) in reached.iter_mut().zip(arms).zip(step) {
+                        *share = (*share).max((f64::from(room.basis_points()) * grown) as u16);
+                    }
+                    let rest = 10_000 - reached.iter().sum::<u16>();
+                    let shares = [rest].into_iter().chain(reached.iter().copied());
+                    splits
+                        .push((1..).map(RevisionNumber).zip(shares.map(|share| Weight::new(share).unwrap())).collect());
+                }
+                (starts, splits)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_unit_leaves_its_arm_while_shares_grow((starts, splits) in plans()) {
+            for pair in splits.windows(2) {
+                let (before, after) = (stretches(&pair[0], &starts), stretches(&pair[1], &starts));
+                for point in 0..10_000 {
+                    let (was, is) = (owner(&before, point).unwrap(), owner(&after, point).unwrap());
+                    prop_assert!(was == is || was == RevisionNumber(1), "point {point} went from {was} to {is}");
+                }
+            }
+        }
+
+        #[test]
+        fn each_arm_owns_exactly_its_share((starts, splits) in plans()) {
+            for split in splits {
+                let mut counted: BTreeMap<RevisionNumber, u16> = BTreeMap::new();
+                for stretch in stretches(&split, &starts) {
+                    *counted.entry(stretch.revision).or_default() += stretch.until - stretch.from;
+                }
+                let expected: BTreeMap<_, _> =
+                    split.into_iter().map(|(r, w)| (r, w.basis_points())).filter(|&(_, share)| share > 0).collect();
+                prop_assert_eq!(counted, expected);
+            }
+        }
+
+        #[test]
+        fn an_arm_that_comes_back_has_its_own_again((starts, splits) in plans(), lost in 2u32..6) {
+            // While an arm has no instance stable answers for it; nobody else's unit moves.
+            for whole in splits {
+                let Some(&share) = whole.get(&RevisionNumber(lost)) else { continue };
+                let mut without = whole.clone();
+                without.remove(&RevisionNumber(lost));
+                let stable = without[&RevisionNumber(1)].basis_points() + share.basis_points();
+                without.insert(RevisionNumber(1), Weight::new(stable).unwrap());
+                let (before, meanwhile) = (stretches(&whole, &starts), stretches(&without, &starts));
+                for point in 0..10_000 {
+                    let (was, is) = (owner(&before, point).unwrap(), owner(&meanwhile, point).unwrap());
+                    let expected = if was == RevisionNumber(lost) { RevisionNumber(1) } else { was };
+                    prop_assert_eq!(is, expected);
+                }
+            }
+        }
+    }
 
     fn split(shares: &[(u32, u16)]) -> BTreeMap<RevisionNumber, Weight> {
         shares.iter().map(|&(revision, weight)| (RevisionNumber(revision), Weight::new(weight).unwrap())).collect()
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_specification() {
+        // XXH3_64bits of an empty input and of "\0" "a" with seed 0, by the reference implementation.
+        assert_eq!(XxHash3_64::oneshot(b""), 0x2d06_8005_38d3_94c2);
+        assert_eq!(hash("", b"a"), XxHash3_64::oneshot(b"\0a"));
+        let long = vec![b'k'; 1_000];
+        assert_eq!(hash("salt", &long), XxHash3_64::oneshot(&[b"salt\0".as_slice(), &long].concat()));
+        assert_ne!(hash("a", b"key"), hash("b", b"key"), "another rollout shuffles anew");
+    }
+
+    #[test]
+    fn points_cover_their_range_evenly() {
+        assert_eq!((point(0), point(u64::MAX)), (0, 9_999));
+        let mut tenths = [0u32; 10];
+        for key in 0..100_000u32 {
+            tenths[usize::from(point(hash("rollout-1", &key.to_le_bytes())) / 1_000)] += 1;
+        }
+        // 10 000 expected in each; five standard deviations are 474.
+        assert!(tenths.iter().all(|count| count.abs_diff(10_000) < 474), "{tenths:?}");
     }
 
     #[test]
