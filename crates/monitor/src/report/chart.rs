@@ -36,13 +36,15 @@ pub(super) struct Line {
 /// One chart.
 #[derive(Clone, Debug)]
 pub(super) struct Chart<'a> {
-    pub id: &'static str,
-    pub title: &'static str,
+    pub id: String,
+    pub title: String,
     pub unit: &'static str,
     /// What the chart shows, for those who cannot see it.
     pub summary: String,
     /// Upper end of the axis if it is fixed.
     pub top: Option<f64>,
+    /// Whether the axis shows the values' own range rather than starting at 0: for what moves little, such as an accuracy.
+    pub close: bool,
     pub lines: Vec<Line>,
     pub marks: &'a [Mark],
     pub end: f64,
@@ -50,6 +52,7 @@ pub(super) struct Chart<'a> {
 
 struct Scale {
     end: f64,
+    bottom: f64,
     top: f64,
 }
 
@@ -59,16 +62,19 @@ impl Scale {
     }
 
     fn y(&self, value: f64) -> f64 {
-        HEIGHT - BOTTOM - (value / self.top).clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM)
+        HEIGHT - BOTTOM - ((value - self.bottom) / (self.top - self.bottom)).clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM)
     }
 }
 
 impl Chart<'_> {
     pub fn render(&self) -> Markup {
-        let largest =
-            self.lines.iter().flat_map(|line| &line.points).filter_map(|&(_, value)| value).fold(0.0, f64::max);
-        let ticks = ticks(self.top.unwrap_or(largest), 4);
-        let scale = Scale { end: self.end, top: ticks.last().copied().unwrap_or(1.0) };
+        let values = || self.lines.iter().flat_map(|line| &line.points).filter_map(|&(_, value)| value);
+        let ticks = match self.close {
+            false => ticks(self.top.unwrap_or(values().fold(0.0, f64::max)), 4),
+            true => ticks_between(values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max)),
+        };
+        let (bottom, top) = (ticks.first().copied().unwrap_or(0.0), ticks.last().copied().unwrap_or(1.0));
+        let scale = Scale { end: self.end, bottom, top };
         html! {
             figure.chart {
                 figcaption { strong { (self.title) } " " span.unit { (self.unit) } }
@@ -211,9 +217,24 @@ fn ticks(largest: f64, count: usize) -> Vec<f64> {
     (0..=steps).map(|index| index as f64 * step).collect()
 }
 
+/// Round values around a range, about four steps.
+fn ticks_between(smallest: f64, largest: f64) -> Vec<f64> {
+    // A constant line stands in the middle of an axis a twentieth of its size.
+    let spread = (largest - smallest).max(largest.abs().max(smallest.abs()) / 20.0);
+    if !spread.is_finite() || spread <= 0.0 {
+        return vec![0.0, 1.0];
+    }
+    let steps = ticks(spread, 4);
+    let step = steps[1];
+    let first = (smallest / step).floor();
+    let count = (largest / step).ceil() - first;
+    (0..=count.clamp(1.0, 50.0) as usize).map(|index| (first + index as f64) * step).collect()
+}
+
 /// A value as an axis shows it.
 fn short(value: f64) -> String {
     match value {
+        v if v < 0.0 => format!("-{}", short(-v)),
         v if v >= 1e6 => format!("{}M", trimmed(v / 1e6, 1)),
         v if v >= 1e4 => format!("{}k", trimmed(v / 1e3, 1)),
         v if v >= 10.0 => trimmed(v, 1),
@@ -259,6 +280,15 @@ mod tests {
             assert!(ticks.len() >= 2 && ticks.len() < 60, "{largest}: {ticks:?}");
         }
         assert_eq!(
+            ticks_between(0.91, 0.943).iter().map(|&tick| short(tick)).collect::<Vec<_>>(),
+            ["0.9", "0.92", "0.94", "0.96"]
+        );
+        assert_eq!(ticks_between(-3.0, 3.0), [-4.0, -2.0, 0.0, 2.0, 4.0]);
+        for (low, high) in [(0.0, 0.0), (5.0, 5.0), (f64::INFINITY, f64::NEG_INFINITY), (-1.0, -1.0)] {
+            let ticks = ticks_between(low, high);
+            assert!(ticks.len() >= 2 && ticks[0] < ticks[ticks.len() - 1], "{low} to {high}: {ticks:?}");
+        }
+        assert_eq!(
             [short(0.0), short(25.0), short(12_500.0), short(2e6), short(0.05)],
             ["0", "25", "12.5k", "2M", "0.05"]
         );
@@ -269,7 +299,7 @@ mod tests {
         let mark = |at, label| Mark { at, label };
         let marks = [mark(1.0, "first failure"), mark(97.0, "verdict: fail"), mark(98.0, "rolled-back")];
         let told: Vec<String> =
-            labels(&marks, &Scale { end: 100.0, top: 1.0 }).into_iter().map(|(_, label)| label).collect();
+            labels(&marks, &Scale { end: 100.0, bottom: 0.0, top: 1.0 }).into_iter().map(|(_, label)| label).collect();
         assert_eq!(told, ["first failure", "verdict: fail → rolled-back"]);
     }
 
@@ -283,7 +313,7 @@ mod tests {
             steps: false,
             points: vec![(0.0, Some(1.0)), (1.0, Some(1.0)), (2.0, None), (3.0, Some(1.0)), (4.0, None)],
         };
-        let (text, dots) = trace(&line, &Scale { end: 4.0, top: 1.0 });
+        let (text, dots) = trace(&line, &Scale { end: 4.0, bottom: 0.0, top: 1.0 });
         assert_eq!((text.matches('M').count(), dots.len()), (2, 1), "{text}");
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn render(report: &Report) -> String {
                     (head(report))
                     (figures(report))
                     (failures(report))
+                    (evidence(report))
                     (charts(report))
                     (timeline(report))
                     footer { "Told from the event log of Modelyard. All times are UTC; latency is measured at the gateway." }
@@ -83,6 +84,30 @@ fn figures(report: &Report) -> Markup {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+fn evidence(report: &Report) -> Markup {
+    html! {
+        @for table in report.known.tables(&report.facts) {
+            section {
+                h2 { (table.title) }
+                p.when { (table.words) }
+                div.scroll {
+                    table.figures {
+                        thead { tr { @for (index, head) in table.heads.iter().enumerate() { th.number[index > 0] scope="col" { (head) } } } }
+                        tbody {
+                            @for row in &table.rows {
+                                tr { @for (index, cell) in row.iter().enumerate() {
+                                    @if index == 0 { th scope="row" { (cell) } } @else { td.number { (cell) } }
+                                } }
+                            }
+                        }
+                    }
+                }
+                @if !table.notes.is_empty() { ul { @for note in &table.notes { li { (note) } } } }
             }
         }
     }
@@ -139,32 +164,42 @@ struct Drawn {
 impl Report {
     fn charts(&self) -> Vec<Chart<'_>> {
         let series = &self.series;
-        let chart = |id, title, unit, top, lines: Vec<Line>| {
+        let chart = |id: String, title: String, unit, top, lines: Vec<Line>| {
             let summary = summary(&lines, unit);
-            Chart { id, title, unit, summary, top, lines, marks: &series.marks, end: series.end }
+            Chart { id, title, unit, summary, top, close: false, lines, marks: &series.marks, end: series.end }
         };
         let weights = self.drawn().map(|drawn| {
             let points = series.weights.get(&drawn.revision).into_iter().flatten();
             self.line(drawn, "", true, points.map(|&(at, share)| (at, Some(share))).collect())
         });
-        let mut charts = vec![chart("weight", "Share of traffic", "%", Some(100.0), weights.collect())];
+        let mut charts =
+            vec![chart("weight".to_owned(), "Share of traffic".to_owned(), "%", Some(100.0), weights.collect())];
         if series.windows.is_empty() {
             return charts;
         }
         let rates =
             self.drawn().map(|drawn| self.line(drawn, "", false, self.points(|window| window.rate(drawn.revision))));
-        charts.push(chart("rate", "Requests", "per second", None, rates.collect()));
+        charts.push(chart("rate".to_owned(), "Requests".to_owned(), "per second", None, rates.collect()));
         let errors = self
             .drawn()
             .map(|drawn| self.line(drawn, "", false, self.points(|window| window.error_percent(drawn.revision))));
-        charts.push(chart("errors", "Errors", "% of requests", None, errors.collect()));
+        charts.push(chart("errors".to_owned(), "Errors".to_owned(), "% of requests", None, errors.collect()));
         let latency = self.drawn().flat_map(|drawn| {
             [(0.5, " p50"), (0.95, " p95")].map(|(quantile, suffix)| {
                 let points = self.points(|window| window.latency_ms(drawn.revision, quantile));
                 Line { dashed: quantile > 0.5, ..self.line(drawn, suffix, false, points) }
             })
         });
-        charts.push(chart("latency", "Latency", "ms", None, latency.collect()));
+        charts.push(chart("latency".to_owned(), "Latency".to_owned(), "ms", None, latency.collect()));
+        for (index, (name, unit)) in self.known.metric_names().into_iter().enumerate() {
+            let lines = self.drawn().map(|drawn| {
+                let key = (name.clone(), drawn.revision);
+                let points = self.known.history.iter().map(|(at, values)| (*at, values.get(&key).copied())).collect();
+                self.line(drawn, "", false, points)
+            });
+            let chart = chart(format!("metric-{index}"), one_line(&name, 60), unit, None, lines.collect());
+            charts.push(Chart { close: true, ..chart });
+        }
         charts
     }
 

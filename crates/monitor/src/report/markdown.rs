@@ -23,6 +23,7 @@ pub(super) fn render(report: &Report) -> String {
     );
     facts_table(&mut out, report);
     figures(&mut out, report);
+    evidence(&mut out, report);
     over_time(&mut out, report);
     failures(&mut out, report);
     timeline(&mut out, report);
@@ -115,6 +116,24 @@ fn figures(out: &mut String, report: &Report) {
     for row in report.figure_rows() {
         let cells: Vec<String> = row.iter().map(|cell| markdown(cell)).collect();
         let _ = writeln!(out, "| {} |", cells.join(" | "));
+    }
+}
+
+fn evidence(out: &mut String, report: &Report) {
+    for table in report.known.tables(&report.facts) {
+        let heads: Vec<String> = table.heads.iter().map(|head| markdown(head)).collect();
+        let _ = writeln!(out, "\n## {}\n\n{}\n\n| {} |", table.title, table.words, heads.join(" | "));
+        let _ = writeln!(out, "| --- {}|", "| ---: ".repeat(heads.len() - 1));
+        for row in &table.rows {
+            let cells: Vec<String> = row.iter().map(|cell| markdown(cell)).collect();
+            let _ = writeln!(out, "| {} |", cells.join(" | "));
+        }
+        if !table.notes.is_empty() {
+            out.push('\n');
+        }
+        for note in &table.notes {
+            let _ = writeln!(out, "- {}", markdown(note));
+        }
     }
 }
 

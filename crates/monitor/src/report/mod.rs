@@ -4,6 +4,7 @@
 //! Absent on purpose: opinions. A report says what was measured and decided, not what should have been.
 
 mod chart;
+mod evidence;
 mod facts;
 mod figures;
 mod html;
@@ -15,6 +16,7 @@ use modelyard_core::event::{Event, EventBody, Outcome};
 use modelyard_core::failure::Failure;
 use modelyard_core::{RevisionNumber, RolloutId, Timestamp};
 
+use self::evidence::Known;
 use self::facts::Facts;
 use self::figures::{Exposure, Figures};
 use self::series::Series;
@@ -28,6 +30,7 @@ pub struct Report {
     figures: Vec<Figures>,
     exposure: Option<Exposure>,
     series: Series,
+    known: Known,
     failures: Vec<Failure>,
     retries: Vec<Entry>,
     timeline: Vec<Entry>,
@@ -58,6 +61,7 @@ impl Report {
             failures: failures(&told),
             retries: timeline::retries(&told),
             timeline: timeline::timeline(&facts, &told),
+            known: Known::from_events(&facts, &told),
             series,
             facts,
         }

@@ -10,7 +10,7 @@ use super::facts::Facts;
 use super::figures::shares;
 
 /// Most points of a line: about one per three pixels of the widest chart.
-const POINTS: usize = 240;
+pub(super) const POINTS: usize = 240;
 
 /// Figures over time; times in seconds since the start of the rollout.
 #[derive(Clone, Debug, Default, PartialEq)]
