@@ -4,8 +4,12 @@
 
 use http::{HeaderName, HeaderValue, header};
 
+use crate::baggage::BAGGAGE;
+
 /// Revision that answered; as a request's header, the revision wanted.
 pub const REVISION: HeaderName = HeaderName::from_static("modelyard-revision");
+/// Session that a request belongs to, told to instances: 16 hexadecimal digits.
+pub const SESSION: HeaderName = HeaderName::from_static("modelyard-session");
 /// Version of the package that answered.
 pub const VERSION: HeaderName = HeaderName::from_static("modelyard-version");
 /// Service wanted by a gRPC call whose messages do not name a model.
@@ -41,6 +45,9 @@ pub fn is_left_out(name: &HeaderName) -> bool {
         || *name == REQUEST_ID
         || *name == FORWARDED_FOR
         || *name == FORWARDED_PROTO
+        || *name == REVISION
+        || *name == SESSION
+        || *name == BAGGAGE
 }
 
 /// The tokens of a list.

@@ -21,7 +21,9 @@ use crate::worker::Worker;
 
 /// Who asks.
 pub struct Caller {
-    /// Their address, as `X-Forwarded-For` has it.
+    /// Their address.
+    pub ip: IpAddr,
+    /// The same, as `X-Forwarded-For` has it.
     pub address: String,
     /// Whether they speak HTTP/2.
     pub http2: bool,
@@ -31,7 +33,8 @@ pub struct Caller {
 impl Caller {
     /// A caller on a connection.
     pub fn new(address: IpAddr, http2: bool, activity: Rc<Activity>) -> Self {
-        Self { address: address.to_canonical().to_string(), http2, activity }
+        let ip = address.to_canonical();
+        Self { ip, address: ip.to_string(), http2, activity }
     }
 }
 

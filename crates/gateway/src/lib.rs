@@ -7,6 +7,8 @@
 
 mod accept;
 mod admin;
+mod affinity;
+mod baggage;
 mod body;
 mod error;
 mod forward;

@@ -16,6 +16,7 @@ use modelyard_core::route::{RouteTable, ServiceRoute};
 use modelyard_core::service::Routing;
 use modelyard_core::{InstanceId, RevisionNumber, ServiceName, Version, Weight};
 
+use crate::affinity::{Sessions, uses_default_cookie};
 use crate::policy::budget::Budget;
 use crate::policy::ejection::Health;
 use crate::policy::split::Split;
@@ -51,6 +52,8 @@ pub struct Service {
     pub pools: BTreeMap<RevisionNumber, Rc<Pool>>,
     /// Weighted choice by API version.
     pub apis: Vec<(u16, Split<Rc<Pool>>)>,
+    /// How its sessions are known.
+    pub sessions: Sessions,
     /// What survives from table to table.
     pub memory: Rc<ServiceMemory>,
 }
@@ -197,9 +200,12 @@ impl Tables {
     /// Applies a checked table.
     pub fn apply(&self, table: &RouteTable, parked: &HashMap<ServiceName, Parked>) {
         let mut known = self.known();
+        let mut rules = table.services.values().filter_map(|route| route.affinity.as_ref());
+        let cookie_in_use = rules.any(|affinity| uses_default_cookie(&affinity.rule));
         let services = table.services.iter().map(|(name, route)| {
             let memory = self.memory(name, parked);
-            (name.clone(), Rc::new(compile(name, route, memory, &mut known)))
+            let sessions = Sessions::new(name.as_str(), route.affinity.as_ref(), cookie_in_use);
+            (name.clone(), Rc::new(compile(name, route, sessions, memory, &mut known)))
         });
         let next = Table { generation: table.generation, services: services.collect() };
         let mut retired = self.retired.borrow_mut();
@@ -254,7 +260,13 @@ impl Retired {
     }
 }
 
-fn compile(name: &ServiceName, route: &ServiceRoute, memory: Rc<ServiceMemory>, known: &mut Known) -> Service {
+fn compile(
+    name: &ServiceName,
+    route: &ServiceRoute,
+    sessions: Sessions,
+    memory: Rc<ServiceMemory>,
+    known: &mut Known,
+) -> Service {
     let weights = route.apis.get(&route.default_api);
     let mut pools = BTreeMap::new();
     for (&revision, pool) in &route.pools {
@@ -278,10 +290,9 @@ fn compile(name: &ServiceName, route: &ServiceRoute, memory: Rc<ServiceMemory>, 
         pools.insert(revision, Rc::new(compiled));
     }
     memory.forget_oldest(&pools);
-    let split = |shares: &BTreeMap<RevisionNumber, Weight>| {
-        Split::new(shares.iter().filter_map(|(revision, &weight)| Some((pools.get(revision)?.clone(), weight))))
-    };
-    let apis = route.apis.iter().map(|(&api, shares)| (api, split(shares))).collect();
+    let starts = route.affinity.as_ref().map(|affinity| affinity.starts.clone()).unwrap_or_default();
+    let pool = |revision| pools.get(&revision).cloned();
+    let apis = route.apis.iter().map(|(&api, shares)| (api, Split::new(shares, &starts, pool))).collect();
     Service {
         name: name.clone(),
         default_api: route.default_api,
@@ -289,6 +300,7 @@ fn compile(name: &ServiceName, route: &ServiceRoute, memory: Rc<ServiceMemory>, 
         routing: route.routing.clone(),
         pools,
         apis,
+        sessions,
         memory,
     }
 }

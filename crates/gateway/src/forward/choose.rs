@@ -1,13 +1,13 @@
 //! Which instance a request goes to.
 //!
-//! Promises: the pool by weight first, exactly; then the less busy of two instances drawn at random. Only when that pool has nobody to
-//! ask do the others get its request: pools with weight before kept ones. Ejected instances are asked when there is nobody else.
+//! Promises: the pool that owns the request's point first, exactly; then the less busy of two instances drawn at random. Only when that
+//! pool has nobody to ask do the others get its request: stable before the other pools with weight, those before kept ones. Ejected
+//! instances are asked when there is nobody else.
 
 use std::rc::Rc;
 
 use modelyard_core::RevisionNumber;
 
-use crate::policy::split::DRAWS;
 use crate::table::{Instance, Pool, Service};
 
 /// Which pools may answer.
@@ -22,8 +22,8 @@ pub enum Among {
 /// A pool and one of its instances.
 pub type Choice = (Rc<Pool>, Rc<Instance>);
 
-/// Chooses an instance that was not `tried` yet.
-pub fn choose(service: &Service, among: Among, tried: &[Rc<Instance>], now_ms: u64) -> Option<Choice> {
+/// Chooses an instance that was not `tried` yet, for a request that has this point of 0..10_000.
+pub fn choose(service: &Service, among: Among, point: u16, tried: &[Rc<Instance>], now_ms: u64) -> Option<Choice> {
     match among {
         Among::Revision(revision) => {
             let pool = service.pools.get(&revision)?;
@@ -31,16 +31,16 @@ pub fn choose(service: &Service, among: Among, tried: &[Rc<Instance>], now_ms: u
         }
         Among::Api(api) => {
             let (_, split) = service.apis.iter().find(|(version, _)| *version == api)?;
-            // The usual case first: the drawn pool has a healthy instance.
-            let drawn = split.pick(fastrand::u16(..DRAWS))?;
-            if let Some(choice) = from(drawn, tried, Some(now_ms)) {
+            // The usual case first: the owner has a healthy instance.
+            let owner = split.pick(point)?;
+            if let Some(choice) = from(owner, tried, Some(now_ms)) {
                 return Some(choice);
             }
             // Kept pools belong to this API version for certain only if there is no other one.
             let kept = || service.pools.values().filter(|_| service.apis.len() == 1);
             let healthy = split.pools().chain(kept()).find_map(|pool| from(pool, tried, Some(now_ms)));
             let any = || {
-                from(drawn, tried, None)
+                from(owner, tried, None)
                     .or_else(|| split.pools().chain(kept()).find_map(|pool| from(pool, tried, None)))
             };
             healthy.or_else(any)

@@ -29,6 +29,11 @@ impl Flight {
         Self { pool, instance, blamed: false, _stream: None }
     }
 
+    /// The pool.
+    pub const fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
     /// The instance.
     pub const fn instance(&self) -> &Rc<Instance> {
         &self.instance

@@ -13,10 +13,11 @@ mod receive;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{HeaderValue, Response, StatusCode, request};
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use hyper::body::Incoming;
 use modelyard_core::RevisionNumber;
 
+use crate::affinity::Place;
 use crate::body::{Answer, Payload};
 use crate::grpc::Blame;
 use crate::headers;
@@ -28,7 +29,7 @@ use crate::trace::TraceParent;
 use crate::upstream::Failure;
 use crate::worker::Worker;
 
-use attempt::Attempt;
+use attempt::{Attempt, Passed};
 use choose::{Among, choose};
 use flight::{Flight, blame};
 use park::Parking;
@@ -109,12 +110,14 @@ struct Journey {
     /// How often the request was sent.
     sent: u32,
     last: Option<Last>,
+    /// What the caller is to keep, once an instance answered.
+    cookie: Option<HeaderValue>,
 }
 
 /// Forwards a request until somebody answers or nobody is left.
 pub async fn forward(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, payload: &Payload) -> Response<Answer> {
     let (mut journey, mut parking) = (Journey::default(), Parking::default());
-    let mut counted = false;
+    let (mut counted, mut place) = (false, None);
     loop {
         let (service, among) = match find(worker, aim) {
             Ok(found) => found,
@@ -126,13 +129,20 @@ pub async fn forward(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, payload
             service.memory.requests.set(service.memory.requests.get() + 1);
             service.memory.budget.borrow_mut().request(now_ms);
         }
+        // Once, so that a retry is answered by the same arm; anew after a wait, since another table may have another salt.
+        let (point, session) = *place.get_or_insert_with(|| {
+            let Place { point, session, cookie } = service.sessions.place(call, aim.revision.is_some());
+            journey.cookie = cookie;
+            (point, session)
+        });
         let may_send = journey.sent == 0 || journey.may_retry(&service, payload);
-        let Some((pool, instance)) = choose(&service, among, &journey.tried, now_ms).filter(|_| may_send) else {
+        let Some((pool, instance)) = choose(&service, among, point, &journey.tried, now_ms).filter(|_| may_send) else {
             if may_send
                 && !matches!(journey.last, Some(Last::Answer(..)))
                 && Box::pin(parking.wait(worker, &service)).await
             {
                 journey.tried.clear();
+                place = None;
                 continue;
             }
             return journey.give_up(&service, call);
@@ -142,7 +152,8 @@ pub async fn forward(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, payload
         }
         journey.forget_last();
         let flight = Flight::start(pool.clone(), instance);
-        let attempt = attempt::run(worker, call, aim.path, &service, flight, payload, now).await;
+        let passed = Passed { path: aim.path, session, sent: now };
+        let attempt = attempt::run(worker, call, passed, &service, flight, payload).await;
         if let Some(response) = journey.take(worker, call, &service, &pool, attempt, payload) {
             return response;
         }
@@ -171,7 +182,7 @@ impl Journey {
                 map.insert(headers::REVISION, pool.revision_value.clone());
                 map.insert(headers::VERSION, pool.version_value.clone());
                 if !is_worth_another(&response) {
-                    return Some(self.arrive(service, response));
+                    return Some(self.arrive(service, call, response));
                 }
                 // The instance's answer is kept until another one is found to ask.
                 let flight = response.body().instance()?.clone();
@@ -221,7 +232,14 @@ impl Journey {
     }
 
     /// The answer goes to the caller.
-    fn arrive(&mut self, service: &Service, response: Response<Answer>) -> Response<Answer> {
+    fn arrive(&mut self, service: &Service, call: &Call<'_>, mut response: Response<Answer>) -> Response<Answer> {
+        if let Some(cookie) = self.cookie.take() {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+            if call.parts.method == Method::GET || call.parts.method == Method::HEAD {
+                // A shared cache would give one caller's cookie to all (RFC 9111, section 7.3).
+                response.headers_mut().append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+            }
+        }
         if blame(response.status(), response.headers()) == Blame::Model {
             service.memory.failed.set(service.memory.failed.get() + 1);
         } else {
@@ -235,7 +253,7 @@ impl Journey {
     /// Nobody is left to ask: the last answer or failure is what the caller gets.
     fn give_up(&mut self, service: &Service, call: &Call<'_>) -> Response<Answer> {
         match self.last.take() {
-            Some(Last::Answer(response, _)) => self.arrive(service, *response),
+            Some(Last::Answer(response, _)) => self.arrive(service, call, *response),
             Some(Last::Refusal(refusal)) => self.refuse(service, &refusal, call),
             None => {
                 let why = format!("nothing serves `{}` right now", service.name);

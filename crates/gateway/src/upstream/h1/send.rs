@@ -4,6 +4,8 @@
 
 use http::{HeaderMap, HeaderName, Method, header};
 
+use crate::affinity::Session;
+use crate::baggage;
 use crate::body::Payload;
 use crate::headers;
 
@@ -25,6 +27,10 @@ pub struct Outbound<'a> {
     pub traceparent: &'a [u8],
     /// The request's id.
     pub request_id: &'a [u8],
+    /// The revision that it was assigned to.
+    pub revision: &'a [u8],
+    /// Its session, if it has one.
+    pub session: Option<Session>,
 }
 
 /// Writes the head of a request with this body.
@@ -44,6 +50,7 @@ pub fn write_head(out: &mut Vec<u8>, request: &Outbound<'_>, payload: &Payload) 
             field(out, name.as_str(), value.as_bytes());
         }
     }
+    assignment(out, request);
     field(out, "traceparent", request.traceparent);
     field(out, "x-request-id", request.request_id);
     forwarded(out, request);
@@ -64,6 +71,18 @@ fn named_fields(map: &HeaderMap) -> Vec<HeaderName> {
         return Vec::new(); // the usual case; an empty vector allocates nothing
     }
     map.get_all(header::CONNECTION).iter().flat_map(headers::tokens).filter_map(headers::named).collect()
+}
+
+/// Which arm the request was assigned to, and by which session.
+fn assignment(out: &mut Vec<u8>, request: &Outbound<'_>) {
+    field(out, "modelyard-revision", request.revision);
+    let digits = request.session.map(Session::digits);
+    let session = digits.as_ref().map(<[u8; 16]>::as_slice);
+    if let Some(session) = session {
+        field(out, "modelyard-session", session);
+    }
+    out.extend_from_slice(b"\r\nbaggage: ");
+    baggage::write(out, request.headers, request.revision, session);
 }
 
 fn forwarded(out: &mut Vec<u8>, request: &Outbound<'_>) {
@@ -121,6 +140,8 @@ mod tests {
             from: "127.0.0.1",
             traceparent: b"00-t-p-00",
             request_id: b"id",
+            revision: b"3",
+            session: Some(Session(0xab)),
         };
         let mut out = Vec::new();
         write_head(&mut out, &request, payload);
@@ -139,12 +160,17 @@ mod tests {
             ("x-forwarded-for", "10.0.0.1"),
             ("accept", "a"),
             ("accept", "b"),
+            ("modelyard-revision", "1"),
+            ("modelyard-session", "ffffffffffffffff"),
+            ("baggage", "a=b"),
         ] {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         assert_eq!(
             written(&map, &Payload::Whole(Bytes::from_static(b"{}"))),
-            "POST /v2/models/wine/infer?a=1 HTTP/1.1\r\nhost: wine.test\r\naccept: a\r\naccept: b\r\ntraceparent: 00-t-p-00\r\n\
+            "POST /v2/models/wine/infer?a=1 HTTP/1.1\r\nhost: wine.test\r\naccept: a\r\naccept: b\r\n\
+             modelyard-revision: 3\r\nmodelyard-session: 00000000000000ab\r\n\
+             baggage: a=b,modelyard.revision=3,modelyard.session=00000000000000ab\r\ntraceparent: 00-t-p-00\r\n\
              x-request-id: id\r\nx-forwarded-for: 10.0.0.1, 127.0.0.1\r\nx-forwarded-proto: http\r\ncontent-length: 2\r\n\r\n"
         );
     }

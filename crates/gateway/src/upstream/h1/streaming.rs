@@ -3,18 +3,20 @@
 //! Promises: every read is passed on at once, so that server-sent events are not held back; the connection is kept when the body is
 //! complete and closed when it is not, so that a caller who leaves stops the instance's work.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::chunks::{Chunks, Step};
 use super::{Exchange, Framing};
 use crate::body::BodyError;
+use crate::limits;
 use crate::table::Instance;
 
 /// An instance's body.
@@ -64,6 +66,25 @@ impl Streaming {
         self.left = Left::Bytes(0);
         self.end();
         Some(bytes)
+    }
+
+    /// Whether the rest is known to be short, and so no stream of events that must be passed on as it comes.
+    pub const fn is_short(&self) -> bool {
+        matches!(self.left, Left::Bytes(left) if left <= limits::WHOLE)
+    }
+
+    /// Waits for the rest.
+    ///
+    /// # Errors
+    /// How the connection broke.
+    pub async fn gather(&mut self) -> Result<Bytes, String> {
+        let mut gathered = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| self.poll_frame(cx)).await {
+            if let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() {
+                gathered.extend_from_slice(&data);
+            }
+        }
+        Ok(gathered.freeze())
     }
 
     fn end(&mut self) {
