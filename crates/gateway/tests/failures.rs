@@ -60,6 +60,26 @@ fn half_an_answer_s_head_is_no_answer() {
 }
 
 #[test]
+fn half_a_short_body_is_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let good = Instance::answering("good");
+    let dying = Instance::start(|stream, _| {
+        use std::io::Write;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nba").unwrap();
+        false
+    });
+    gateway.put(&table(1, &[(1, 10_000, &[good.address, dying.address])]));
+    let mut caller = Caller::connect(gateway.address);
+    for _ in 0..20 {
+        assert_eq!(caller.post(PATH, b"{}").text(), "good");
+    }
+    let counted = counters(&gateway, 1);
+    assert!(counted.retried > 0 && counted.retried == counted.errors, "{counted:?}");
+    gateway.end();
+}
+
+#[test]
 fn killed_under_load_nobody_notices() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(folder.path());

@@ -157,7 +157,7 @@ fn a_body_that_breaks_off_is_not_passed_on_as_whole() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(folder.path());
     let instance = Instance::start(|stream, _| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nonly this").unwrap();
         false
     });
     gateway.put(&table(1, &[(1, 10_000, &[instance.address])]));
@@ -175,7 +175,7 @@ fn an_instance_that_falls_silent_in_its_answer_is_cut_off() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(folder.path());
     let instance = Instance::start(|stream, _| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nonly this").unwrap();
         let _ = stream.read(&mut [0]); // until the gateway gives up
         false
     });
