@@ -9,6 +9,7 @@ pub mod event;
 pub mod evidence;
 pub mod exposition;
 pub mod failure;
+pub mod feedback;
 pub mod home;
 pub mod instance;
 pub mod measure;

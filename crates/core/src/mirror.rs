@@ -77,9 +77,9 @@ pub struct OutputComparison {
     pub elements: u64,
     /// Elements that agree within tolerance.
     pub agreed: u64,
-    /// Rows (first axis) whose label or best class is the same.
+    /// Rows (first axis) whose label or best class is the same; of outputs that are no classes, rows within tolerance.
     pub same_label: u64,
-    /// Rows whose best class of stable is among the shadow's k best.
+    /// Rows whose best class of stable is among the shadow's k best; of outputs without scores, as `same_label`.
     pub in_top_k: u64,
     /// Rows that were compared.
     pub rows: u64,
@@ -98,7 +98,7 @@ pub struct Example {
     pub request_id: String,
     /// Where they differ most, and by how much; values are rounded, the request is not shown.
     pub what: String,
-    /// The absolute difference, or 1 for different labels.
+    /// The absolute difference, or 1 for different labels; the largest finite number where one of the two is no number.
     pub difference: f64,
 }
 
@@ -127,7 +127,7 @@ pub struct ToldAnswer {
     /// The session's point as 16 hexadecimal digits, when there is a session; never the key itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// HTTP status; 0 when the connection broke.
+    /// HTTP status; 0 when the connection broke. Of a gRPC call that failed, the HTTP status that says the same.
     pub status: u16,
     /// Time to the answer in µs.
     pub micros: u64,
@@ -154,6 +154,6 @@ pub struct ToldFeedback {
     pub id: String,
     /// When it came, in milliseconds since 1970.
     pub at_ms: u64,
-    /// What was posted: an object with `label`, `reward` or whatever the metrics point at.
+    /// What was posted: an object with `id`, and `label`, `reward` or whatever the metrics point at.
     pub body: serde_json::Value,
 }
