@@ -14,6 +14,10 @@ pub const SESSION: HeaderName = HeaderName::from_static("modelyard-session");
 pub const VERSION: HeaderName = HeaderName::from_static("modelyard-version");
 /// Service wanted by a gRPC call whose messages do not name a model.
 pub const SERVICE: HeaderName = HeaderName::from_static("modelyard-service");
+/// Marks a shadow's copy, so that its instance and its telemetry can tell it from real traffic.
+pub const SHADOW: HeaderName = HeaderName::from_static("modelyard-shadow");
+/// Trace context of the request that a shadow's copy is a copy of: the copy has a span of its own, linked to this one.
+pub const SHADOW_OF: HeaderName = HeaderName::from_static("modelyard-shadow-of");
 /// Id of the request, given or made.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C trace context.
@@ -48,6 +52,8 @@ pub fn is_left_out(name: &HeaderName) -> bool {
         || *name == REVISION
         || *name == SESSION
         || *name == BAGGAGE
+        || *name == SHADOW
+        || *name == SHADOW_OF
 }
 
 /// The tokens of a list.

@@ -7,14 +7,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, uri};
+use http::{HeaderMap, HeaderValue, Response, header, request};
 
 use super::Call;
 use super::flight::Flight;
 use crate::affinity::Session;
-use crate::baggage;
-use crate::body::{Answer, Cursor, Payload};
-use crate::headers;
+use crate::body::{Answer, Payload};
 use crate::table::Service;
 use crate::upstream::h1::{AnswerHead, Connection, Exchange, Outbound, Streaming};
 use crate::upstream::{Failure, h2};
@@ -101,6 +99,23 @@ pub async fn run(
     }
 }
 
+/// The request as the instance gets it.
+fn outbound<'a>(call: &'a Call<'_>, passed: Passed<'a>, flight: &'a Flight) -> Outbound<'a> {
+    Outbound {
+        method: &call.parts.method,
+        path: passed.path,
+        query: call.parts.uri.query(),
+        headers: &call.parts.headers,
+        host: host(call.parts),
+        from: &call.caller.address,
+        traceparent: call.trace.as_bytes(),
+        request_id: call.request_id.as_bytes(),
+        revision: flight.pool().revision_value.as_bytes(),
+        session: passed.session,
+        shadow_of: None,
+    }
+}
+
 async fn http1(
     call: &Call<'_>,
     passed: Passed<'_>,
@@ -108,18 +123,7 @@ async fn http1(
     payload: &Payload,
 ) -> Result<(AnswerHead, Exchange), Failure> {
     let instance = flight.instance();
-    let outbound = Outbound {
-        method: &call.parts.method,
-        path: passed.path,
-        query: call.parts.uri.query(),
-        headers: &call.parts.headers,
-        host: host(call),
-        from: &call.caller.address,
-        traceparent: call.trace.as_bytes(),
-        request_id: call.request_id.as_bytes(),
-        revision: flight.pool().revision_value.as_bytes(),
-        session: passed.session,
-    };
+    let outbound = outbound(call, passed, flight);
     let mut kept = instance.h1.take();
     loop {
         let connection = match kept.take() {
@@ -136,9 +140,9 @@ async fn http1(
 }
 
 /// The host that the caller asked: the request's target first (RFC 9112, section 3.2.2), then `Host`.
-fn host<'a>(call: &'a Call<'_>) -> &'a [u8] {
-    let authority = call.parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let named = || call.parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
+pub fn host(parts: &request::Parts) -> &[u8] {
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let named = || parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
     authority.or_else(named).unwrap_or(b"localhost")
 }
 
@@ -149,75 +153,14 @@ async fn http2(
     payload: &Payload,
 ) -> Result<(Response<hyper::body::Incoming>, h2::Stream), Failure> {
     let instance = flight.instance();
-    let first = instance.h2.send(instance.address, false, grpc_request(call, passed, flight, payload)?).await;
+    let outbound = outbound(call, passed, flight);
+    let first = instance.h2.send(instance.address, false, h2::request(&outbound, payload)?).await;
     match first {
         Err(Failure::Stale) if payload.can_replay() => {
-            instance.h2.send(instance.address, true, grpc_request(call, passed, flight, payload)?).await
+            instance.h2.send(instance.address, true, h2::request(&outbound, payload)?).await
         }
         other => other,
     }
-}
-
-fn grpc_request(
-    call: &Call<'_>,
-    passed: Passed<'_>,
-    flight: &Flight,
-    payload: &Payload,
-) -> Result<Request<Cursor>, Failure> {
-    let mut request = Request::new(payload.cursor());
-    *request.method_mut() = call.parts.method.clone();
-    *request.version_mut() = Version::HTTP_2;
-    *request.uri_mut() =
-        target(call, passed.path).map_err(|_| Failure::Protocol("the request's path cannot be passed on"))?;
-    let map = request.headers_mut();
-    for (name, value) in &call.parts.headers {
-        if !headers::is_left_out(name) {
-            map.append(name.clone(), value.clone());
-        }
-    }
-    // gRPC wants to know that trailers are understood; the field ended here and is written anew.
-    map.insert(header::TE, HeaderValue::from_static("trailers"));
-    map.insert(headers::REQUEST_ID, call.request_id.clone());
-    if let Ok(traceparent) = HeaderValue::from_bytes(call.trace.as_bytes()) {
-        map.insert(headers::TRACEPARENT, traceparent);
-    }
-    map.insert(headers::FORWARDED_FOR, forwarded_for(call));
-    map.insert(headers::FORWARDED_PROTO, HeaderValue::from_static("http"));
-    assign(map, call, &flight.pool().revision_value, passed.session);
-    Ok(request)
-}
-
-/// Which arm the call was assigned to, and by which session.
-fn assign(map: &mut HeaderMap, call: &Call<'_>, revision: &HeaderValue, session: Option<Session>) {
-    map.insert(headers::REVISION, revision.clone());
-    let digits = session.map(Session::digits);
-    let digits = digits.as_ref().map(<[u8; 16]>::as_slice);
-    let mut list = Vec::new();
-    baggage::write(&mut list, &call.parts.headers, revision.as_bytes(), digits);
-    // What came in as values, and digits, are valid values.
-    if let Ok(list) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
-        map.insert(baggage::BAGGAGE, list);
-    }
-    if let Some(Ok(session)) = digits.map(HeaderValue::from_bytes) {
-        map.insert(headers::SESSION, session);
-    }
-}
-
-fn forwarded_for(call: &Call<'_>) -> HeaderValue {
-    let before = call.parts.headers.get_all(headers::FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-    let chain: Vec<_> = before.chain([call.caller.address.as_bytes()]).collect();
-    // Values that came in and an address are valid: the fallback is never seen.
-    HeaderValue::from_bytes(&chain.join(&b", "[..])).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
-}
-
-fn target(call: &Call<'_>, path: &str) -> Result<Uri, http::Error> {
-    let authority = uri::Authority::try_from(host(call)).unwrap_or_else(|_| uri::Authority::from_static("localhost"));
-    let path = if path.is_empty() { "/" } else { path };
-    let path = match call.parts.uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    Uri::builder().scheme("http").authority(authority).path_and_query(path).build()
 }
 
 /// What HTTP/2 answers must not carry anyway ends here.

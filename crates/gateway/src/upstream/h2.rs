@@ -6,14 +6,18 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 
+use super::h1::Outbound;
 use super::{Failure, describe};
 use crate::accept::LocalExecutor;
-use crate::body::Cursor;
+use crate::affinity::Session;
+use crate::baggage;
+use crate::body::{Cursor, Payload};
+use crate::headers;
 use crate::limits;
 
 // 1 MiB: a tensor of common size passes without waiting for a window update.
@@ -116,4 +120,66 @@ fn is_connections_end(error: &hyper::Error) -> bool {
     let ended = |cause: &::h2::Error| cause.is_io() || cause.is_go_away();
     let refused = |cause: &::h2::Error| cause.reason() == Some(::h2::Reason::REFUSED_STREAM);
     error.is_canceled() || error.is_closed() || cause.is_some_and(|cause| ended(cause) || refused(cause))
+}
+
+/// A gRPC call as an instance gets it.
+///
+/// # Errors
+/// [`Failure::Protocol`] when its path is none.
+pub fn request(outbound: &Outbound<'_>, payload: &Payload) -> Result<Request<Cursor>, Failure> {
+    let mut request = Request::new(payload.cursor());
+    *request.method_mut() = outbound.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = target(outbound).map_err(|_| Failure::Protocol("the request's path cannot be passed on"))?;
+    let map = request.headers_mut();
+    for (name, value) in outbound.headers {
+        if !headers::is_left_out(name) {
+            map.append(name.clone(), value.clone());
+        }
+    }
+    // gRPC wants to know that trailers are understood; the field ended here and is written anew.
+    map.insert(header::TE, HeaderValue::from_static("trailers"));
+    map.insert(headers::FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let before = outbound.headers.get_all(headers::FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let chain: Vec<_> = before.chain([outbound.from.as_bytes()]).collect();
+    insert(map, headers::FORWARDED_FOR, &chain.join(&b", "[..]));
+    insert(map, headers::REQUEST_ID, outbound.request_id);
+    insert(map, headers::TRACEPARENT, outbound.traceparent);
+    if let Some(shadow_of) = outbound.shadow_of {
+        map.insert(headers::SHADOW, HeaderValue::from_static("true"));
+        insert(map, headers::SHADOW_OF, shadow_of);
+    }
+    assign(map, outbound);
+    Ok(request)
+}
+
+/// Which arm the call was assigned to, and by which session.
+fn assign(map: &mut HeaderMap, outbound: &Outbound<'_>) {
+    insert(map, headers::REVISION, outbound.revision);
+    let digits = outbound.session.map(Session::digits);
+    let digits = digits.as_ref().map(<[u8; 16]>::as_slice);
+    let mut list = Vec::new();
+    baggage::write(&mut list, outbound.headers, outbound.revision, digits);
+    insert(map, baggage::BAGGAGE, &list);
+    if let Some(digits) = digits {
+        insert(map, headers::SESSION, digits);
+    }
+}
+
+/// Sets a field. What came in as values, digits and addresses are valid values, so nothing is left out.
+fn insert(map: &mut HeaderMap, name: http::HeaderName, value: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
+        map.insert(name, value);
+    }
+}
+
+fn target(outbound: &Outbound<'_>) -> Result<Uri, http::Error> {
+    let authority = uri::Authority::try_from(outbound.host);
+    let authority = authority.unwrap_or_else(|_| uri::Authority::from_static("localhost"));
+    let path = if outbound.path.is_empty() { "/" } else { outbound.path };
+    let path = match outbound.query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    Uri::builder().scheme("http").authority(authority).path_and_query(path).build()
 }

@@ -31,6 +31,8 @@ pub struct Outbound<'a> {
     pub revision: &'a [u8],
     /// Its session, if it has one.
     pub session: Option<Session>,
+    /// Of a shadow's copy: the trace context of the request that it is a copy of.
+    pub shadow_of: Option<&'a [u8]>,
 }
 
 /// Writes the head of a request with this body.
@@ -53,6 +55,10 @@ pub fn write_head(out: &mut Vec<u8>, request: &Outbound<'_>, payload: &Payload) 
     assignment(out, request);
     field(out, "traceparent", request.traceparent);
     field(out, "x-request-id", request.request_id);
+    if let Some(shadow_of) = request.shadow_of {
+        field(out, "modelyard-shadow", b"true");
+        field(out, "modelyard-shadow-of", shadow_of);
+    }
     forwarded(out, request);
     framing(out, request.method, payload);
     out.extend_from_slice(b"\r\n\r\n");
@@ -142,6 +148,7 @@ mod tests {
             request_id: b"id",
             revision: b"3",
             session: Some(Session(0xab)),
+            shadow_of: None,
         };
         let mut out = Vec::new();
         write_head(&mut out, &request, payload);
