@@ -290,9 +290,14 @@ fn compile(
         pools.insert(revision, Rc::new(compiled));
     }
     memory.forget_oldest(&pools);
-    let starts = route.affinity.as_ref().map(|affinity| affinity.starts.clone()).unwrap_or_default();
     let pool = |revision| pools.get(&revision).cloned();
-    let apis = route.apis.iter().map(|(&api, shares)| (api, Split::new(shares, &starts, pool))).collect();
+    let split = |api, weights| match &route.affinity {
+        // The shares that are wanted are those of the default API version.
+        Some(affinity) if api == route.default_api => Split::sticky(weights, &affinity.shares, &affinity.starts, pool),
+        Some(affinity) => Split::sticky(weights, weights, &affinity.starts, pool),
+        None => Split::new(weights, pool),
+    };
+    let apis = route.apis.iter().map(|(&api, weights)| (api, split(api, weights))).collect();
     Service {
         name: name.clone(),
         default_api: route.default_api,
