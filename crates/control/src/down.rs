@@ -22,6 +22,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// Takes everything down. The controller must have been closed before.
+#[tracing::instrument(name = "control.down", skip_all)]
 pub async fn take_down(ledger: &Ledger, target: &Arc<dyn Target>, gateway: Option<&GatewayProcess>) {
     // First who accepts requests, then who answers them.
     if let Some(gateway) = gateway {

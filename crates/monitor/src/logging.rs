@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::rotate::RotatingFile;
@@ -81,7 +82,10 @@ pub fn init(format: Format, filter: &str, file: Option<&Path>) -> Result<(), Err
         }
         None => BoxMakeWriter::new(io::stderr),
     };
+    // Entry and exit of every span that the filter lets through: `info` shows what is done seldom (a package built, an instance started, an
+    // order taken), `debug` every step and request.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    let builder = builder.with_span_events(FmtSpan::NEW | FmtSpan::CLOSE);
     match format {
         Format::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
         Format::Text => builder.try_init(),
@@ -122,9 +126,12 @@ mod tests {
         tracing::info_span!("reconcile", service = "wine")
             .in_scope(|| tracing::info!(instance = "wine-r1-1", "started"));
         let text = std::fs::read_to_string(&path).unwrap();
-        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let [entry, line, exit] = lines.as_slice() else { panic!("{text}") };
         assert_eq!((&line["message"], &line["instance"]), (&"started".into(), &"wine-r1-1".into()), "{text}");
         assert_eq!(line["span"]["service"], "wine", "{text}");
+        assert_eq!((&entry["message"], &exit["message"]), (&"new".into(), &"close".into()), "{text}");
+        assert!(exit["time.busy"].is_string(), "{text}");
         assert!(matches!(init(Format::Text, "info", None), Err(Error::Twice(_))));
     }
 }

@@ -61,6 +61,7 @@ pub struct Built {
 ///
 /// # Errors
 /// [`Error`]; the registry then has no new version.
+#[tracing::instrument(name = "package", skip_all, fields(folder = %folder.display()), err)]
 pub fn build(folder: &Path, store: &Store, options: &BuildOptions) -> Result<Built, Error> {
     let start = Instant::now();
     let draft = Draft::new(folder)?;

@@ -76,6 +76,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::VersionTaken`] when the version names another package; [`Error::NoBlob`] when a blob is not stored.
+    #[tracing::instrument(name = "registry.add", skip_all, fields(%model, %version), err)]
     pub fn add(&self, model: &ModelName, version: &Version, manifest: &Manifest) -> Result<Digest, Error> {
         let bytes = serde_json::to_vec(manifest)
             .map_err(|error| Error::Document { what: "the manifest".to_owned(), why: error.to_string() })?;
@@ -165,6 +166,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoModel`], [`Error::NoVersion`], [`Error::NoAlias`] or [`Error::NoPackage`].
+    #[tracing::instrument(name = "registry.resolve", level = "debug", skip_all, fields(%reference), err(level = "debug"))]
     pub fn resolve(&self, reference: &Reference) -> Result<Digest, Error> {
         let model = &reference.model;
         let versions = self.versions(model)?;
@@ -231,6 +233,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::package`], and [`Error::Path`] when a file would leave the folder.
+    #[tracing::instrument(name = "registry.unpack", skip_all, fields(%digest), err)]
     pub fn unpack(&self, digest: &Digest) -> Result<PathBuf, Error> {
         let (package, document) = self.document(digest)?;
         unpack::unpack(&self.blobs, &self.unpacked, digest, &package, &document)
@@ -253,6 +256,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoVersion`] when there is no such version.
+    #[tracing::instrument(name = "registry.alias", skip_all, err)]
     pub fn set_alias(
         &self,
         model: &ModelName,

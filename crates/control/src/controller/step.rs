@@ -15,6 +15,7 @@ const PAUSE: Millis = Millis(50);
 
 impl Controller {
     /// Steps the open rollout, and commits state, desired values, verdicts and end together.
+    #[tracing::instrument(name = "controller.step", level = "debug", skip_all, fields(service = %name), err)]
     pub(super) async fn step(&self, name: &ServiceName, memory: &mut Memory) -> Result<(), Error> {
         let state = self.ledger.service(name);
         let report = self.report();

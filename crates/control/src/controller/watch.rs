@@ -42,6 +42,7 @@ impl Watch {
     }
 
     /// Looks once, and tells everybody if anything changed.
+    #[tracing::instrument(name = "target.look", level = "trace", skip_all)]
     pub async fn look(&self) -> bool {
         let begun = self.ledger.now();
         // What the log said before the look: an instance asked for since then is no stranger.

@@ -33,6 +33,7 @@ pub async fn report(socket: &Path) -> Result<GatewayReport, Error> {
 ///
 /// # Errors
 /// [`Error::Older`] when the gateway has a newer one; else as [`report`].
+#[tracing::instrument(name = "gateway.push", skip_all, fields(generation = table.generation), err(level = "info"))]
 pub async fn push(socket: &Path, table: &RouteTable) -> Result<(), Error> {
     let json = serde_json::to_vec(table).map_err(Error::Unreadable)?;
     let answer = ask(socket, Method::PUT, "/routes", json.into()).await?;
@@ -52,6 +53,7 @@ pub async fn answers(socket: &Path) -> bool {
 ///
 /// # Errors
 /// As [`report`].
+#[tracing::instrument(name = "gateway.drain", skip_all, err)]
 pub async fn drain(socket: &Path) -> Result<(), Error> {
     let answer = ask(socket, Method::POST, "/drain", Bytes::new()).await?;
     if answer.status.is_success() { Ok(()) } else { Err(refused(&answer)) }

@@ -52,6 +52,7 @@ impl GatewayProcess {
     ///
     /// # Errors
     /// [`Error::Start`] when it does not come up, with the last lines of its log.
+    #[tracing::instrument(name = "gateway.start", skip_all, err)]
     pub async fn adopt_or_start(&self) -> Result<(Running, bool), Error> {
         let left = running::read(&self.home.running("gateway"));
         if let Some(found) = left.clone().filter(running::is_alive) {
@@ -80,6 +81,7 @@ impl GatewayProcess {
     ///
     /// # Errors
     /// [`Error::Start`] when the new one does not come up; the old one then still serves.
+    #[tracing::instrument(name = "gateway.upgrade", skip_all, err)]
     pub async fn upgrade(&self) -> Result<Running, Error> {
         let before = self.running();
         let address = before.as_ref().map_or(self.listen, |running| running.address);
@@ -96,6 +98,7 @@ impl GatewayProcess {
     }
 
     /// Lets the gateway finish and end, and those that it replaced.
+    #[tracing::instrument(name = "gateway.stop", skip_all)]
     pub async fn stop(&self, limit: Duration) {
         let retired = std::mem::take(&mut *lock(&self.retired));
         for old in retired.iter().filter(|old| running::is_alive(old)) {

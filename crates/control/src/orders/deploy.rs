@@ -29,6 +29,7 @@ impl Orders {
     ///
     /// # Errors
     /// [`Error::Open`] while a rollout has no outcome yet; whatever is wrong with rules, package or flags.
+    #[tracing::instrument(name = "order.deploy", skip_all, fields(service = %name, package = %deploy.package), err(level = "info"))]
     pub async fn deploy(&self, name: &ServiceName, deploy: Deploy) -> Result<Accepted, Error> {
         let Deploy { spec, package: digest, actor } = deploy;
         if spec.name != *name {

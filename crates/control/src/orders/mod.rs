@@ -158,6 +158,7 @@ impl Orders {
     ///
     /// # Errors
     /// [`Error::NoService`], [`Error::NotOpen`].
+    #[tracing::instrument(name = "order.steer", skip_all, fields(service = %name, ?order), err(level = "info"))]
     pub async fn steer(&self, name: &ServiceName, order: Order, actor: Actor) -> Result<Accepted, Error> {
         self.decide(name, actor, |state| {
             let state = present(state)?;
@@ -176,6 +177,7 @@ impl Orders {
     ///
     /// # Errors
     /// [`Error::NoService`].
+    #[tracing::instrument(name = "order.remove", skip_all, fields(service = %name), err(level = "info"))]
     pub async fn remove(&self, name: &ServiceName, actor: Actor) -> Result<Accepted, Error> {
         self.decide(name, actor, |state| {
             let state = present(state)?;

@@ -35,6 +35,7 @@ impl Orders {
     /// # Errors
     /// [`Error::NoRevision`], [`Error::NothingEarlier`], [`Error::AlreadyStable`], [`Error::Open`] when another revision than the
     /// open rollout's stable one is named, [`Error::Incompatible`].
+    #[tracing::instrument(name = "order.rollback", skip_all, fields(service = %name), err(level = "info"))]
     pub async fn roll_back(&self, name: &ServiceName, rollback: Rollback) -> Result<Accepted, Error> {
         let Rollback { to, actor } = rollback;
         let state = self.ledger.service(name);

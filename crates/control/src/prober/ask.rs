@@ -51,6 +51,7 @@ pub enum Reply {
 }
 
 /// Asks once. `deep` asks a program its samples too; the native server always checks its own.
+#[tracing::instrument(name = "prober.ask", level = "debug", skip_all)]
 pub async fn ask(check: &Check, deep: bool) -> Reply {
     let verdict = match check {
         Check::Native { probe } => native(*probe).await,

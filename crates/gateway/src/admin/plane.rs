@@ -86,6 +86,7 @@ impl Plane {
     ///
     /// # Errors
     /// [`Refused`]; the applied table stays.
+    #[tracing::instrument(name = "gateway.apply", level = "debug", skip_all, fields(generation = table.generation), err(level = "info"))]
     pub async fn apply(&self, table: RouteTable) -> Result<u64, Refused> {
         let _turn = self.turn.lock().await;
         table.check()?;

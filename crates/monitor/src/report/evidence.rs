@@ -15,6 +15,9 @@ use crate::text::{count, latency, one_line, percent};
 /// Most rows of the table of drift: what moved most stands first.
 const DRIFTED: usize = 12;
 
+/// Values by metric and revision.
+type Values = BTreeMap<(String, RevisionNumber), f64>;
+
 /// Evidence of a rollout.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Known {
@@ -22,7 +25,7 @@ pub(super) struct Known {
     last: Option<Evidence>,
     metrics: Vec<Metric>,
     /// Values over time: seconds since the start, by metric and revision.
-    pub history: Vec<(f64, BTreeMap<(String, RevisionNumber), f64>)>,
+    pub history: Vec<(f64, Values)>,
 }
 
 /// A table for both forms of the report.
@@ -60,7 +63,7 @@ impl Known {
         known
     }
 
-    fn values(&self, evidence: &Evidence) -> BTreeMap<(String, RevisionNumber), f64> {
+    fn values(&self, evidence: &Evidence) -> Values {
         let mut values = BTreeMap::new();
         for (&revision, arm) in &evidence.arms {
             for (name, statistic) in &arm.metrics {

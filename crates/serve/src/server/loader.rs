@@ -43,6 +43,7 @@ pub(super) fn start(
     thread.spawn(run).map(|_| ()).map_err(|source| Error::SetUp { what: "the loading thread", source })
 }
 
+#[tracing::instrument(name = "serve.load", skip_all)]
 fn load(
     shared: &Shared,
     options: &ServeOptions,
@@ -124,6 +125,7 @@ fn deliver(loaded: &Loaded, first: Engine, engines: Vec<oneshot::Sender<Delivery
 }
 
 /// Runs the model a few times; returns the time of a run, and the size of its inputs.
+#[tracing::instrument(name = "serve.warm-up", level = "debug", skip_all)]
 fn warm_up(
     engine: &mut Engine,
     model: &Model,

@@ -153,6 +153,7 @@ impl Inner {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[tracing::instrument(name = "target.ensure", skip_all, fields(instance = %spec.id), err)]
     fn ensure(&self, spec: InstanceSpec) -> Result<(), TargetError> {
         let (id, folder) = (spec.id.clone(), self.folder(&spec.id));
         let could_not = || failed(format!("start `{id}`"));
@@ -236,6 +237,7 @@ impl Inner {
         format!("`{} instance` does not start: {said}", self.binary.display())
     }
 
+    #[tracing::instrument(name = "target.stop", skip_all, fields(instance = %id), err)]
     fn stop(&self, id: &InstanceId, grace: Duration) -> io::Result<()> {
         let folder = self.folder(id);
         if !folder.spec().exists() || folder.exit().exists() {
