@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use common::grpc::{Echo, GrpcCaller, Mood, channel, finish, whole};
 use common::{Gateway, table, table_with};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
+use modelyard_core::affinity::{Affinity, AffinityRoute, KeySource, hash, point};
 use modelyard_core::route::RouteTable;
 use modelyard_core::{Millis, RevisionNumber, ServiceName};
 
@@ -66,6 +67,51 @@ async fn each_stream_of_one_connection_is_drawn() {
     let (path, headers) = one.seen.lock().unwrap()[0].clone();
     assert_eq!((path.as_str(), headers["te"].as_bytes()), (INFER, b"trailers".as_slice()));
     assert!(headers.contains_key("traceparent") && headers.contains_key("x-request-id"));
+    end(gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_s_streams_stay_with_their_arm() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let sticky = |generation, by, name: Option<&str>| {
+        table_with(generation, &[(1, 5_000, &[one.address]), (2, 5_000, &[two.address])], |route| {
+            route.affinity = Some(AffinityRoute {
+                rule: Affinity { by, name: name.map(str::to_owned), lifetime: None },
+                salt: "wine-7".to_owned(),
+                secret: "0f".repeat(32),
+                starts: BTreeMap::from([(RevisionNumber(2), 0)]),
+                shares: BTreeMap::new(),
+            });
+        })
+    };
+    put(&gateway, &sticky(1, KeySource::Header, Some("x-user"))).await;
+    let mut caller = GrpcCaller::connect(gateway.address).await;
+    for user in ["ada", "bo", "cy", "di", "ed", "fay", "gus", "hal"] {
+        let key = hash("wine-7", user.as_bytes());
+        let arm = if point(key) < 5_000 { "2" } else { "1" };
+        for _ in 0..4 {
+            let fields = HashMap::from([("x-user", user), ("baggage", "a=b"), ("modelyard-session", "forged")]);
+            let reply = finish(caller.start_with(INFER, whole(message("wine", 10)), &fields).await).await;
+            assert_eq!((reply.status(), reply.header("modelyard-revision")), ("0", arm), "{user}");
+        }
+        let (_, seen) = if arm == "1" { &one } else { &two }.seen.lock().unwrap().last().cloned().unwrap();
+        let session = format!("{key:016x}");
+        assert_eq!(seen["modelyard-revision"], arm);
+        assert_eq!(seen["modelyard-session"], session);
+        assert_eq!(seen["baggage"], format!("a=b,modelyard.revision={arm},modelyard.session={session}"));
+        assert_eq!(seen.get_all("baggage").iter().count(), 1);
+    }
+    put(&gateway, &sticky(2, KeySource::Issued, None)).await;
+    for _ in 0..10 {
+        let first = caller.call(INFER, message("wine", 10)).await;
+        let given = first.header("set-cookie").split(';').next().unwrap().to_owned();
+        let fields = HashMap::from([("cookie", &*given.leak())]);
+        let again = finish(caller.start_with(INFER, whole(message("wine", 10)), &fields).await).await;
+        assert_eq!(again.header("modelyard-revision"), first.header("modelyard-revision"));
+        assert_eq!(again.header("set-cookie"), "");
+    }
     end(gateway).await;
 }
 

@@ -4,11 +4,13 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::caller::Caller;
 use common::instance::{Instance, answer};
-use common::{Gateway, table};
+use common::{Gateway, table, table_with};
+use modelyard_core::affinity::{Affinity, AffinityRoute, KeySource};
 
 const PATH: &str = "/v2/models/wine/infer";
 
@@ -125,6 +127,39 @@ fn heads_have_limits() {
     assert!([414, 431].contains(&status), "{status}");
     let large = with(&format!("x: {}\r\ncontent-length: 0\r\n", "a".repeat(40 << 10)));
     assert_eq!(stage.status(&large), 200, "large, but within the limit");
+    stage.gateway.end();
+}
+
+#[test]
+fn endless_cookies_and_baggage_do_no_harm() {
+    let stage = stage();
+    let affinity = AffinityRoute {
+        rule: Affinity { by: KeySource::Issued, name: None, lifetime: None },
+        salt: "s".to_owned(),
+        secret: "0f".repeat(32),
+        starts: BTreeMap::new(),
+        shares: BTreeMap::new(),
+    };
+    stage.gateway.put(&table_with(2, &[(1, 10_000, &[stage.instance.address])], |route| {
+        route.affinity = Some(affinity);
+    }));
+    let cookies = "modelyard-session=v1.AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAA; ".repeat(300);
+    let baggage = "modelyard.session=1,k=v;;;=,,".repeat(1_000);
+    for fields in [
+        format!("cookie: {cookies}\r\n"),
+        format!("cookie: {}\r\n", ";=;".repeat(10_000)),
+        format!("baggage: {baggage}\r\n"),
+        "baggage: ,;=,modelyard.revision\r\ncookie: =;modelyard-session\r\n".to_owned(),
+        "cookie: modelyard-session=\"v1.\u{e9}\"\r\nbaggage: \u{e9}\r\nx-forwarded-proto: https, http\r\n".to_owned(),
+    ] {
+        let mut caller = Caller::connect(stage.gateway.address);
+        let reply = caller.send("POST", PATH, &fields, b"fine").unwrap();
+        assert_eq!((reply.status, reply.text().as_str()), (200, "fine"));
+        assert!(reply.header("set-cookie").starts_with("modelyard-session=v1."), "none of these is ours");
+        let seen = stage.instance.last();
+        assert_eq!(seen.header("modelyard-session").len(), 1);
+        assert!(!seen.header("baggage")[0].contains("modelyard.session=1,"), "forged");
+    }
     stage.gateway.end();
 }
 

@@ -210,6 +210,33 @@ fn the_last_good_table_serves_after_a_restart_without_a_control_plane() {
 }
 
 #[test]
+fn a_table_of_the_first_form_still_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let instance = Instance::answering("ok");
+    // As gateways wrote it before there was affinity.
+    let table = format!(
+        r#"{{"format_version":1,"generation":7,"services":{{"wine":{{"default_api":1,"apis":{{"1":{{"3":10000}}}},
+            "pools":{{"3":{{"version":"1.0.0","instances":{{"wine-r3-1":"{}"}}}}}},"park":true,
+            "routing":{{"timeout":"60s","park":"30s","park-limit":1024,"retries":2,"retry-budget-percent":20,"drain":"30s"}}}}}}}}"#,
+        instance.address
+    );
+    let state = common::options(folder.path()).state_dir;
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::write(state.join("routes.json"), &table).unwrap();
+    let gateway = Gateway::start(folder.path());
+    let reply = Caller::connect(gateway.address).post(PATH, b"{}");
+    assert_eq!((reply.status, reply.header("modelyard-revision")), (200, "3"));
+    assert_eq!(gateway.report().generation, 7);
+    // The control plane of before may go on with it, and today's may follow.
+    assert_eq!(gateway.admin("PUT", "/routes", &table.replace(r#""generation":7"#, r#""generation":8"#)).0, 200);
+    gateway.put(&common::table(9, &[(3, 10_000, &[instance.address])]));
+    let newer = table.replace(r#""format_version":1"#, r#""format_version":99"#);
+    let (status, why) = gateway.admin("PUT", "/routes", &newer);
+    assert!(status == 422 && why.contains("form 99"), "{status} {why}");
+    gateway.end();
+}
+
+#[test]
 fn tables_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(folder.path());
