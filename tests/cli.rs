@@ -92,6 +92,29 @@ fn packages_are_built_listed_inspected_and_named() {
 }
 
 #[test]
+fn every_module_logs_its_entry_and_exit_when_asked() {
+    let world = World::default();
+    let example = copied(&world, "wine/v1");
+    let package = |filter: &str| {
+        let output = world.command(&["package"]).arg(&example).env("MODELYARD_LOG", filter).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines
+            .map(|line| (line["span"]["name"].as_str().unwrap_or_default().to_owned(), line["message"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let told = package("info");
+    for (module, moment) in
+        [("package", "new"), ("registry.add", "new"), ("registry.add", "close"), ("package", "close")]
+    {
+        assert!(told.contains(&(module.to_owned(), moment.into())), "{module} {moment}: {told:?}");
+    }
+    assert_eq!(told.first().map(|(module, _)| module.as_str()), Some("package"), "{told:?}");
+    assert_eq!(package("error"), []);
+}
+
+#[test]
 fn an_unknown_key_of_a_package_is_met_with_a_suggestion() {
     let world = World::default();
     let folder = copied(&world, "wine/v1");

@@ -98,6 +98,12 @@ pub enum Command {
 pub fn run(cli: Cli) -> miette::Result<Exit> {
     let context = Context::new(cli.home, cli.output)?;
     let context = &context;
+    // Programs that go on set up a log of their own; of the others it is told only when it is asked for.
+    let goes_on =
+        matches!(cli.command, Command::Up(_) | Command::Gateway(_) | Command::Serve(_) | Command::Instance(_));
+    if !goes_on && std::env::var_os("MODELYARD_LOG").is_some() {
+        log(context, None)?;
+    }
     match cli.command {
         Command::Demo(command) => command.run(context),
         Command::New(command) => command.run(context),
