@@ -32,7 +32,9 @@ impl Tolerance {
         if expected.is_nan() || actual.is_nan() {
             return expected.is_nan() && actual.is_nan();
         }
-        expected == actual || (expected - actual).abs() <= self.absolute + self.relative * expected.abs()
+        // An infinite expectation would allow anything: relative to it, every difference is small.
+        expected == actual
+            || expected.is_finite() && (expected - actual).abs() <= self.absolute + self.relative * expected.abs()
     }
 }
 
@@ -141,6 +143,15 @@ mod tests {
         let s = sample(json!({"outputs": [{"name": "y", "data": [0.5, 1]}]}));
         let answer = json!({"id": "7", "outputs": [{"name": "y", "shape": [2], "data": [0.500_001, 1.0]}]});
         assert_eq!(s.check(&answer), Ok(()));
+    }
+
+    #[test]
+    fn what_is_not_finite_equals_only_itself() {
+        let tolerance = Tolerance::default();
+        assert!(tolerance.accepts(f64::INFINITY, f64::INFINITY) && tolerance.accepts(f64::NAN, f64::NAN));
+        for (expected, actual) in [(f64::INFINITY, 5.0), (f64::NEG_INFINITY, f64::INFINITY), (5.0, f64::INFINITY)] {
+            assert!(!tolerance.accepts(expected, actual), "{expected} {actual}");
+        }
     }
 
     #[test]
