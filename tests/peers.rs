@@ -5,9 +5,11 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use support::{World, examples};
+use support::{World, examples, until};
 
 fn scripts() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers");
@@ -36,8 +38,37 @@ fn every_peer_gets_the_answers_it_expects() {
     world.down();
 }
 
+#[test]
+#[ignore = "needs the Python peers"]
+fn every_client_is_served_by_a_model_server_alone() {
+    let python = std::env::var("MODELYARD_TEST_PYTHON").expect("MODELYARD_TEST_PYTHON names a Python with the peers");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/serve_clients.py");
+    let world = World::default();
+    for model in ["wine", "iris", "digits"] {
+        let folder = examples().join(model).join("v1");
+        let mut server = world
+            .command(&["serve", "--http", "127.0.0.1:0", "--output", "json"])
+            .arg(&folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let listening: serde_json::Value = serde_json::from_str(&first).unwrap();
+        let address = listening["address"].as_str().unwrap();
+        until("it is ready", 60, || ureq::get(format!("http://{address}/v2/health/ready")).call());
+        let output =
+            Command::new(&python).arg(&script).args([address, model]).arg(folder.join("model.onnx")).output().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{model}: {}", String::from_utf8_lossy(&told));
+    }
+}
+
 fn run(world: &World, python: &str, script: &Path) -> Result<(), String> {
-    let output = std::process::Command::new(python)
+    let output = Command::new(python)
         .arg(script)
         .env("MODELYARD_GATEWAY", world.gateway.to_string())
         .env("MODELYARD_CONTROL", world.control.to_string())
