@@ -35,6 +35,21 @@ impl Home {
         self.0.join("modelyard.sqlite")
     }
 
+    /// What was answered, what was learnt of it later, and what follows for each arm.
+    pub fn evidence(&self) -> PathBuf {
+        self.0.join("evidence.sqlite")
+    }
+
+    /// Key of the session cookies' signature.
+    pub fn session_key(&self) -> PathBuf {
+        self.0.join("session.key")
+    }
+
+    /// Where gateways tell answers: a folder of segments per service.
+    pub fn tap(&self) -> PathBuf {
+        self.gateway().join("tap")
+    }
+
     /// One folder per instance: what it was asked to run, its address, its log, how it ended.
     pub fn instances(&self) -> PathBuf {
         self.0.join("instances")

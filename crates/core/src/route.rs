@@ -122,7 +122,8 @@ impl ServiceRoute {
     }
 }
 
-/// The split that can be had: `desired` weights of pools that have instances, scaled to the whole.
+/// The split that can be had. The share of a pool without instances goes to the oldest revision (stable), so that no other arm's share and none of its
+/// sessions move; while that is dead itself, the others are scaled to the whole.
 ///
 /// When no pool with weight has an instance but another kept pool does (the candidate died after it took everything, blue is still kept),
 /// that pool carries the traffic: serving from a kept pool beats refusing. Empty when nothing can serve.
@@ -135,12 +136,17 @@ pub fn split_among(desired: &Desired, alive: impl Fn(RevisionNumber) -> bool) ->
     if desired.weights.is_empty() {
         return BTreeMap::new();
     }
-    let weighted: Vec<(RevisionNumber, u64)> = desired
-        .weights
-        .iter()
-        .filter(|&(&revision, &weight)| weight > Weight::NONE && alive(revision))
-        .map(|(&revision, &weight)| (revision, u64::from(weight.basis_points())))
-        .collect();
+    let wanted = desired.weights.iter().filter(|&(_, &weight)| weight > Weight::NONE);
+    let wanted: Vec<(RevisionNumber, u64)> =
+        wanted.map(|(&revision, &weight)| (revision, u64::from(weight.basis_points()))).collect();
+    type Shares = Vec<(RevisionNumber, u64)>;
+    let (mut weighted, dead): (Shares, Shares) = wanted.iter().partition(|&&(revision, _)| alive(revision));
+    // The arms of a rollout are younger than the stable revision that they are compared with.
+    if let (Some(stable), Some(first)) = (wanted.first(), weighted.first_mut())
+        && stable.0 == first.0
+    {
+        first.1 += dead.iter().map(|(_, share)| share).sum::<u64>();
+    }
     let shares: Vec<(RevisionNumber, u64)> = match weighted.is_empty() {
         false => weighted,
         true => desired.instances.keys().copied().filter(|&kept| alive(kept)).take(1).map(|kept| (kept, 1)).collect(),
@@ -175,6 +181,17 @@ mod tests {
     fn dead_pools_give_their_share_to_the_living() {
         let split = effective_split(&desired(&[(1, 9_000), (2, 1_000)]), &pools(&[(1, true), (2, false)]));
         assert_eq!(split, BTreeMap::from([(RevisionNumber(1), Weight::ALL)]));
+    }
+
+    #[test]
+    fn a_dead_arm_leaves_its_share_to_stable_and_other_arms_keep_theirs() {
+        let wanted = desired(&[(1, 4_000), (2, 3_000), (3, 2_000), (4, 1_000)]);
+        let split = |alive: &[(u32, bool)]| -> Vec<(u32, u16)> {
+            effective_split(&wanted, &pools(alive)).iter().map(|(r, w)| (r.0, w.basis_points())).collect()
+        };
+        assert_eq!(split(&[(1, true), (2, false), (3, true), (4, true)]), [(1, 7_000), (3, 2_000), (4, 1_000)]);
+        assert_eq!(split(&[(1, true), (2, false), (3, true), (4, false)]), [(1, 8_000), (3, 2_000)]);
+        assert_eq!(split(&[(1, false), (2, true), (3, false), (4, true)]), [(2, 7_500), (4, 2_500)]);
     }
 
     #[test]
