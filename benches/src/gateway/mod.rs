@@ -1,8 +1,9 @@
-//! Gateways side by side: a 90/10 split in front of the same trivial upstream.
+//! Gateways side by side: a 90/10 split with sticky sessions in front of the same trivial upstream.
 //!
 //! Each proxy has one core, upstream and load share the other. Rounds alternate, so that a slow phase of the machine meets all of them.
 
 mod proxies;
+mod sessions;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -117,7 +118,11 @@ fn start(
 fn measure(proxy: &Proxy, round: usize, connections: usize, seconds: f64) -> Result<Measurement> {
     let request = Request::json("/v2/models/bench/infer", BODY);
     let seconds = if round == 0 { seconds / 4.0 } else { seconds };
-    let mut plan = Plan::steady(proxy.address, vec![request], connections, seconds);
+    let requests = match proxy.is_gateway() {
+        true => sessions::requests(proxy.address, &request).with_context(|| proxy.name.clone())?,
+        false => vec![request],
+    };
+    let mut plan = Plan::steady(proxy.address, requests, connections, seconds);
     plan.warm_up = std::time::Duration::ZERO; // so that processor time and requests are of the same span
     let before = proxy.cpu_seconds();
     let summary = load::run(plan, LOAD_CORE)?;

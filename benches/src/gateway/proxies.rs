@@ -1,4 +1,4 @@
-//! How each gateway is configured and started: one core, one thread, a 90/10 split, connections to the upstream kept.
+//! How each gateway is configured and started: one core, one thread, a 90/10 split kept by a cookie, connections to the upstream kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use modelyard_core::affinity::{Affinity, AffinityRoute, KeySource};
 use modelyard_core::route::{Pool, RouteTable, ServiceRoute};
 use modelyard_core::service::Routing;
 use modelyard_core::{InstanceId, RevisionNumber, ServiceName, Version, Weight};
@@ -34,6 +35,11 @@ impl Proxy {
     /// The upstream itself: what no gateway can beat.
     pub fn none(address: SocketAddr) -> Self {
         Self { name: "direct".to_owned(), address, version: "direct: no gateway".to_owned(), process: None }
+    }
+
+    /// Whether there is a gateway.
+    pub fn is_gateway(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Processor time used so far.
@@ -107,7 +113,8 @@ fn nginx(address: SocketAddr, [stable, candidate]: [SocketAddr; 2], folder: &Pat
          events {{ worker_connections 4096; }}\n\
          http {{\n  access_log off;\n  client_body_temp_path {root}/body;\n  proxy_temp_path {root}/proxy;\n  \
          fastcgi_temp_path {root}/fastcgi;\n  uwsgi_temp_path {root}/uwsgi;\n  scgi_temp_path {root}/scgi;\n  \
-         split_clients $request_id $pool {{ 90% stable; * candidate; }}\n  \
+         userid on; userid_name session; userid_path /;\n  \
+         split_clients $uid_got$uid_set $pool {{ 90% stable; * candidate; }}\n  \
          upstream stable {{ server {stable}; keepalive 128; keepalive_requests 100000000; }}\n  \
          upstream candidate {{ server {candidate}; keepalive 128; keepalive_requests 100000000; }}\n  \
          server {{\n    listen {address};\n    keepalive_requests 100000000;\n    \
@@ -158,6 +165,13 @@ fn table(upstreams: [SocketAddr; 2]) -> Result<RouteTable> {
         pools,
         park: false,
         routing: Routing::default(),
+        affinity: Some(AffinityRoute {
+            rule: Affinity { by: KeySource::Issued, name: None, lifetime: None },
+            salt: "bench-1".to_owned(),
+            secret: "5a".repeat(32),
+            starts: BTreeMap::from([(RevisionNumber(2), 0)]),
+            shares: BTreeMap::new(),
+        }),
         ..ServiceRoute::default()
     };
     let services = BTreeMap::from([(ServiceName::new("bench")?, route)]);
