@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use crate::forward::flight::Flight;
 use crate::io::Active;
 use crate::limits;
+use crate::mirror::Tee;
 use crate::table::Instance;
 use crate::upstream::describe;
 use crate::upstream::h1::Streaming;
@@ -202,6 +203,8 @@ pub struct Answer {
     /// Counts the request as in flight until the body ended or was dropped.
     flight: Option<Flight>,
     active: Option<Active>,
+    /// Gathers what shadows and the tap want of it.
+    tee: Option<Box<Tee>>,
 }
 
 enum Kind {
@@ -215,7 +218,7 @@ enum Kind {
 
 impl Answer {
     const fn of(kind: Kind) -> Self {
-        Self { kind, flight: None, active: None }
+        Self { kind, flight: None, active: None, tee: None }
     }
 
     /// No body.
@@ -250,6 +253,12 @@ impl Answer {
         self
     }
 
+    /// Gathers the body while it passes.
+    pub fn with_tee(mut self, tee: Tee) -> Self {
+        self.tee = Some(Box::new(tee));
+        self
+    }
+
     /// The instance that answers, if one does.
     pub fn instance(&self) -> Option<&Rc<Instance>> {
         self.flight.as_ref().map(Flight::instance)
@@ -259,6 +268,22 @@ impl Answer {
     pub fn with_active(mut self, active: Active) -> Self {
         self.active = Some(active);
         self
+    }
+}
+
+impl Answer {
+    fn tell_tee(&mut self, frame: Option<&Result<Frame<Bytes>, BodyError>>) {
+        // Nobody asks for the end of a body whose length was told.
+        let ended = match &self.kind {
+            Kind::Http1(streaming) => streaming.size_hint().exact() == Some(0),
+            _ => self.is_end_stream(),
+        };
+        if let Some(tee) = &mut self.tee {
+            tee.frame(frame);
+            if ended && frame.is_some_and(Result::is_ok) {
+                tee.end();
+            }
+        }
     }
 }
 
@@ -297,6 +322,9 @@ impl Body for Answer {
                 }
                 None => {}
             }
+        }
+        if this.tee.is_some() {
+            this.tell_tee(frame.as_ref());
         }
         Poll::Ready(frame)
     }

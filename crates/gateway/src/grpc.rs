@@ -138,7 +138,7 @@ fn short_or_malformed(rest: &[u8]) -> Found<'static> {
 }
 
 /// A base-128 number and what follows it.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0u64;
     for (index, &byte) in bytes.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f).checked_shl(7 * index as u32)?;

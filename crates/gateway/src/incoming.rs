@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use modelyard_core::RevisionNumber;
 
 use crate::body::Answer;
+use crate::feedback;
 use crate::forward::{self, Aim, Call};
 use crate::headers;
 use crate::io::Activity;
@@ -140,10 +141,13 @@ async fn route(worker: &Rc<Worker>, call: &Call<'_>, body: Incoming) -> Response
         Wanted::Revision { service, revision, rest } => {
             Aim { service, api: None, revision: Some(revision), path: rest }
         }
+        Wanted::Feedback { service, api } if !call.is_grpc => {
+            return Box::pin(feedback::answer(worker, call, service, api, body)).await;
+        }
         Wanted::Own(own) if !call.is_grpc => return Box::pin(local::answer(worker, call, own)).await,
         // Boxed, as all that is rare: a request's future is moved, so it had better be small.
         _ if call.is_grpc => return Box::pin(forward::grpc::call(worker, call, body, pin)).await,
-        Wanted::Own(_) | Wanted::Unknown => {
+        Wanted::Own(_) | Wanted::Feedback { .. } | Wanted::Unknown => {
             let why = format!(
                 "nothing is at `{}`; a model answers at /v2/models/NAME/infer or /NAME/v1/predict",
                 shorten(path)

@@ -2,15 +2,18 @@
 //!
 //! Promises: it is given whole route tables, applies each on all threads before it says so, and keeps the last good one on disk, so it
 //! serves on without a control plane. The revision is chosen per request or stream, never per connection. Threads share nothing per request.
-//! Absent on purpose: who decides the table (`modelyard-control`, which this crate does not know), mirrors and affinity, and any listen
-//! address but loopback, until there are tokens.
+//! What happens beside requests (shadows, the tap) happens on other threads, and is shed before it could slow one down.
+//! Absent on purpose: who decides the table (`modelyard-control`, which this crate does not know), and any listen address but loopback, until
+//! there are tokens.
 
 mod accept;
 mod admin;
 mod affinity;
 mod baggage;
 mod body;
+mod compare;
 mod error;
+mod feedback;
 mod forward;
 mod grpc;
 mod headers;
@@ -18,11 +21,13 @@ mod incoming;
 mod io;
 mod limits;
 mod local;
+mod mirror;
 mod options;
 mod path;
 mod policy;
 mod run;
 mod table;
+mod tap;
 mod trace;
 mod upstream;
 mod worker;

@@ -62,7 +62,8 @@ async fn metrics(worker: &Worker) -> Response<Answer> {
     }
 }
 
-fn json(status: StatusCode, value: &serde_json::Value) -> Response<Answer> {
+/// A JSON answer.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(value.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

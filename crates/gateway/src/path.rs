@@ -30,6 +30,13 @@ pub enum Wanted<'a> {
         /// The path to pass on, from its `/`; empty stands for `/`.
         rest: &'a str,
     },
+    /// A service's feedback.
+    Feedback {
+        /// The service.
+        service: &'a str,
+        /// The API version, if one is named.
+        api: Option<u16>,
+    },
     /// Something that the gateway answers itself.
     Own(Own),
     /// Nothing that the gateway knows.
@@ -51,6 +58,9 @@ pub enum Own {
     Root,
 }
 
+/// Where feedback is posted, below a service.
+const FEEDBACK: &str = "feedback";
+
 /// Reads a path (without its query).
 pub fn wanted(path: &str) -> Wanted<'_> {
     match path {
@@ -70,9 +80,13 @@ pub fn wanted(path: &str) -> Wanted<'_> {
     let Some(after) = path.strip_prefix('/') else { return Wanted::Unknown };
     let (service, rest) = segment(after);
     let Some(rest) = rest.strip_prefix('/') else { return Wanted::Unknown };
+    if rest == FEEDBACK && !matches!(service, "" | "v2") {
+        return Wanted::Feedback { service, api: None };
+    }
     let (version, rest) = segment(rest);
     match (version.as_bytes().first(), number(version.get(1..).unwrap_or_default())) {
         (Some(b'v'), Some(api)) if !service.is_empty() => match u16::try_from(api) {
+            Ok(api) if rest.strip_prefix('/') == Some(FEEDBACK) => Wanted::Feedback { service, api: Some(api) },
             Ok(api) => Wanted::Api { service, api, rest },
             Err(_) => Wanted::Unknown,
         },
@@ -111,6 +125,10 @@ mod tests {
         let api = Wanted::Api { service: "wine", api: 1, rest: "/v2/models/wine/infer" };
         assert_eq!(wanted("/wine/v1/v2/models/wine/infer"), api);
         assert_eq!(wanted("/wine/v2"), Wanted::Api { service: "wine", api: 2, rest: "" });
+        assert_eq!(wanted("/wine/feedback"), Wanted::Feedback { service: "wine", api: None });
+        assert_eq!(wanted("/wine/v1/feedback"), Wanted::Feedback { service: "wine", api: Some(1) });
+        assert_eq!(wanted("/wine/v1/feedback/x"), Wanted::Api { service: "wine", api: 1, rest: "/feedback/x" });
+        assert_eq!(wanted("/v2/feedback"), Wanted::Unknown);
         let revision = Wanted::Revision { service: "wine", revision: RevisionNumber(12), rest: "/predict" };
         assert_eq!(wanted("/wine/r12/predict"), revision);
     }

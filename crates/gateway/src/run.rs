@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -15,8 +16,9 @@ use crate::admin::handover::{self, Received};
 use crate::admin::socket::{self, Bound};
 use crate::admin::{self, Ask, Plane, Succession, Workers};
 use crate::error::Error;
+use crate::mirror::{self, Beside, Registry, Room};
 use crate::options::GatewayOptions;
-use crate::worker;
+use crate::{tap, worker};
 
 // Connections that wait while all threads are busy; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -40,16 +42,24 @@ pub fn run(options: GatewayOptions) -> Result<(), Error> {
         return Err(Error::Takeover { path: options.admin, why });
     }
     let (ask, asked) = mpsc::unbounded_channel();
-    let (workers, threads) = start_workers(&options, &listener, ask)?;
+    let (tap, telling) = tap::start(&options.state_dir)?;
+    let (jobs, mirroring) = mirror::start(tap.clone())?;
+    let registry = Arc::new(Registry::default());
+    // Its threads end with the last worker, the last to have a way to them.
+    let beside = Beside { registry: registry.clone(), tap, jobs, room: Room::default() };
+    let (workers, threads) = start_workers(&options, &listener, ask, beside)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let start = Start { options, listener, address, received, workers, asked };
+    let start = Start { options, listener, address, received, workers, asked, registry };
     let finished = runtime.map_err(Error::Thread)?.block_on(live(start))?;
-    for thread in threads.into_iter().filter(|_| finished) {
+    for thread in threads.into_iter().chain([mirroring]).filter(|_| finished) {
         if let Ok(Err(error)) | Err(error) =
             thread.join().map_err(|_| Error::Thread(std::io::Error::other("it panicked")))
         {
             tracing::error!(%error, "a thread of the gateway ended badly");
         }
+    }
+    if finished {
+        let _ = telling.join(); // with it everything that was told is complete on disk
     }
     Ok(())
 }
@@ -75,15 +85,16 @@ fn start_workers(
     options: &GatewayOptions,
     listener: &TcpListener,
     ask: mpsc::UnboundedSender<Ask>,
+    beside: Beside,
 ) -> Result<(Workers, Vec<Thread>), Error> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let count = if options.threads == 0 { cores() } else { options.threads };
     let (mut workers, mut threads) = (Vec::new(), Vec::new());
     for number in 0..count {
         let (commands, obeyed) = mpsc::unbounded_channel();
-        let (listener, ask) = (listener.try_clone().map_err(Error::Thread)?, ask.clone());
+        let (listener, ask, beside) = (listener.try_clone().map_err(Error::Thread)?, ask.clone(), beside.clone());
         let thread = std::thread::Builder::new().name(format!("gateway-{number}"));
-        threads.push(thread.spawn(move || worker::run(listener, obeyed, ask)).map_err(Error::Thread)?);
+        threads.push(thread.spawn(move || worker::run(listener, obeyed, ask, beside)).map_err(Error::Thread)?);
         workers.push(commands);
     }
     Ok((workers, threads))
@@ -97,14 +108,15 @@ struct Start {
     received: Option<Received>,
     workers: Workers,
     asked: mpsc::UnboundedReceiver<Ask>,
+    registry: Arc<Registry>,
 }
 
 /// Serves until told to end. Returns whether everything is finished; not when told a second time.
 async fn live(start: Start) -> Result<bool, Error> {
-    let Start { options, listener, address, received, workers, asked } = start;
+    let Start { options, listener, address, received, workers, asked, registry } = start;
     let mut signals = Signals::new()?;
     let predecessor = received.as_ref().map(|received| received.farewell.admin.clone());
-    let plane = Rc::new(Plane::new(workers, options.state_dir.clone(), epoch(), predecessor));
+    let plane = Rc::new(Plane::new(workers, registry, options.state_dir.clone(), epoch(), predecessor));
     plane.restore().await;
     plane.accept();
     let admin = socket::bind(&options.admin)?;

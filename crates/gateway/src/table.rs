@@ -17,6 +17,7 @@ use modelyard_core::service::Routing;
 use modelyard_core::{InstanceId, RevisionNumber, ServiceName, Version, Weight};
 
 use crate::affinity::{Sessions, uses_default_cookie};
+use crate::mirror::{Registry, Watch};
 use crate::policy::budget::Budget;
 use crate::policy::ejection::Health;
 use crate::policy::split::Split;
@@ -54,6 +55,8 @@ pub struct Service {
     pub apis: Vec<(u16, Split<Rc<Pool>>)>,
     /// How its sessions are known.
     pub sessions: Sessions,
+    /// What is done beside its requests; nothing for most.
+    pub watch: Option<Rc<Watch>>,
     /// What survives from table to table.
     pub memory: Rc<ServiceMemory>,
 }
@@ -136,7 +139,8 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn new(id: InstanceId, address: SocketAddr) -> Self {
+    /// An instance of which nothing is known yet.
+    pub fn new(id: InstanceId, address: SocketAddr) -> Self {
         Self {
             id,
             address,
@@ -198,14 +202,16 @@ impl Tables {
     }
 
     /// Applies a checked table.
-    pub fn apply(&self, table: &RouteTable, parked: &HashMap<ServiceName, Parked>) {
+    pub fn apply(&self, table: &RouteTable, parked: &HashMap<ServiceName, Parked>, registry: &Registry) {
         let mut known = self.known();
         let mut rules = table.services.values().filter_map(|route| route.affinity.as_ref());
         let cookie_in_use = rules.any(|affinity| uses_default_cookie(&affinity.rule));
         let services = table.services.iter().map(|(name, route)| {
             let memory = self.memory(name, parked);
             let sessions = Sessions::new(name.as_str(), route.affinity.as_ref(), cookie_in_use);
-            (name.clone(), Rc::new(compile(name, route, sessions, memory, &mut known)))
+            let watch = registry.watch(name, route);
+            let service = Service { watch, ..compile(name, route, sessions, memory, &mut known) };
+            (name.clone(), Rc::new(service))
         });
         let next = Table { generation: table.generation, services: services.collect() };
         let mut retired = self.retired.borrow_mut();
@@ -217,6 +223,7 @@ impl Tables {
             })
             .collect();
         drop(retired);
+        registry.keep(table);
         self.memories.borrow_mut().retain(|name, _| next.services.contains_key(name));
         *self.current.borrow_mut() = Rc::new(next);
     }
@@ -306,6 +313,7 @@ fn compile(
         pools,
         apis,
         sessions,
+        watch: None,
         memory,
     }
 }

@@ -20,6 +20,7 @@ use crate::admin::tally::{self, Tally};
 use crate::error::Error;
 use crate::io::{Activity, Found};
 use crate::limits;
+use crate::mirror::{self, Aside, Beside};
 use crate::table::{Parked, Tables};
 
 /// How often connections are looked at for those that are idle or drip.
@@ -102,6 +103,8 @@ pub struct Worker {
     pub drain: Rc<Drain>,
     /// To the admin thread.
     pub admin: mpsc::UnboundedSender<Ask>,
+    /// To the threads for what happens beside requests.
+    pub aside: Rc<Aside>,
     started: Instant,
     connections: RefCell<HashMap<u64, Connection>>,
     next_connection: Cell<u64>,
@@ -124,7 +127,7 @@ impl Worker {
     fn obey(&self, command: Command) {
         match command {
             Command::Apply(table, parked, done) => {
-                self.tables.apply(&table, &parked);
+                self.tables.apply(&table, &parked, self.aside.registry());
                 self.applied.notify_waiters();
                 let _ = done.send(()); // who no longer waits does not mind
             }
@@ -154,6 +157,7 @@ pub fn run(
     listener: std::net::TcpListener,
     commands: mpsc::UnboundedReceiver<Command>,
     admin: mpsc::UnboundedSender<Ask>,
+    beside: Beside,
 ) -> Result<(), Error> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime.map_err(Error::Thread)?;
@@ -163,6 +167,7 @@ pub fn run(
             applied: Notify::new(),
             drain: Rc::new(Drain::new()),
             admin,
+            aside: Rc::new(Aside::new(beside)),
             started: Instant::now(),
             connections: RefCell::default(),
             next_connection: Cell::default(),
@@ -170,9 +175,12 @@ pub fn run(
         });
         let listener = TcpListener::from_std(listener).map_err(Error::Thread)?;
         let sweeping = tokio::task::spawn_local(sweep(worker.clone()));
+        let pumping = tokio::task::spawn_local(mirror::pump(worker.aside.clone()));
         let grace = serve(&worker, listener, commands).await;
         finish(&worker, grace).await;
         sweeping.abort();
+        pumping.abort();
+        worker.aside.pass_on();
         Ok(())
     })
 }

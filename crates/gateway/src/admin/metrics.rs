@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use modelyard_core::exposition::{Exposition, duration_bounds};
 use modelyard_core::measure::{PoolReport, ServiceReport};
+use modelyard_core::mirror::Comparison;
 
 use super::tally::Tally;
 
@@ -21,6 +22,8 @@ pub fn render(tally: &Tally, generation: u64) -> String {
     answers(&mut out, tally);
     pools(&mut out, tally);
     instances(&mut out, tally);
+    shadows(&mut out, tally);
+    taps(&mut out, tally);
     out.finish()
 }
 
@@ -99,6 +102,65 @@ fn instances(out: &mut Exposition, tally: &Tally) {
             out.sample(&labels, count);
         }
     });
+}
+
+fn shadows(out: &mut Exposition, tally: &Tally) {
+    out.family(
+        "modelyard_shadow_copies_total",
+        "counter",
+        "Copies of requests for shadows: sent, shed before they were sent, and of the sent ones those that failed.",
+    );
+    each_shadow(tally, |labels, shadow| {
+        let counts = [("sent", shadow.sent), ("shed", shadow.shed), ("failed", shadow.failed)];
+        results(out, labels, &counts);
+    });
+    out.family(
+        "modelyard_shadow_comparisons_total",
+        "counter",
+        "Answers of shadows beside the callers': exact, agreed within tolerance, differed, incomparable.",
+    );
+    each_shadow(tally, |labels, shadow| {
+        let counts = [
+            ("exact", shadow.exact),
+            ("agreed", shadow.agreed.saturating_sub(shadow.exact)),
+            ("differed", shadow.compared.saturating_sub(shadow.agreed)),
+            ("incomparable", shadow.incomparable),
+        ];
+        results(out, labels, &counts);
+    });
+    out.family(
+        "modelyard_shadow_duration_seconds",
+        "histogram",
+        "Time from sending a copy to the head of the shadow's answer.",
+    );
+    each_shadow(tally, |labels, shadow| {
+        let sum = shadow.latency.sum_micros() as f64 / 1e6;
+        out.histogram(labels, &duration_bounds(&shadow.latency), shadow.latency.count(), sum);
+    });
+}
+
+fn results(out: &mut Exposition, labels: &[(&str, &dyn Display)], counts: &[(&str, u64)]) {
+    for (result, count) in counts {
+        let mut labels = labels.to_vec();
+        labels.push(("result", result));
+        out.sample(&labels, count);
+    }
+}
+
+/// Calls `show` for each shadow with its labels.
+fn each_shadow(tally: &Tally, mut show: impl FnMut(&[(&str, &dyn Display)], &Comparison)) {
+    for (service, report) in &tally.services {
+        for (revision, shadow) in &report.mirrors {
+            show(&[("service", service), ("revision", revision), ("arm", &"shadow")], shadow);
+        }
+    }
+}
+
+fn taps(out: &mut Exposition, tally: &Tally) {
+    out.family("modelyard_tap_lines_total", "counter", "Answers and feedback told to the control plane, or shed.");
+    for (service, report) in &tally.services {
+        results(out, &[("service", service)], &[("told", report.tap.told), ("shed", report.tap.shed)]);
+    }
 }
 
 /// Calls `show` for each pool with its labels.

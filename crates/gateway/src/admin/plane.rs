@@ -16,6 +16,7 @@ use super::predecessor::Predecessor;
 use super::tally::Tally;
 use super::{files, metrics};
 use crate::limits;
+use crate::mirror::Registry;
 use crate::table::Parked;
 use crate::worker::Command;
 
@@ -41,6 +42,7 @@ pub type Workers = Vec<mpsc::UnboundedSender<Command>>;
 /// All workers as one.
 pub struct Plane {
     workers: Workers,
+    registry: Arc<Registry>,
     state_dir: PathBuf,
     epoch: u64,
     applied: RefCell<Arc<RouteTable>>,
@@ -54,9 +56,16 @@ pub struct Plane {
 
 impl Plane {
     /// The plane of these workers; `epoch` identifies this life of the gateway.
-    pub fn new(workers: Workers, state_dir: PathBuf, epoch: u64, predecessor: Option<PathBuf>) -> Self {
+    pub fn new(
+        workers: Workers,
+        registry: Arc<Registry>,
+        state_dir: PathBuf,
+        epoch: u64,
+        predecessor: Option<PathBuf>,
+    ) -> Self {
         Self {
             workers,
+            registry,
             state_dir,
             epoch,
             applied: RefCell::default(),
@@ -148,6 +157,7 @@ impl Plane {
                 tally.add(theirs);
             }
         }
+        self.registry.add_to(&mut tally.services);
         tally
     }
 

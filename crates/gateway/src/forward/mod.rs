@@ -23,6 +23,7 @@ use crate::grpc::Blame;
 use crate::headers;
 use crate::incoming::{Caller, Refusal, shorten};
 use crate::local;
+use crate::mirror::Asked;
 use crate::policy::ejection::Outcome;
 use crate::table::{Instance, Pool, PoolMemory, Service};
 use crate::trace::TraceParent;
@@ -118,6 +119,12 @@ struct Journey {
 pub async fn forward(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, payload: &Payload) -> Response<Answer> {
     let (mut journey, mut parking) = (Journey::default(), Parking::default());
     let (mut counted, mut place) = (false, None);
+    let mut asked: Option<Asked> = None;
+    // What is done beside the request, if anything is, begins with its answer.
+    let attend = |asked: Option<Asked>, response| match asked {
+        Some(asked) => asked.attend(&worker.aside, call, aim.path, payload, response),
+        None => response,
+    };
     loop {
         let (service, among) = match find(worker, aim) {
             Ok(found) => found,
@@ -145,17 +152,20 @@ pub async fn forward(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, payload
                 place = None;
                 continue;
             }
-            return journey.give_up(&service, call);
+            return attend(asked, journey.give_up(&service, call));
         };
         if journey.sent > 0 && !service.memory.budget.borrow_mut().grant(service.routing.retry_budget_percent, now_ms) {
-            return journey.give_up(&service, call);
+            return attend(asked, journey.give_up(&service, call));
         }
         journey.forget_last();
+        if let Some(watch) = service.watch.as_ref().filter(|_| aim.revision.is_none()) {
+            asked = Some(Asked::new(watch.clone(), pool.revision, session, now));
+        }
         let flight = Flight::start(pool.clone(), instance);
         let passed = Passed { path: aim.path, session, sent: now };
         let attempt = attempt::run(worker, call, passed, &service, flight, payload).await;
         if let Some(response) = journey.take(worker, call, &service, &pool, attempt, payload) {
-            return response;
+            return attend(asked, response);
         }
     }
 }
