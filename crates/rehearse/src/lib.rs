@@ -11,6 +11,7 @@ mod controller;
 mod faults;
 mod gateway;
 pub mod invariants;
+pub mod play;
 pub mod rollouts;
 pub mod script;
 mod world;
