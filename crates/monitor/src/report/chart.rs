@@ -20,10 +20,12 @@ const LABEL: f64 = 90.0;
 
 /// One line of a chart.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub struct Line {
+    /// Part that it plays, for its colour.
     pub role: Role,
     /// Which of the other revisions it is, for its colour.
     pub nth: usize,
+    /// What it is called below the chart.
     pub name: String,
     /// The second kind of line in the same colour.
     pub dashed: bool,
@@ -35,9 +37,12 @@ pub(super) struct Line {
 
 /// One chart.
 #[derive(Clone, Debug)]
-pub(super) struct Chart<'a> {
+pub struct Chart<'a> {
+    /// Unique within the page.
     pub id: String,
+    /// What it shows.
     pub title: String,
+    /// In what.
     pub unit: &'static str,
     /// What the chart shows, for those who cannot see it.
     pub summary: String,
@@ -45,8 +50,11 @@ pub(super) struct Chart<'a> {
     pub top: Option<f64>,
     /// Whether the axis shows the values' own range rather than starting at 0: for what moves little, such as an accuracy.
     pub close: bool,
+    /// What is drawn, last on top.
     pub lines: Vec<Line>,
+    /// Moments worth a mark.
     pub marks: &'a [Mark],
+    /// Seconds at which the time axis ends.
     pub end: f64,
 }
 
@@ -67,6 +75,7 @@ impl Scale {
 }
 
 impl Chart<'_> {
+    /// The chart with its legend.
     pub fn render(&self) -> Markup {
         let values = || self.lines.iter().flat_map(|line| &line.points).filter_map(|&(_, value)| value);
         let ticks = match self.close {

@@ -17,6 +17,22 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src dat
 pub(super) fn render(report: &Report) -> String {
     let facts = &report.facts;
     let title = format!("{}: {}", facts.title(), facts.outcome_name());
+    page(
+        &title,
+        &html! {
+            (head(report))
+            (figures(report))
+            (failures(report))
+            (evidence(report))
+            (charts(report))
+            (timeline(report))
+            footer { "Told from the event log of Modelyard. All times are UTC; latency is measured at the gateway." }
+        },
+    )
+}
+
+/// A page of its own in the reports' style: no scripts, nothing from elsewhere.
+pub fn page(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -25,20 +41,10 @@ pub(super) fn render(report: &Report) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
-                title { (one_line(&title, 200)) }
+                title { (one_line(title, 200)) }
                 style { (PreEscaped(include_str!("style.css"))) }
             }
-            body {
-                main {
-                    (head(report))
-                    (figures(report))
-                    (failures(report))
-                    (evidence(report))
-                    (charts(report))
-                    (timeline(report))
-                    footer { "Told from the event log of Modelyard. All times are UTC; latency is measured at the gateway." }
-                }
-            }
+            body { main { (body) } }
         }
     };
     page.into_string()

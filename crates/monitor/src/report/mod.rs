@@ -16,6 +16,10 @@ use modelyard_core::event::{Event, EventBody, Outcome};
 use modelyard_core::failure::Failure;
 use modelyard_core::{RevisionNumber, RolloutId, Timestamp};
 
+pub use self::chart::{Chart, Line};
+pub use self::html::page;
+pub use self::series::Mark;
+
 use self::evidence::Known;
 use self::facts::Facts;
 use self::figures::{Exposure, Figures};
@@ -108,14 +112,18 @@ fn failures(events: &[&Event]) -> Vec<Failure> {
 
 /// Part that a revision plays in a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub enum Role {
+    /// What it starts from.
     Stable,
+    /// What it goes to.
     Candidate,
+    /// Any further arm.
     Other,
 }
 
 impl Role {
-    const fn name(self) -> &'static str {
+    /// The part's name.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Stable => "stable",
             Self::Candidate => "candidate",

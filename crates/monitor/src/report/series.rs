@@ -55,8 +55,10 @@ impl Window {
 
 /// A moment worth a mark on every chart.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Mark {
+pub struct Mark {
+    /// Seconds since the start.
     pub at: f64,
+    /// A word or two.
     pub label: &'static str,
 }
 
