@@ -276,17 +276,18 @@ impl<'a> Course<'a> {
 
     /// Value and deviation of a metric: what a fault says, else what the revision is like, else what stable is like, else what is usual.
     fn level(&self, metric: &Metric, base: &Behaviour, is_candidate: bool, now: Millis) -> (f64, f64) {
-        let said = self.faults.iter().filter(|fault| fault.is_active(now)).filter_map(|fault| match &fault.what {
-            What::Metric { name, value, against } if *name == metric.name => {
-                match (fault.whose == Whose::Candidate) == is_candidate {
-                    true => Some(*value),
-                    false => *against,
+        let mut said =
+            self.faults.iter().rev().filter(|fault| fault.is_active(now)).filter_map(|fault| match &fault.what {
+                What::Metric { name, value, against } if *name == metric.name => {
+                    match (fault.whose == Whose::Candidate) == is_candidate {
+                        true => Some(*value),
+                        false => *against,
+                    }
                 }
-            }
-            _ => None,
-        });
+                _ => None,
+            });
         let own = base.metrics.get(&metric.name).copied();
-        let value = said.last().or(own).unwrap_or_else(|| self.stable_value(&metric.name));
+        let value = said.next().or(own).unwrap_or_else(|| self.stable_value(&metric.name));
         let deviation = base.deviations.get(&metric.name).or_else(|| self.scenario.stable.deviations.get(&metric.name));
         (value, deviation.copied().unwrap_or_else(|| (value.abs() / 3.0).max(1e-9)))
     }

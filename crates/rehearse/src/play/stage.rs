@@ -466,8 +466,8 @@ impl<'a> Stage<'a> {
             at => format!("promoted; rolled back by a person after {at}"),
         };
         told.played = self.now;
-        let since = |from: Option<Millis>, to: Option<Millis>| Some(Millis(to?.0.saturating_sub(from?.0)));
-        told.noticed_after = since(self.persons.met.or(told.harm), told.noticed);
+        let began = self.persons.met.or(told.harm);
+        told.noticed_after = told.noticed.zip(began).map(|(noticed, began)| Millis(noticed.0.saturating_sub(began.0)));
         told.whole_after = told.whole.map(|_| self.broken_for);
         told.windows = self.windows.into_windows();
         (told.timeline, told.shares) = self.story.into_parts();
