@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 
-use super::tee::Left;
+use super::tee::{Left, told_path};
 use super::{Copied, Job, Registry, Room, Stable};
 use crate::body::Payload;
 use crate::compare::Said;
@@ -76,7 +76,7 @@ impl Aside {
                 shadow: false,
                 session: left.session,
                 micros: left.micros,
-                path: left.path.clone(),
+                path: told_path(&left.path, left.query.as_deref()),
                 request: body.clone(),
                 said: said.clone(),
             };

@@ -51,6 +51,7 @@ pub(super) struct Left {
     /// The request's head, if it is to be sent again.
     pub parts: Option<request::Parts>,
     pub path: String,
+    pub query: Option<String>,
     pub from: String,
     pub trace: TraceParent,
     pub id: HeaderValue,
@@ -96,12 +97,12 @@ impl Asked {
         if !is_answered {
             said.status = 0;
         }
-        let query = call.parts.uri.query().filter(|_| shadows.is_empty());
         let left = Left {
             is_told,
             parts: (!shadows.is_empty()).then(|| call.parts.clone()),
             shadows,
-            path: query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
+            path: path.to_owned(),
+            query: call.parts.uri.query().map(str::to_owned),
             from: call.caller.address.clone(),
             trace: call.trace,
             id: call.request_id.clone(),
@@ -208,6 +209,11 @@ pub(super) fn said(status: StatusCode, map: &HeaderMap, is_grpc: bool) -> Said {
 /// `grpc-status`, in head or trailers.
 pub(super) fn grpc_status(map: &HeaderMap) -> Option<u16> {
     map.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// A path as it is told.
+pub(super) fn told_path(path: &str, query: Option<&str>) -> String {
+    query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 /// Milliseconds since 1970.

@@ -174,10 +174,6 @@ impl Mirroring {
     /// Tells the tap, when the caller's answer was told.
     fn tell(&self, copied: &Copied, plan: &Plan, said: &Arc<Said>, micros: u64) {
         let Some(route) = &copied.tap else { return };
-        let path = match copied.parts.uri.query() {
-            Some(query) => format!("{}?{query}", copied.path),
-            None => copied.path.clone(),
-        };
         let answer = tap::Answer {
             id: copied.id.to_str().unwrap_or_default().to_owned(),
             at_ms: tee::now_ms(),
@@ -185,7 +181,7 @@ impl Mirroring {
             shadow: true,
             session: copied.session,
             micros,
-            path,
+            path: tee::told_path(&copied.path, copied.parts.uri.query()),
             // Told with the caller's answer already.
             request: None,
             said: said.clone(),
