@@ -369,3 +369,41 @@ fn watch_draws_on_a_terminal_and_puts_it_back() {
     assert_eq!((after.local_modes, after.input_modes), (before.local_modes, before.input_modes));
     world.down();
 }
+
+#[test]
+fn the_registry_gives_what_was_packaged_and_sweeps_what_nobody_needs() {
+    let world = World::default();
+    world.run(&["package", examples().join("wine/v1").to_str().unwrap()]).ended(0);
+    let digest = world.json(&["inspect", "wine:1.0.0"])["digest"].as_str().unwrap().to_owned();
+    let mut registry = world
+        .command(&["registry", "--listen", "127.0.0.1:0", "--output", "json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut text = String::new();
+    let mut stdout = std::io::BufReader::new(registry.stdout.take().unwrap());
+    while !text.contains('}') {
+        assert!(std::io::BufRead::read_line(&mut stdout, &mut text).unwrap() > 0, "{text}");
+    }
+    let listening: Value = serde_json::from_str(&text).unwrap();
+    let base = format!("http://{}/v2/wine", listening["address"].as_str().unwrap());
+    let tags: Value = ureq::get(format!("{base}/tags/list")).call().unwrap().body_mut().read_json().unwrap();
+    assert_eq!(tags, serde_json::json!({ "name": "wine", "tags": ["1.0.0"] }));
+    let mut answer = ureq::get(format!("{base}/manifests/1.0.0")).call().unwrap();
+    assert_eq!(answer.headers()["docker-content-digest"], digest.as_str());
+    let manifest: Value = answer.body_mut().read_json().unwrap();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        let bytes = ureq::get(format!("{base}/blobs/{digest}")).call().unwrap().body_mut().read_to_vec().unwrap();
+        assert_eq!(Some(bytes.len() as u64), layer["size"].as_u64(), "{layer}");
+    }
+    let orphan = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    ureq::post(format!("{base}/blobs/uploads/?digest={orphan}")).send(&b"hello"[..]).unwrap();
+    let would = world.json(&["gc", "--dry-run", "--older-than", "0s"]);
+    assert_eq!((&would["blobs"], &would["bytes"]), (&serde_json::json!([orphan]), &5.into()), "{would}");
+    assert_eq!(world.json(&["gc"])["blobs"], serde_json::json!([]), "it is young: it may be part of a push");
+    assert_eq!(world.json(&["gc", "--older-than", "0s"])["blobs"], serde_json::json!([orphan]));
+    world.run(&["inspect", "wine:1.0.0"]).ended(0);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&registry), rustix::process::Signal::TERM).unwrap();
+    assert!(registry.wait().unwrap().success());
+}

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::middleware::from_fn;
 use modelyard_core::Timestamp;
 use modelyard_core::event::EventBody;
 use modelyard_core::home::{Home, Running};
 use modelyard_core::ports::{Clock, Target};
+use modelyard_registry::distribution::Distribution;
 use modelyard_targets::ProcessTarget;
 use modelyard_targets::identity::Identity;
 use tokio::net::TcpListener;
@@ -19,6 +21,7 @@ use crate::api::{self, App, Metrics};
 use crate::controller::{Controller, Ports};
 use crate::down::take_down;
 use crate::gateway::process::GatewayProcess;
+use crate::http_client::chain;
 use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::packages::RegistryPackages;
@@ -157,6 +160,13 @@ pub fn run(options: ControlOptions) -> Result<(), Error> {
     result
 }
 
+/// The registry's part of the control plane: `/v2/`.
+fn distribution(home: &Home) -> Result<Distribution, Error> {
+    let open =
+        || Distribution::open(&home.registry(), modelyard_registry::Store::open(home.registry(), home.unpacked())?);
+    open().map_err(|error| Error::Registry(chain(&error)))
+}
+
 async fn serve(options: ControlOptions) -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ledger = open_ledger(&options.home, Arc::clone(&clock))?;
@@ -186,7 +196,9 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         busy_keys: Default::default(),
         ledger: Arc::clone(&ledger),
     };
-    let server = tokio::spawn(async move { axum::serve(listener, api::router(app)).await });
+    let registry = distribution(&options.home)?.router().layer(from_fn(api::loopback_only));
+    let router = api::router(app).merge(registry);
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let stop = watch::Sender::new(false);
     let deciding = tokio::spawn(controller.clone().run(gateway.clone(), stop.subscribe()));
     say_who_runs(&options.home, control)?;

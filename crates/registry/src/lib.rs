@@ -2,10 +2,11 @@
 //!
 //! Promises: a version names one digest for ever; a blob is written whole or not at all and is checked against its digest whenever
 //! it leaves; several processes may use one store at once.
-//! Absent on purpose: the network. The distribution server and client build upon [`blob::Blobs`] and [`Store`].
+//! The network is in [`distribution`] alone; the rest does without a runtime.
 
 pub mod alias;
 pub mod blob;
+pub mod distribution;
 mod error;
 mod layout;
 mod leftovers;

@@ -8,7 +8,7 @@ use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::alias::{self, Aliases, Move};
-use crate::blob::Blobs;
+use crate::blob::{Blob, Blobs};
 use crate::layout::{Layout, read_document, write_document};
 use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
 use crate::{Error, Reference, Selector, unpack};
@@ -83,6 +83,11 @@ impl Store {
         self.check(manifest, bytes.len() as u64)?;
         let blob = self.blobs.put(&bytes)?.blob;
         self.blobs.sync()?;
+        self.name(model, version, blob)
+    }
+
+    /// Lets a version name a manifest.
+    fn name(&self, model: &ModelName, version: &Version, blob: Blob) -> Result<Digest, Error> {
         let writing = self.layout.lock()?;
         let mut index = self.layout.index()?;
         let name = format!("{model}:{version}");
@@ -102,6 +107,15 @@ impl Store {
         });
         self.layout.write_index(&index, &writing)?;
         Ok(blob.digest)
+    }
+
+    /// Gives a package whose manifest is stored already its version.
+    ///
+    /// # Errors
+    /// As [`Store::add`].
+    pub(crate) fn adopt(&self, model: &ModelName, version: &Version, digest: &Digest) -> Result<(), Error> {
+        let size_bytes = self.blobs.size(digest).ok_or(Error::NoPackage(*digest))?;
+        self.name(model, version, Blob { digest: *digest, size_bytes }).map(drop)
     }
 
     /// Whether the manifest can be read again, and everything that it refers to is there.

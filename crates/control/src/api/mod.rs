@@ -53,6 +53,7 @@ pub struct App {
     pub busy_keys: idempotency::BusyKeys,
 }
 
+pub use guard::loopback_only;
 pub use system::Metrics;
 
 /// Every address of the API.

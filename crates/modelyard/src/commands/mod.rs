@@ -15,6 +15,7 @@ mod onnxruntime;
 mod orders;
 pub mod package;
 mod reference;
+mod registry;
 mod report;
 mod rollback;
 mod serve;
@@ -48,6 +49,10 @@ pub enum Command {
     Versions(versions::Versions),
     /// Let an alias point to a version.
     Alias(alias::Alias),
+    /// Serve the registry alone: any OCI client can push to it and pull from it.
+    Registry(registry::Registry),
+    /// Remove blobs of the registry that no version and no manifest refers to.
+    Gc(registry::Gc),
     /// Serve one model, nothing else.
     Serve(serve::Serve),
     /// Start control plane and gateway on this machine.
@@ -99,8 +104,10 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
     let context = Context::new(cli.home, cli.output)?;
     let context = &context;
     // Programs that go on set up a log of their own; of the others it is told only when it is asked for.
-    let goes_on =
-        matches!(cli.command, Command::Up(_) | Command::Gateway(_) | Command::Serve(_) | Command::Instance(_));
+    let goes_on = matches!(
+        cli.command,
+        Command::Up(_) | Command::Registry(_) | Command::Gateway(_) | Command::Serve(_) | Command::Instance(_)
+    );
     if !goes_on && std::env::var_os("MODELYARD_LOG").is_some() {
         log(context, None)?;
     }
@@ -112,6 +119,8 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Models(command) => command.run(context),
         Command::Versions(command) => command.run(context),
         Command::Alias(command) => command.run(context),
+        Command::Registry(command) => command.run(context),
+        Command::Gc(command) => command.run(context),
         Command::Serve(command) => command.run(context),
         Command::Up(command) => command.run(context),
         Command::Down(command) => command.run(context),

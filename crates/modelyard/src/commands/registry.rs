@@ -1,0 +1,81 @@
+//! `modelyard registry`: the registry alone; `modelyard gc`: removing what nobody refers to.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use modelyard_core::Millis;
+use modelyard_registry::Store;
+use modelyard_registry::distribution::Distribution;
+use serde_json::json;
+
+use super::package::size;
+use super::up::loopback;
+use crate::cli::span;
+use crate::context::Context;
+use crate::exit::{Exit, Failed};
+use crate::terminal::say;
+
+/// Arguments of `registry`.
+#[derive(Debug, Args)]
+pub struct Registry {
+    /// Where to listen; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000", value_parser = loopback)]
+    listen: SocketAddr,
+}
+
+impl Registry {
+    /// Serves until it is told to end.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        super::log(context, None)?;
+        let ready = |address: SocketAddr| {
+            let told = context.print(&json!({ "address": address.to_string() }), || {
+                format!("the registry listens on http://{address}; push with `docker push {address}/NAME:TAG`, end with Ctrl-C")
+            });
+            if told.is_err() {
+                say("nobody reads the standard output");
+            }
+        };
+        open(context)?.serve(self.listen, ready).map_err(|error| {
+            Failed::from(error, "the registry ended", "is the address in use? `--listen 127.0.0.1:0` picks a free one")
+        })?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Arguments of `gc`.
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Only say what would be removed.
+    #[arg(long)]
+    dry_run: bool,
+    /// How old a blob must be: younger ones may be part of a push that goes on.
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = span)]
+    older_than: Millis,
+}
+
+impl Gc {
+    /// Removes blobs that no version and no manifest refers to.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        let swept = open(context)?.sweep_blocking(self.older_than.as_duration(), self.dry_run).map_err(|error| {
+            Failed::from(
+                error,
+                "could not sweep the registry",
+                "what was removed until then is gone; nothing else changed",
+            )
+        })?;
+        let blobs: Vec<String> = swept.blobs.iter().map(ToString::to_string).collect();
+        let document = json!({ "blobs": blobs, "bytes": swept.bytes, "kept": swept.kept, "dry_run": self.dry_run });
+        context.print(&document, || {
+            let done = if self.dry_run { "would be removed" } else { "removed" };
+            let lines = blobs.iter().map(|digest| format!("{done}: {digest}\n")).collect::<String>();
+            format!("{lines}{} blobs, {} {done}; {} kept", blobs.len(), size(swept.bytes), swept.kept)
+        })?;
+        Ok(Exit::Done)
+    }
+}
+
+fn open(context: &Context) -> miette::Result<Distribution> {
+    let home = &context.home;
+    let open = || Distribution::open(&home.registry(), Store::open(home.registry(), home.unpacked())?);
+    Ok(open().map_err(|error| Failed::from(error, "could not open the local registry", "can the home be written?"))?)
+}

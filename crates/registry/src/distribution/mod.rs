@@ -1,0 +1,95 @@
+//! The distribution server: a registry that any OCI client can push to and pull from.
+//!
+//! Promises: a blob is there whole or not at all, and its digest was checked when it came; a tag always names a manifest that is there; uploads
+//! outlive a restart; memory stays flat whatever the size; removing what nobody refers to never takes what is being pushed.
+//! Absent on purpose: accounts (who may do what is decided in front of this router) and other addresses than those of its caller.
+//!
+//! Source: OCI distribution specification 1.1.
+
+mod answer;
+mod blobs;
+mod digest;
+mod gate;
+mod gc;
+mod local;
+mod manifests;
+mod meta;
+mod names;
+mod referrers;
+mod route;
+mod tags;
+mod uploads;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+
+pub use self::digest::{AnyDigest, AnyDigestError};
+pub use self::gc::Swept;
+pub use self::names::{is_repository, is_tag};
+
+use self::gate::Gate;
+use self::meta::Meta;
+use self::uploads::Uploads;
+use crate::{Error, Store};
+
+/// A registry that is served.
+#[derive(Clone, Debug)]
+pub struct Distribution {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    store: Store,
+    meta: Meta,
+    uploads: Uploads,
+    gate: Gate,
+}
+
+impl Distribution {
+    /// Opens the registry whose layout is at `root`. The models of `store` (the same layout) are its repositories too.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Document`] when its files cannot be made or read.
+    pub fn open(root: &Path, store: Store) -> Result<Self, Error> {
+        let inner = Inner {
+            meta: Meta::open(&root.join("distribution.sqlite"))?,
+            uploads: Uploads::open(&root.join("uploads"))?,
+            gate: Gate::new(root),
+            root: root.to_owned(),
+            store,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Serves the registry alone, until SIGTERM or Ctrl-C; `ready` learns the address in use. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the address cannot be had.
+    pub fn serve(&self, listen: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> {
+        let failed = |source| Error::File { doing: "could not listen on", path: listen.to_string().into(), source };
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
+            ready(listener.local_addr().map_err(failed)?);
+            let mut terminate =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
+            let end = async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            };
+            axum::serve(listener, self.router()).with_graceful_shutdown(end).await.map_err(failed)
+        })
+    }
+
+    /// Every address below `/v2/`.
+    pub fn router(&self) -> Router {
+        route::router(self.clone())
+    }
+}
