@@ -170,7 +170,6 @@ fn table(upstreams: [SocketAddr; 2]) -> Result<RouteTable> {
             salt: "bench-1".to_owned(),
             secret: "5a".repeat(32),
             starts: BTreeMap::from([(RevisionNumber(2), 0)]),
-            shares: BTreeMap::new(),
         }),
         ..ServiceRoute::default()
     };

@@ -56,10 +56,6 @@ pub struct AffinityRoute {
     /// arm room up to the largest share of its plan, so that a growing arm never moves another one's stretch.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub starts: BTreeMap<RevisionNumber, u16>,
-    /// The shares that are wanted, before pools without instances gave theirs to the living (`Desired::weights`): sessions are laid over these, so that
-    /// while an arm is dead stable answers for it and nobody else changes arm. Empty lays them over the applied split.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub shares: BTreeMap<RevisionNumber, Weight>,
 }
 
 /// The session's hash: XXH3-64 of the salt, a zero byte and the key.

@@ -297,14 +297,9 @@ fn compile(
         pools.insert(revision, Rc::new(compiled));
     }
     memory.forget_oldest(&pools);
+    let starts = route.affinity.as_ref().map(|affinity| affinity.starts.clone()).unwrap_or_default();
     let pool = |revision| pools.get(&revision).cloned();
-    let split = |api, weights| match &route.affinity {
-        // The shares that are wanted are those of the default API version.
-        Some(affinity) if api == route.default_api => Split::sticky(weights, &affinity.shares, &affinity.starts, pool),
-        Some(affinity) => Split::sticky(weights, weights, &affinity.starts, pool),
-        None => Split::new(weights, pool),
-    };
-    let apis = route.apis.iter().map(|(&api, weights)| (api, split(api, weights))).collect();
+    let apis = route.apis.iter().map(|(&api, weights)| (api, Split::new(weights, &starts, pool))).collect();
     Service {
         name: name.clone(),
         default_api: route.default_api,

@@ -22,7 +22,7 @@ fn rule(by: KeySource, name: Option<&str>) -> Affinity {
 
 fn affinity(rule: Affinity, starts: &[(u32, u16)]) -> AffinityRoute {
     let starts = starts.iter().map(|&(revision, start)| (RevisionNumber(revision), start)).collect();
-    AffinityRoute { rule, salt: SALT.to_owned(), secret: "5a".repeat(32), starts, shares: BTreeMap::new() }
+    AffinityRoute { rule, salt: SALT.to_owned(), secret: "5a".repeat(32), starts }
 }
 
 fn sticky(rule: Affinity, starts: &[(u32, u16)]) -> impl FnOnce(&mut ServiceRoute) {
@@ -341,18 +341,9 @@ fn when_an_arm_is_dead_stable_answers_until_it_is_back() {
     let meanwhile = ask_all(&mut caller, 120);
     let expected: Vec<u32> = before.iter().map(|&arm| if arm == 2 { 1 } else { arm }).collect();
     assert_eq!(meanwhile, expected, "the third arm gets nobody else's");
-    // The control plane notices: its table gives what the dead arm had to the others, and says what is wanted.
-    let wanted = |generation| {
-        let pools = [(1, 3_333, &[one.address][..]), (2, 0, &[]), (3, 6_667, &[three.address][..])];
-        table_with(generation, &pools, |route| {
-            by_user(&[(2, 0), (3, 4_000)])(route);
-            let weight = |share| Weight::new(share).unwrap();
-            let shares = [(1, weight(2_000)), (2, weight(4_000)), (3, weight(4_000))];
-            let shares = shares.map(|(revision, share)| (RevisionNumber(revision), share));
-            route.affinity.as_mut().unwrap().shares = shares.into();
-        })
-    };
-    gateway.put(&wanted(2));
+    // The control plane notices, and leaves what the dead arm had to stable.
+    let pools = [(1, 6_000, &[one.address][..]), (2, 0, &[]), (3, 4_000, &[three.address][..])];
+    gateway.put(&table_with(2, &pools, by_user(&[(2, 0), (3, 4_000)])));
     assert_eq!(ask_all(&mut caller, 120), expected);
     let back = Instance::answering("2");
     gateway.put(&whole(3, &back));

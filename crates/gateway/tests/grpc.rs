@@ -82,7 +82,6 @@ async fn a_session_s_streams_stay_with_their_arm() {
                 salt: "wine-7".to_owned(),
                 secret: "0f".repeat(32),
                 starts: BTreeMap::from([(RevisionNumber(2), 0)]),
-                shares: BTreeMap::new(),
             });
         })
     };

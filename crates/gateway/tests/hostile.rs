@@ -138,7 +138,6 @@ fn endless_cookies_and_baggage_do_no_harm() {
         salt: "s".to_owned(),
         secret: "0f".repeat(32),
         starts: BTreeMap::new(),
-        shares: BTreeMap::new(),
     };
     stage.gateway.put(&table_with(2, &[(1, 10_000, &[stage.instance.address])], |route| {
         route.affinity = Some(affinity);

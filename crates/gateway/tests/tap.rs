@@ -86,7 +86,6 @@ fn answers_are_told_with_their_session_and_shadows_by_the_same_id() {
         salt: "s".into(),
         secret: String::new(),
         starts: BTreeMap::new(),
-        shares: BTreeMap::new(),
     };
     gateway.put(&table_with(1, &[(1, 10_000, &[stable.address]), (2, 0, &[shadow.address])], |route| {
         route.tap = Some(tap(0, 1 << 20));

@@ -206,13 +206,7 @@ mod tests {
 
     fn route(by: KeySource, name: Option<&str>, secret: &str) -> AffinityRoute {
         let rule = Affinity { by, name: name.map(str::to_owned), lifetime: None };
-        AffinityRoute {
-            rule,
-            salt: "r".to_owned(),
-            secret: secret.to_owned(),
-            starts: Default::default(),
-            shares: Default::default(),
-        }
+        AffinityRoute { rule, salt: "r".to_owned(), secret: secret.to_owned(), starts: Default::default() }
     }
 
     #[test]

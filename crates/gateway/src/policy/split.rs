@@ -12,9 +12,7 @@ use modelyard_core::{RevisionNumber, Weight};
 /// Points run from 0 to one below this.
 pub const DRAWS: u16 = 10_000;
 
-type Weights = BTreeMap<RevisionNumber, Weight>;
-
-/// Pools by the position where their stretches end.
+/// Pools with weight, by the position where their stretches end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split<T> {
     ends: Vec<(u16, T)>,
@@ -23,24 +21,15 @@ pub struct Split<T> {
 }
 
 impl<T: Clone> Split<T> {
-    /// A split from weights; `pool` finds what stands for a revision. Those without weight are left out.
+    /// A split from weights and where stretches begin; `pool` finds what stands for a revision. Those without weight are left out.
     ///
     /// The weights sum to the whole or there are none: `RouteTable::check` saw to it.
-    pub fn new(weights: &Weights, pool: impl Fn(RevisionNumber) -> Option<T>) -> Self {
-        Self::sticky(weights, weights, &BTreeMap::new(), pool)
-    }
-
-    /// A split whose stretches begin where `starts` says, laid over `shares`: the owner of a point may be without weight now, and has it
-    /// again once it is back.
-    pub fn sticky(
-        weights: &Weights,
-        shares: &Weights,
+    pub fn new(
+        weights: &BTreeMap<RevisionNumber, Weight>,
         starts: &BTreeMap<RevisionNumber, u16>,
         pool: impl Fn(RevisionNumber) -> Option<T>,
     ) -> Self {
-        let wanted = shares.keys().all(|&revision| pool(revision).is_some());
-        let whole = shares.values().map(|weight| u32::from(weight.basis_points())).sum::<u32>() == u32::from(DRAWS);
-        let laid = stretches(if wanted && whole { shares } else { weights }, starts);
+        let laid = stretches(weights, starts);
         let ends = laid.iter().filter_map(|stretch| Some((stretch.until, pool(stretch.revision)?))).collect();
         // Stable has no stretch of its own: it answers for arms that cannot.
         let weighted = || weights.iter().filter(|&(_, &weight)| weight > Weight::NONE).map(|(&revision, _)| revision);
@@ -61,7 +50,7 @@ impl<T: Clone> Split<T> {
 
     /// Whether nothing has weight.
     pub fn is_empty(&self) -> bool {
-        self.pools.is_empty()
+        self.ends.is_empty()
     }
 }
 
@@ -72,7 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn split(weights: &BTreeMap<RevisionNumber, Weight>, starts: &BTreeMap<RevisionNumber, u16>) -> Split<u32> {
-        Split::sticky(weights, weights, starts, |revision| Some(revision.0))
+        Split::new(weights, starts, |revision| Some(revision.0))
     }
 
     proptest! {
@@ -106,23 +95,6 @@ mod tests {
             [0, 2_999, 3_000, 4_999, 5_000, 7_999, 8_000].map(|point| *split.pick(point).unwrap()),
             [1, 1, 2, 2, 3, 3, 2]
         );
-    }
-
-    #[test]
-    fn an_owner_without_weight_keeps_its_points() {
-        let weight = |share| Weight::new(share).unwrap();
-        let (one, two, three) = (RevisionNumber(1), RevisionNumber(2), RevisionNumber(3));
-        let shares = BTreeMap::from([(one, weight(2_000)), (two, weight(4_000)), (three, weight(4_000))]);
-        let weights = BTreeMap::from([(one, weight(3_333)), (three, weight(6_667))]);
-        let starts = BTreeMap::from([(two, 0), (three, 4_000)]);
-        let split = Split::sticky(&weights, &shares, &starts, |revision| Some(revision.0));
-        assert_eq!([0, 3_999, 4_000, 7_999, 8_000].map(|point| *split.pick(point).unwrap()), [2, 2, 3, 3, 1]);
-        assert_eq!(split.pools().copied().collect::<Vec<_>>(), [1, 3]);
-        // Shares that make no sense, or name who is unknown, are not used.
-        let known = |revision: RevisionNumber| (revision != two).then_some(revision.0);
-        assert_eq!(Split::sticky(&weights, &shares, &starts, known).pick(0), Some(&1));
-        let odd = BTreeMap::from([(two, weight(4_000))]);
-        assert_eq!(Split::sticky(&weights, &odd, &starts, |revision| Some(revision.0)).pick(0), Some(&1));
     }
 
     #[test]
