@@ -81,12 +81,7 @@ fn answers_are_told_with_their_session_and_shadows_by_the_same_id() {
         top_k: 1,
     };
     let rule = Affinity { by: KeySource::Header, name: Some("x-user".into()), lifetime: None };
-    let affinity = AffinityRoute {
-        rule,
-        salt: "s".into(),
-        secret: String::new(),
-        starts: BTreeMap::new(),
-    };
+    let affinity = AffinityRoute { rule, salt: "s".into(), secret: String::new(), starts: BTreeMap::new() };
     gateway.put(&table_with(1, &[(1, 10_000, &[stable.address]), (2, 0, &[shadow.address])], |route| {
         route.tap = Some(tap(0, 1 << 20));
         route.mirrors = vec![mirror];
