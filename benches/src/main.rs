@@ -15,6 +15,7 @@ mod process;
 mod report;
 mod rollout;
 mod servers;
+mod shadow;
 mod upstream;
 
 use anyhow::{Context as _, Result};
@@ -28,13 +29,14 @@ fn main() -> Result<()> {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::All => ["servers", "gateway", "rollout"].into_iter().try_for_each(run_by_name),
+        Command::All => ["servers", "gateway", "shadow", "rollout"].into_iter().try_for_each(run_by_name),
         Command::Load(load) => run_load(load),
         Command::Upstream(upstream) => run_upstream(&upstream),
         Command::Bare(bare) => run_bare(&bare),
         Command::Engine(engine) => run_engine(&engine),
         Command::Servers(servers) => prepare().and_then(|()| servers::run(&servers)),
         Command::Gateway(gateway) => prepare().and_then(|()| gateway::run(&gateway)),
+        Command::Shadow(shadow) => prepare().and_then(|()| shadow::run(&shadow)),
         Command::Rollout(rollout) => rollout::run(&rollout),
     }
 }

@@ -21,7 +21,7 @@ pub struct Options {
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Model servers, gateways and rollouts, one after the other; figures of every round go to `target/bench/*.json`.
+    /// Model servers, gateways, shadows and rollouts, one after the other; figures of every round go to `target/bench/*.json`.
     All,
     /// Load one HTTP/1.1 address and print what was measured as JSON; exit 1 if a request failed.
     Load(Load),
@@ -37,6 +37,8 @@ pub enum Command {
     Rollout(crate::rollout::Options),
     /// Gateways side by side: modelyard, HAProxy, nginx.
     Gateway(crate::gateway::Options),
+    /// What shadows cost the caller: healthy, hung, flooding, dead; nginx `mirror` beside it.
+    Shadow(crate::shadow::Options),
 }
 
 /// Load one address.
