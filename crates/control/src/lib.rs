@@ -7,6 +7,7 @@
 mod api;
 mod controller;
 mod down;
+mod evidence;
 mod gateway;
 mod http_client;
 mod ledger;
@@ -15,6 +16,7 @@ mod packages;
 mod prober;
 mod run;
 mod running;
+mod session_key;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use crate::api::{self, App, Metrics};
 use crate::controller::{Controller, Ports};
 use crate::down::take_down;
+use crate::evidence::{Book, Places, Retention};
 use crate::gateway::process::GatewayProcess;
 use crate::http_client::chain;
 use crate::ledger::Ledger;
@@ -27,7 +28,7 @@ use crate::orders::Orders;
 use crate::packages::RegistryPackages;
 use crate::prober::HttpAsker;
 use crate::store::{self, Store};
-use crate::{gateway, running};
+use crate::{gateway, running, session_key};
 
 /// How the control plane is started.
 pub struct ControlOptions {
@@ -96,6 +97,15 @@ pub enum Error {
         /// The error beneath.
         #[source]
         source: store::Error,
+    },
+    /// The evidence cannot be opened.
+    #[error("the evidence `{}` cannot be used; move it away to start without any", path.display())]
+    Evidence {
+        /// The file.
+        path: PathBuf,
+        /// The error beneath.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The registry cannot be opened.
     #[error("the local registry cannot be opened: {0}")]
@@ -183,7 +193,14 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     let event = if started { EventBody::GatewayStarted { pid } } else { EventBody::GatewayAdopted { pid } };
     note(&ledger, event, &options.home).await?;
     let target = process_target(&options);
-    let ports = Ports { target: Arc::clone(&target), packages: packages.clone(), asker: Arc::new(HttpAsker), clock };
+    let ports = Ports {
+        target: Arc::clone(&target),
+        packages: packages.clone(),
+        asker: Arc::new(HttpAsker),
+        book: open_book(&options.home, Arc::clone(&clock))?,
+        session_key: session_key::read_or_make(&options.home.session_key()).map_err(system("keep the session key"))?,
+        clock,
+    };
     let controller = Controller::new(Arc::clone(&ledger), &ports);
     let down = Arc::new(Notify::new());
     let app = App {
@@ -232,6 +249,12 @@ fn open_ledger(home: &Home, clock: Arc<dyn Clock>) -> Result<Arc<Ledger>, Error>
     })?;
     let ledger = Ledger::open(store, clock).map_err(|source| Error::Store { path, source })?;
     Ok(Arc::new(ledger))
+}
+
+fn open_book(home: &Home, clock: Arc<dyn Clock>) -> Result<Arc<Book>, Error> {
+    let places = Places { file: home.evidence(), spool: home.tap(), retention: Retention::default() };
+    let wrap = |source| Error::Evidence { path: home.evidence(), source: Box::new(source) };
+    Book::open(places, clock).map(Arc::new).map_err(wrap)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::controller::{Controller, Ports};
+use crate::evidence::{Book, Places, Retention};
 use crate::gateway::{self, Gateway};
 use crate::ledger::{Ledger, lock};
 use crate::orders::{Accepted, Deploy, Orders};
@@ -230,7 +231,19 @@ impl Rig {
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let ledger = Arc::new(Ledger::open(store, Arc::clone(&clock)).unwrap());
         let target: Arc<dyn Target> = self.target.clone();
-        let ports = Ports { target, packages: self.packages.clone(), asker: self.asker.clone(), clock };
+        let places = Places {
+            file: self.folder.path().join("evidence.sqlite"),
+            spool: self.folder.path().join("tap"),
+            retention: Retention::default(),
+        };
+        let ports = Ports {
+            target,
+            packages: self.packages.clone(),
+            asker: self.asker.clone(),
+            book: Arc::new(Book::open(places, Arc::clone(&clock)).unwrap()),
+            session_key: "5e".repeat(32).into(),
+            clock,
+        };
         let controller = Controller::new(Arc::clone(&ledger), &ports);
         let orders = Orders::new(Arc::clone(&ledger), self.packages.clone());
         let stop = watch::Sender::new(false);

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use modelyard_core::RevisionNumber;
 use modelyard_core::measure::{Counters, ServiceReport};
+use modelyard_core::mirror::Comparison;
 use serde::{Deserialize, Serialize};
+
+use super::shadows::Shadows;
 
 /// Counts of one service, by revision.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +18,8 @@ pub struct Meter {
     /// The gateway's life that `last` was read in.
     epoch: u64,
     revisions: BTreeMap<RevisionNumber, Reading>,
+    #[serde(default)]
+    shadows: Shadows,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +35,7 @@ impl Meter {
     pub fn read(&mut self, epoch: u64, report: &ServiceReport) {
         let reborn = self.epoch != epoch;
         self.epoch = epoch;
+        self.shadows.read(reborn, &report.mirrors);
         if reborn {
             self.revisions.values_mut().for_each(Reading::bank);
         }
@@ -40,6 +46,11 @@ impl Meter {
             }
             reading.last.clone_from(&pool.counters);
         }
+    }
+
+    /// What became of all copies so far, by shadow.
+    pub fn shadows(&self) -> BTreeMap<RevisionNumber, Comparison> {
+        self.shadows.totals()
     }
 
     /// Everything counted so far.

@@ -5,10 +5,12 @@
 //! Absent on purpose: how a rollout advances (`modelyard-rollout`) and how anything is carried out (target, gateway).
 
 pub mod lifecycle;
+mod measured;
 mod meter;
 mod observe;
 mod reconcile;
 mod route;
+mod shadows;
 pub mod start;
 mod step;
 mod tick;
@@ -24,6 +26,8 @@ use modelyard_core::ports::Target;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
+use crate::evidence::Book;
+use crate::evidence::providers::Providers;
 use crate::gateway::Gateway;
 use crate::gateway::keeper::{Keeper, Reports};
 use crate::gateway::router::Router;
@@ -47,6 +51,8 @@ pub struct Controller {
     seen: Arc<channel::Sender<Option<Arc<TargetSeen>>>>,
     poke: Arc<Notify>,
     gate: Arc<Gate>,
+    book: Arc<Book>,
+    session_key: Arc<str>,
     clock: Arc<dyn modelyard_core::ports::Clock>,
 }
 
@@ -58,6 +64,10 @@ pub struct Ports {
     pub packages: Arc<dyn Packages>,
     /// How instances are asked.
     pub asker: Arc<dyn Asker>,
+    /// What is known of the arms.
+    pub book: Arc<Book>,
+    /// Key of the session cookies' signature.
+    pub session_key: Arc<str>,
     /// Where the present comes from.
     pub clock: Arc<dyn modelyard_core::ports::Clock>,
 }
@@ -76,9 +86,16 @@ impl Controller {
             seen: Arc::new(channel::Sender::new(None)),
             poke: Arc::new(Notify::new()),
             gate: Arc::new(Gate::default()),
+            book: Arc::clone(&ports.book),
+            session_key: Arc::clone(&ports.session_key),
             clock: Arc::clone(&ports.clock),
             ledger,
         }
+    }
+
+    /// What is known of the arms.
+    pub fn book(&self) -> &Book {
+        &self.book
     }
 
     /// What the gateway last reported.
@@ -130,6 +147,8 @@ impl Controller {
         let looked = keeper.first_look().await;
         tasks.spawn(watch.run());
         tasks.spawn(keeper.run(looked));
+        let (book, ledger, clock) = (Arc::clone(&self.book), Arc::clone(&self.ledger), Arc::clone(&self.clock));
+        tasks.spawn(Providers { book, ledger, clock }.run());
         tokio::select! {
             // Neither ever returns; if one panics, the process ends rather than limp on.
             died = tasks.join_next() => tracing::error!(?died, "a part of the controller died"),

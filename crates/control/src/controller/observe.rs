@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::event::Measurement;
+use modelyard_core::evidence::Evidence;
 use modelyard_core::measure::{Counters, GatewayReport, ServiceReport};
 use modelyard_core::{RevisionNumber, Timestamp, Weight};
 use modelyard_rollout::{GatewaySeen, Observation, PoolSeen};
@@ -15,13 +16,14 @@ pub fn observation(
     open: &Open,
     report: Option<&GatewayReport>,
     totals: BTreeMap<RevisionNumber, Counters>,
+    evidence: Option<Evidence>,
     at: Timestamp,
 ) -> Observation {
     Observation {
         at,
         gateway: report.map(|report| gateway(report.services.get(&state.name), totals)),
         pools: pools(state),
-        evidence: None,
+        evidence,
         failures: open.failures.clone(),
         orders: open.orders.clone(),
     }

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use modelyard_core::RevisionNumber;
+use modelyard_core::affinity::{AffinityRoute, KeySource};
 use modelyard_core::instance::InstanceState;
+use modelyard_core::mirror::Mirror;
 use modelyard_core::route::{Pool, ServiceRoute, effective_split};
+use modelyard_core::service::ServiceSpec;
+use modelyard_core::strategy::{Shadow, Strategy};
+use modelyard_core::{RevisionNumber, Weight};
 
 use super::lifecycle::TargetSeen;
+use super::measured::tap;
 use crate::store::fold::{ServiceState, Stage};
 
 /// The service's route; none when it was removed.
-pub fn route(state: &ServiceState, seen: &TargetSeen) -> Option<ServiceRoute> {
+pub fn route(state: &ServiceState, seen: &TargetSeen, session_key: &str) -> Option<ServiceRoute> {
     let spec = state.spec.as_ref()?;
     let pools: BTreeMap<RevisionNumber, Pool> =
         state.desired.instances.keys().filter_map(|&revision| Some((revision, pool(state, seen, revision)?))).collect();
@@ -19,11 +24,44 @@ pub fn route(state: &ServiceState, seen: &TargetSeen) -> Option<ServiceRoute> {
     Some(ServiceRoute {
         default_api,
         apis: BTreeMap::from([(default_api, split)]),
+        mirrors: mirrors(state, &pools),
         pools,
         park: state.desired.park,
         routing: spec.routing.clone(),
-        ..ServiceRoute::default()
+        affinity: affinity(state, spec, session_key),
+        tap: tap(state, spec),
     })
+}
+
+/// How sessions stay with their arm. The salt is a rollout's id until the next begins, so that nobody moves when one ends.
+fn affinity(state: &ServiceState, spec: &ServiceSpec, session_key: &str) -> Option<AffinityRoute> {
+    let rule = spec.routing.affinity.clone()?;
+    let secret = if rule.by == KeySource::Issued { session_key.to_owned() } else { String::new() };
+    Some(AffinityRoute {
+        rule,
+        salt: state.rollouts.last().map_or_else(|| state.name.to_string(), |record| record.id.to_string()),
+        secret,
+        starts: starts(state),
+    })
+}
+
+/// Shadows that have somebody to send copies to.
+fn mirrors(state: &ServiceState, pools: &BTreeMap<RevisionNumber, Pool>) -> Vec<Mirror> {
+    let settings = match state.open.as_ref().map(|open| &open.machine.plan.strategy) {
+        Some(Strategy::Shadow(shadow)) => shadow.clone(),
+        _ => Shadow::default(),
+    };
+    let lives = |revision| pools.get(revision).is_some_and(|pool: &Pool| !pool.instances.is_empty());
+    let wanted = state.desired.mirrors.iter().filter(|&(revision, &share)| share > Weight::NONE && lives(revision));
+    let mirror = |(&revision, &share): (&RevisionNumber, &Weight)| Mirror {
+        revision,
+        share,
+        limit: settings.limit,
+        timeout_ms: settings.timeout.0,
+        tolerance: settings.tolerance,
+        top_k: settings.top_k,
+    };
+    wanted.map(mirror).collect()
 }
 
 fn default_api(state: &ServiceState) -> u16 {
@@ -41,4 +79,9 @@ fn pool(state: &ServiceState, seen: &TargetSeen, revision: RevisionNumber) -> Op
     };
     let instances = live.filter_map(|(id, _)| Some((id.clone(), address(id)?))).collect();
     Some(Pool { version, instances })
+}
+
+/// Room of each arm up to its largest share.
+fn starts(_state: &ServiceState) -> BTreeMap<RevisionNumber, u16> {
+    BTreeMap::new()
 }

@@ -5,6 +5,7 @@ use modelyard_core::{Millis, ServiceName, Timestamp};
 use modelyard_rollout::{Action, Rollout, step};
 
 use super::Controller;
+use super::measured::evidence;
 use super::observe::{measurements, observation};
 use super::tick::Memory;
 use crate::store::Error;
@@ -30,7 +31,8 @@ impl Controller {
             return Ok(());
         }
         memory.stepped = (state.last_seq, now);
-        let seen = observation(&state, open, report.as_deref(), memory.meter.totals(), now);
+        let evidence = evidence(&state, self.book.evidence(name), memory.meter.shadows());
+        let seen = observation(&state, open, report.as_deref(), memory.meter.totals(), evidence, now);
         let (machine, actions) = step(memory.machine(open), &seen);
         let mut bodies = bodies(open, &machine, actions);
         if bodies.iter().any(|body| matches!(body, EventBody::RolloutFinished { .. })) {

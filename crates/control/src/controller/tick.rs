@@ -16,6 +16,7 @@ use modelyard_rollout::Rollout;
 
 use super::Controller;
 use super::lifecycle::{Finding, TargetSeen, What, findings};
+use super::measured::following;
 use super::meter::Meter;
 use super::reconcile::moves;
 use super::route::route;
@@ -73,6 +74,7 @@ impl Controller {
             let state = self.ledger.service(&name);
             if is_over(&state) {
                 self.router.set(&name, None);
+                self.book.follow(&name, None);
                 return name;
             }
             let pause = if state.is_busy() { BUSY } else { IDLE };
@@ -114,13 +116,14 @@ impl Controller {
     /// Observe, step, commit, act. Returns when to look again at the latest.
     async fn tick(&self, name: &ServiceName, memory: &mut Memory) -> Result<Option<Timestamp>, Error> {
         let Some(seen) = self.seen() else { return Ok(None) };
+        self.book.follow(name, following(&self.ledger.service(name)));
         self.record_findings(name, &seen, memory).await?;
         self.step(name, memory).await?;
         // The split first: from a verdict to the last request on a bad revision every millisecond counts.
-        self.router.set(name, route(&self.ledger.service(name), &seen));
+        self.router.set(name, route(&self.ledger.service(name), &seen, &self.session_key));
         let again = self.reconcile(name).await?;
         let state = self.ledger.service(name);
-        let holds_from = self.router.set(name, route(&state, &seen));
+        let holds_from = self.router.set(name, route(&state, &seen, &self.session_key));
         self.start_missing(&state, &seen, memory);
         self.stop_drained(&state, &seen, holds_from, memory).await;
         self.measure(&state, memory).await?;

@@ -109,6 +109,39 @@ pub struct Open {
     pub orders: Vec<Order>,
     /// Failures that no step has seen yet.
     pub failures: Vec<Failure>,
+    /// The split that arms are compared at.
+    pub split: Split,
+}
+
+/// The first split that gave the candidate traffic, and while it held: before and after it, arms do not get what they were assigned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Split {
+    weights: BTreeMap<RevisionNumber, Weight>,
+    /// When the gateway applied it.
+    pub since: Option<Timestamp>,
+    /// When another one was asked for.
+    pub until: Option<Timestamp>,
+}
+
+impl Split {
+    fn asked(&mut self, candidate: RevisionNumber, weights: &BTreeMap<RevisionNumber, Weight>, at: Timestamp) {
+        if self.weights.is_empty() {
+            if weights.get(&candidate).is_some_and(|&share| share > Weight::NONE) {
+                self.weights.clone_from(weights);
+            }
+        } else if self.weights != *weights {
+            self.until.get_or_insert(at);
+        }
+    }
+
+    fn applied(&mut self, weights: &BTreeMap<RevisionNumber, Weight>, at: Timestamp) {
+        let given = |weights: &BTreeMap<RevisionNumber, Weight>| -> Vec<_> {
+            weights.iter().filter(|&(_, &share)| share > Weight::NONE).map(|(&r, &share)| (r, share)).collect()
+        };
+        if !self.weights.is_empty() && given(&self.weights) == given(weights) {
+            self.since.get_or_insert(at);
+        }
+    }
 }
 
 /// What became of one rollout.
@@ -122,6 +155,8 @@ pub struct Record {
     pub from: Option<RevisionNumber>,
     /// Where it was to go.
     pub to: RevisionNumber,
+    /// Further arms beside the two.
+    pub arms: Vec<RevisionNumber>,
     /// When it started.
     pub started: Timestamp,
     /// When its outcome was known.
@@ -205,12 +240,15 @@ impl ServiceState {
                 self.revisions.insert(revision.number, Arc::new((**revision).clone()));
             }
             EventBody::RolloutStarted { .. } => self.start_rollout(event)?,
-            EventBody::RolloutStepped { state, desired, .. } => self.advance(event.seq, state, desired)?,
+            EventBody::RolloutStepped { state, desired, .. } => self.advance(event, state, desired)?,
             EventBody::RolloutFinished { .. } => self.finish_rollout(event)?,
             EventBody::Ordered { order } => self.open.iter_mut().for_each(|open| open.orders.push(order.clone())),
             EventBody::DesiredSet { desired } => self.desired = desired.clone(),
             EventBody::Failed { failure } => self.count_failure(failure),
-            EventBody::RouteApplied { weights, .. } => self.applied.clone_from(weights),
+            EventBody::RouteApplied { weights, .. } => {
+                self.applied.clone_from(weights);
+                self.open.iter_mut().for_each(|open| open.split.applied(weights, event.at));
+            }
             EventBody::ServiceRemoved => self.remove(),
             EventBody::InstanceStarting { instance, revision } => self.ask_for(instance, *revision, event),
             EventBody::InstanceLive { instance, .. } => self.go_live(instance, event.at),
@@ -242,23 +280,28 @@ impl ServiceState {
             strategy: strategy.clone(),
             from: *stable,
             to: *candidate,
+            arms: arms(&machine, *candidate),
             started: event.at,
             ended: None,
             outcome: None,
             cause: None,
             failure: None,
         }));
-        self.open = Some(Open { id, machine, orders: Vec::new(), failures: Vec::new() });
+        let mut split = Split::default();
+        split.asked(*candidate, &self.desired.weights, event.at);
+        self.open = Some(Open { id, machine, orders: Vec::new(), failures: Vec::new(), split });
         Ok(())
     }
 
     /// A step has seen every order and failure so far: it is only committed when nothing was written since it looked.
-    fn advance(&mut self, seq: u64, state: &serde_json::Value, desired: &Desired) -> Result<(), FoldError> {
-        let machine = machine(seq, state)?;
+    fn advance(&mut self, event: &Event, state: &serde_json::Value, desired: &Desired) -> Result<(), FoldError> {
+        let machine = machine(event.seq, state)?;
         self.desired.clone_from(desired);
         let closed = machine.is_closed();
         if let Some(open) = &mut self.open {
-            *open = Open { id: open.id.clone(), machine, orders: Vec::new(), failures: Vec::new() };
+            let mut split = std::mem::take(&mut open.split);
+            split.asked(machine.candidate, &desired.weights, event.at);
+            *open = Open { id: open.id.clone(), machine, orders: Vec::new(), failures: Vec::new(), split };
         }
         if closed {
             self.open = None;
@@ -319,6 +362,11 @@ impl ServiceState {
         self.desired = Desired::default();
         self.trouble.clear();
     }
+}
+
+/// Revisions that a rollout is about, beside stable and candidate.
+fn arms(_machine: &Rollout, _candidate: RevisionNumber) -> Vec<RevisionNumber> {
+    Vec::new()
 }
 
 fn machine(seq: u64, state: &serde_json::Value) -> Result<Rollout, FoldError> {
