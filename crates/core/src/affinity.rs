@@ -27,6 +27,23 @@ pub struct Affinity {
     pub lifetime: Option<Millis>,
 }
 
+impl Affinity {
+    /// What is wrong with the rule, for whoever wrote it; `None` when it can be applied.
+    pub fn problem(&self) -> Option<&'static str> {
+        // What header fields and cookies may be called (RFC 9110, section 5.6.2; RFC 6265, section 4.1.1).
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let is_named = self.name.as_ref().is_some_and(|name| !name.is_empty() && name.bytes().all(token));
+        match self.by {
+            KeySource::Header if !is_named => Some("affinity by `header` needs the header's `name`, such as x-user"),
+            KeySource::Cookie if !is_named => Some("affinity by `cookie` needs the cookie's `name`, such as sid"),
+            KeySource::Issued if self.name.is_some() && !is_named => {
+                Some("the `name` of an issued cookie may hold letters, digits, - and _ only")
+            }
+            KeySource::Header | KeySource::Cookie | KeySource::Address | KeySource::Issued => None,
+        }
+    }
+}
+
 /// Where the session key is. A request without one is spread by a draw of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -218,6 +235,19 @@ mod tests {
 
     fn split(shares: &[(u32, u16)]) -> BTreeMap<RevisionNumber, Weight> {
         shares.iter().map(|&(revision, weight)| (RevisionNumber(revision), Weight::new(weight).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_rule_without_a_usable_name_is_refused() {
+        let problem = |by, name: Option<&str>| Affinity { by, name: name.map(str::to_owned), lifetime: None }.problem();
+        for by in [KeySource::Header, KeySource::Cookie] {
+            for bad in [None, Some(""), Some("a b"), Some("a=b"), Some("a;b"), Some("\u{e4}"), Some("a\"b")] {
+                assert!(problem(by, bad).is_some(), "{by:?} {bad:?}");
+            }
+            assert_eq!(problem(by, Some("__Host-sid.1")), None);
+        }
+        assert_eq!((problem(KeySource::Address, None), problem(KeySource::Issued, None)), (None, None));
+        assert!(problem(KeySource::Issued, Some("a;b")).is_some());
     }
 
     #[test]

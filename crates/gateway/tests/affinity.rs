@@ -377,6 +377,24 @@ fn testers_reach_each_arm_and_are_nobody_s_unit() {
 }
 
 #[test]
+fn arms_may_live_on_machines_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    // Each pool has its own host; the second arm spans two.
+    let hosts = ["127.0.0.1:0", "127.0.0.2:0", "127.0.0.3:0"];
+    let instances = hosts.map(|host| Instance::start_at(host, |stream, _| answer(stream, 200, "ok")));
+    let arm = [instances[1].address, instances[2].address];
+    gateway.put(&table_with(1, &[(1, 5_000, &[instances[0].address]), (2, 5_000, &arm)], by_user(&[(2, 0)])));
+    let mut caller = Caller::connect(gateway.address);
+    let arms = ask_all(&mut caller, 100);
+    let second = arms.iter().filter(|&&arm| arm == 2).count();
+    assert_eq!((instances[0].count(), instances[1].count() + instances[2].count()), (100 - second, second));
+    assert!(instances.iter().all(|instance| instance.count() > 0));
+    assert_eq!(ask_all(&mut caller, 100), arms);
+    gateway.end();
+}
+
+#[test]
 fn each_api_version_has_its_own_arms() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(folder.path());

@@ -143,27 +143,19 @@ impl Sessions {
 
 impl Source {
     fn new(route: &AffinityRoute) -> Result<Self, &'static str> {
-        let Affinity { by, name, lifetime } = &route.rule;
-        let name = name.as_deref();
-        match by {
-            KeySource::Header if name.is_some_and(|name| name.eq_ignore_ascii_case(headers::SESSION.as_str())) => {
-                Ok(Self::Carried)
-            }
+        if let Some(problem) = route.rule.problem() {
+            return Err(problem);
+        }
+        let name = route.rule.name.as_deref().unwrap_or(COOKIE);
+        match route.rule.by {
+            KeySource::Header if name.eq_ignore_ascii_case(headers::SESSION.as_str()) => Ok(Self::Carried),
             KeySource::Header => {
-                let name = name.ok_or("the rule names no header")?;
-                HeaderName::from_bytes(name.as_bytes()).map(Self::Header).map_err(|_| "the header's name is invalid")
+                HeaderName::from_bytes(name.as_bytes()).map(Self::Header).map_err(|_| "the header's name is too long")
             }
-            KeySource::Cookie => {
-                let name = name.filter(|name| issued::is_name(name)).ok_or("the rule names no cookie")?;
-                Ok(Self::Cookie(name.as_bytes().into()))
-            }
+            KeySource::Cookie => Ok(Self::Cookie(name.as_bytes().into())),
             KeySource::Address => Ok(Self::Address),
             KeySource::Issued => {
-                let name = name.unwrap_or(COOKIE);
-                if !issued::is_name(name) {
-                    return Err("the cookie's name is invalid");
-                }
-                let issuer = Issuer::new(name, &route.secret, *lifetime);
+                let issuer = Issuer::new(name, &route.secret, route.rule.lifetime);
                 issuer
                     .map(|issuer| Self::Issued(Box::new(issuer)))
                     .ok_or("the table has no valid secret for its cookies")

@@ -35,7 +35,12 @@ pub struct Instance {
 
 impl Instance {
     pub fn start(behaviour: impl Fn(&mut TcpStream, &Seen) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", behaviour)
+    }
+
+    /// Starts one at an address of its own, as if on another machine.
+    pub fn start_at(address: &str, behaviour: impl Fn(&mut TcpStream, &Seen) -> bool + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let instance = Self {
             address,
