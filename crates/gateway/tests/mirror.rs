@@ -349,3 +349,31 @@ fn grpc_calls_are_copied_and_compared() {
     wait_until(&gateway, 2, "a failure", |sum| sum.failed == 1);
     gateway.end();
 }
+
+#[test]
+fn streamed_answers_are_compared_up_to_a_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let chunked = |stream: &mut std::net::TcpStream, _: &common::instance::Seen| {
+        let (one, two) = RED.split_at(30);
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+        let body = format!("{head}{:x}\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n", one.len(), two.len());
+        stream.write_all(body.as_bytes()).is_ok()
+    };
+    let (stable, shadow) = (Instance::start(chunked), Instance::start(chunked));
+    gateway.put(&shadowed(1, stable.address, &[(shadow.address, mirror(2))]));
+    let mut caller = Caller::connect(gateway.address);
+    assert_eq!(caller.post(INFER, b"{}").text(), RED);
+    let sum = wait_until(&gateway, 2, "a chunked answer", |sum| sum.compared == 1);
+    assert_eq!((sum.exact, sum.outputs["y"].elements), (1, 2));
+    for instance in [&stable, &shadow] {
+        // Its length is told, and no end is asked for.
+        instance.behave(|stream, _| answer(stream, 200, &format!("{{\"text\":\"{}\"}}", "x".repeat(300 << 10))));
+    }
+    assert_eq!(caller.post(INFER, b"{}").body.len(), (300 << 10) + 11);
+    wait_until(&gateway, 2, "a long answer", |sum| sum.exact == 2);
+    stable.behave(|stream, _| answer(stream, 200, &format!("{{\"text\":\"{}\"}}", "x".repeat(2 << 20))));
+    assert_eq!(caller.post(INFER, b"{}").body.len(), (2 << 20) + 11, "the caller gets all of it");
+    wait_until(&gateway, 2, "a pair that is too long", |sum| sum.incomparable == 1);
+    gateway.end();
+}
