@@ -273,7 +273,7 @@ pub fn spec(change: serde_json::Value) -> ServiceSpec {
 impl Life {
     pub async fn deploy(&self, n: u8, spec: ServiceSpec) -> Accepted {
         let actor = Actor::Person("ada".into());
-        self.orders.deploy(&wine(), Deploy { spec, package: digest(n), actor }).await.unwrap()
+        self.orders.deploy(&wine(), Deploy { spec, package: digest(n), arms: Vec::new(), actor }).await.unwrap()
     }
 
     /// Deploys and waits for the outcome.

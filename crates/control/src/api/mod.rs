@@ -6,6 +6,7 @@
 
 mod error;
 mod events;
+mod evidence;
 mod guard;
 mod idempotency;
 mod page;
@@ -21,6 +22,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use modelyard_core::event::Actor;
+use modelyard_core::feedback::LIMIT;
 use modelyard_core::ports::Target;
 use tokio::sync::Notify;
 
@@ -66,13 +68,16 @@ pub fn router(app: App) -> Router {
         .route("/api/services/{service}/rollback", post(services::roll_back))
         .route("/api/services/{service}/history", get(services::history))
         .route("/api/services/{service}/logs", get(services::logs))
-        .route("/api/services/{service}/figures", get(services::figures));
+        .route("/api/services/{service}/figures", get(services::figures))
+        .route("/api/services/{service}/evidence", get(evidence::of_service))
+        .route("/api/services/{service}/feedback", post(evidence::feedback).layer(DefaultBodyLimit::max(LIMIT)));
     Router::new()
         .route("/", get(page::page))
         .route("/metrics", get(system::metrics))
         .route("/api/health", get(system::health))
         .route("/api/events", get(events::list))
         .route("/api/rollouts/{rollout}", get(rollouts::one))
+        .route("/api/rollouts/{rollout}/evidence", get(evidence::of_rollout))
         .route("/api/rollouts/{rollout}/report", get(rollouts::report))
         .route("/api/gateway/upgrade", post(system::upgrade))
         .route("/api/down", post(system::down))

@@ -30,7 +30,7 @@ pub async fn one(State(app): State<App>, id: Id) -> Result<Json<Value>, Refusal>
     Ok(Json(document(state, record)))
 }
 
-fn find<'a>(world: &'a World, id: &RolloutId) -> Option<(&'a ServiceState, &'a Record)> {
+pub fn find<'a>(world: &'a World, id: &RolloutId) -> Option<(&'a ServiceState, &'a Record)> {
     let of = |state: &'a Arc<ServiceState>| {
         let record = state.rollouts.iter().rev().find(|record| record.id == *id)?;
         Some((&**state, &**record))
@@ -38,7 +38,7 @@ fn find<'a>(world: &'a World, id: &RolloutId) -> Option<(&'a ServiceState, &'a R
     world.services.values().find_map(of)
 }
 
-fn unknown(id: &RolloutId) -> Refusal {
+pub fn unknown(id: &RolloutId) -> Refusal {
     let help = "see `modelyard history SERVICE` for the rollouts there were";
     Refusal::new(StatusCode::NOT_FOUND, format!("there is no rollout `{id}`"), help)
 }
@@ -49,7 +49,7 @@ fn document(state: &ServiceState, record: &Record) -> Value {
     let outcome = outcome(open, record);
     let mut document = json!({
         "rollout": record.id, "service": state.name, "strategy": record.strategy,
-        "from": record.from, "to": record.to, "started": record.started,
+        "from": record.from, "to": record.to, "arms": record.arms, "started": record.started,
         "outcome": outcome,
         "phase": open.map_or_else(|| outcome.to_owned(), |open| open.machine.describe()),
     });

@@ -17,7 +17,7 @@ use super::error::Refusal;
 use super::status::{Status, status};
 use super::{App, actor};
 use crate::http_client::chain;
-use crate::orders::{self, Accepted, Deploy, Rollback};
+use crate::orders::{self, Accepted, ArmPackage, Deploy, Rollback};
 use crate::store::fold::ServiceState;
 
 type Name = Result<Path<ServiceName>, PathRejection>;
@@ -45,13 +45,16 @@ pub async fn one(State(app): State<App>, name: Name) -> Result<Json<Status>, Ref
 pub struct DeployBody {
     spec: ServiceSpec,
     package: Digest,
+    /// Further arms, in the order of the strategy's.
+    #[serde(default)]
+    arms: Vec<ArmPackage>,
     by: Option<String>,
 }
 
 /// `POST /api/services/{service}/rollouts`
 pub async fn deploy(State(app): State<App>, name: Name, body: Body<DeployBody>) -> Taken {
     let (Path(name), Json(body)) = (name?, body?);
-    let deploy = Deploy { spec: body.spec, package: body.package, actor: actor(body.by) };
+    let deploy = Deploy { spec: body.spec, package: body.package, arms: body.arms, actor: actor(body.by) };
     Ok((StatusCode::ACCEPTED, Json(app.orders.deploy(&name, deploy).await?)))
 }
 
@@ -105,7 +108,7 @@ pub async fn history(State(app): State<App>, name: Name) -> Result<Json<Value>, 
     }
     let rollouts = state.rollouts.iter().map(|record| {
         json!({
-            "rollout": record.id, "strategy": record.strategy, "from": record.from, "to": record.to,
+            "rollout": record.id, "strategy": record.strategy, "from": record.from, "to": record.to, "arms": record.arms,
             "started": record.started, "ended": record.ended,
             "outcome": record.outcome, "cause": record.cause,
         })

@@ -24,6 +24,12 @@ pub struct Status {
     stable: Option<Pool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     candidate: Option<Pool>,
+    /// Further arms of the open rollout.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    arms: Vec<Pool>,
+    /// Shadows that get copies of requests, with the share that is copied.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    mirrors: BTreeMap<RevisionNumber, Weight>,
     /// Further revisions that have instances: kept for a rollback, or leaving.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     others: Vec<Pool>,
@@ -74,7 +80,9 @@ pub fn status(state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&G
     let mut others: Vec<RevisionNumber> = state.instances.values().map(|instance| instance.revision).collect();
     others.sort_unstable();
     others.dedup();
-    others.retain(|&revision| Some(revision) != state.stable && Some(revision) != coming);
+    let open = state.open.is_some();
+    let arms = state.rollouts.last().filter(|_| open).map_or_else(Vec::new, |record| record.arms.clone());
+    others.retain(|revision| Some(*revision) != state.stable && Some(*revision) != coming && !arms.contains(revision));
     let pool = |revision| pool(state, seen, revision);
     Some(Status {
         service: state.name.clone(),
@@ -82,6 +90,8 @@ pub fn status(state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&G
         weights: weights(state, report),
         stable: state.stable.and_then(pool),
         candidate: coming.and_then(pool),
+        arms: arms.into_iter().filter_map(pool).collect(),
+        mirrors: state.desired.mirrors.clone(),
         others: others.into_iter().filter_map(pool).collect(),
         rollout: state.open.as_ref().map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref))),
         spec: (**spec).clone(),

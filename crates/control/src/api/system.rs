@@ -1,19 +1,21 @@
 //! The control plane itself: health, figures, gateway upgrade, going down.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use modelyard_core::event::EventBody;
-use modelyard_core::exposition::CONTENT_TYPE;
+use modelyard_core::exposition::{CONTENT_TYPE, Exposition};
 use modelyard_core::{RevisionNumber, ServiceName, Timestamp, Weight};
 use modelyard_monitor::metrics::{ControlMetrics, RolloutInfo, render};
 use serde_json::{Value, json};
 
 use super::App;
 use super::error::Refusal;
+use crate::evidence::Counts;
 use crate::ledger::lock;
 use crate::store;
 use crate::store::fold::{ServiceState, Stage};
@@ -86,7 +88,30 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
         present(&app, &mut metrics);
         render(&metrics, VERSION)
     };
+    let text = text + &evidence(app.controller.book().counts());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// What was read of the spool, and what became of feedback.
+fn evidence(counts: &Counts) -> String {
+    let mut out = Exposition::default();
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    out.family(
+        "modelyard_feedback_total",
+        "counter",
+        "Feedback by what became of it: joined to its answer, or orphaned when it came.",
+    )
+    .sample(&[("result", &"joined")], read(&counts.joined))
+    .sample(&[("result", &"orphaned")], read(&counts.orphaned));
+    out.family(
+        "modelyard_spool_lines_total",
+        "counter",
+        "Lines of the gateway's spool: read, repeated among those, skipped because they are none.",
+    )
+    .sample(&[("result", &"read")], read(&counts.read))
+    .sample(&[("result", &"repeated")], read(&counts.repeated))
+    .sample(&[("result", &"skipped")], read(&counts.skipped));
+    out.finish()
 }
 
 /// Fills in what is true now.

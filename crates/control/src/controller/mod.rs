@@ -5,7 +5,7 @@
 //! Absent on purpose: how a rollout advances (`modelyard-rollout`) and how anything is carried out (target, gateway).
 
 pub mod lifecycle;
-mod measured;
+pub mod measured;
 mod meter;
 mod observe;
 mod reconcile;
@@ -16,11 +16,12 @@ mod step;
 mod tick;
 pub mod watch;
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
 use modelyard_core::ServiceName;
 use modelyard_core::event::EventBody;
+use modelyard_core::evidence::Evidence;
 use modelyard_core::instance::InstanceState;
 use modelyard_core::ports::Target;
 use tokio::sync::{Notify, watch as channel};
@@ -32,7 +33,7 @@ use crate::gateway::Gateway;
 use crate::gateway::keeper::{Keeper, Reports};
 use crate::gateway::router::Router;
 use crate::http_client::chain;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, lock};
 use crate::packages::Packages;
 use crate::prober::{Asker, Prober};
 use lifecycle::TargetSeen;
@@ -53,6 +54,8 @@ pub struct Controller {
     gate: Arc<Gate>,
     book: Arc<Book>,
     session_key: Arc<str>,
+    /// What the open rollout of each service was last stepped with.
+    evidence: Arc<Mutex<HashMap<ServiceName, Evidence>>>,
     clock: Arc<dyn modelyard_core::ports::Clock>,
 }
 
@@ -88,12 +91,18 @@ impl Controller {
             gate: Arc::new(Gate::default()),
             book: Arc::clone(&ports.book),
             session_key: Arc::clone(&ports.session_key),
+            evidence: Arc::default(),
             clock: Arc::clone(&ports.clock),
             ledger,
         }
     }
 
-    /// What is known of the arms.
+    /// What is known of the arms, of shadows and of drift in the service's open rollout.
+    pub fn evidence(&self, service: &ServiceName) -> Option<Evidence> {
+        lock(&self.evidence).get(service).cloned()
+    }
+
+    /// Answers, feedback and what follows from them.
     pub fn book(&self) -> &Book {
         &self.book
     }

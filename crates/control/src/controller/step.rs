@@ -1,6 +1,7 @@
 //! Stepping the rollout of a service, and its figures.
 
 use modelyard_core::event::{Actor, EventBody};
+use modelyard_core::evidence::Evidence;
 use modelyard_core::{Millis, ServiceName, Timestamp};
 use modelyard_rollout::{Action, Rollout, step};
 
@@ -8,6 +9,7 @@ use super::Controller;
 use super::measured::evidence;
 use super::observe::{measurements, observation};
 use super::tick::Memory;
+use crate::ledger::lock;
 use crate::store::Error;
 use crate::store::fold::{Open, ServiceState};
 
@@ -23,7 +25,10 @@ impl Controller {
         if let Some(report) = &report {
             memory.meter.read(report.epoch, &report.services.get(name).cloned().unwrap_or_default());
         }
-        let Some(open) = &state.open else { return Ok(()) };
+        let Some(open) = &state.open else {
+            self.know(name, None);
+            return Ok(());
+        };
         let (seen_seq, before) = memory.stepped;
         // A clock that is set back must not stop the machine until it has caught up; `step` tolerates it.
         let now = self.clock.now();
@@ -32,6 +37,7 @@ impl Controller {
         }
         memory.stepped = (state.last_seq, now);
         let evidence = evidence(&state, self.book.evidence(name), memory.meter.shadows());
+        self.know(name, evidence.as_ref());
         let seen = observation(&state, open, report.as_deref(), memory.meter.totals(), evidence, now);
         let (machine, actions) = step(memory.machine(open), &seen);
         let mut bodies = bodies(open, &machine, actions);
@@ -51,6 +57,14 @@ impl Controller {
         }
         memory.ahead = Some((open.id.clone(), machine));
         Ok(())
+    }
+
+    fn know(&self, name: &ServiceName, evidence: Option<&Evidence>) {
+        let mut known = lock(&self.evidence);
+        match evidence {
+            Some(evidence) => drop(known.insert(name.clone(), evidence.clone())),
+            None => drop(known.remove(name)),
+        }
     }
 
     /// What was counted between the last figures and the end, so that a report misses no request.

@@ -159,7 +159,7 @@ async fn orders_that_make_no_sense_are_refused_with_help() {
     assert!(matches!(orders.steer(&wine(), Order::Pause, person()).await.unwrap_err(), orders::Error::NotOpen(_)));
     assert!(matches!(orders.roll_back(&wine(), to(7)).await.unwrap_err(), orders::Error::NoRevision { .. }));
     assert!(matches!(orders.roll_back(&wine(), to(1)).await.unwrap_err(), orders::Error::AlreadyStable { .. }));
-    let deploy = |n, spec| orders::Deploy { spec, package: digest(n), actor: person() };
+    let deploy = |n, spec| orders::Deploy { spec, package: digest(n), arms: Vec::new(), actor: person() };
     let error = orders.deploy(&wine(), deploy(9, spec(json!({})))).await.unwrap_err();
     assert!(error.to_string().contains("input `x` takes BYTES instead of FP32"), "{error}");
     let error = orders.deploy(&wine(), deploy(2, spec(json!({"flags": {"strikt": true}})))).await.unwrap_err();

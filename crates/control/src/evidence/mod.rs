@@ -7,7 +7,6 @@
 //! transaction is on disk. Counts of one rollout never go backwards. Hostile and torn lines are skipped and counted.
 //! Absent on purpose: what is concluded (`modelyard-rollout`), and shadows' comparisons (the gateway counts those).
 
-#![allow(dead_code)]
 pub mod csv;
 pub mod providers;
 mod reader;

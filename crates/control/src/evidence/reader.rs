@@ -106,7 +106,7 @@ impl Reader {
         }
     }
 
-    fn follow(&mut self, service: &ServiceName, following: Option<Arc<Following>>) -> Result<(), Error> {
+    pub(super) fn follow(&mut self, service: &ServiceName, following: Option<Arc<Following>>) -> Result<(), Error> {
         let Some(following) = following else {
             self.rooms.remove(service);
             self.published().remove(service);
@@ -132,7 +132,7 @@ impl Reader {
         Ok(())
     }
 
-    fn feedback(&mut self, service: &ServiceName, items: &[Feedback]) -> Result<Receipt, Error> {
+    pub(super) fn feedback(&mut self, service: &ServiceName, items: &[Feedback]) -> Result<Receipt, Error> {
         let now = self.clock.now();
         let counts = Arc::clone(&self.counts);
         let (joined, orphaned) = self.within(service, |taking| {
@@ -149,7 +149,7 @@ impl Reader {
         Ok(Receipt { accepted: items.len() as u64, joined, orphaned })
     }
 
-    fn value(
+    pub(super) fn value(
         &mut self,
         service: &ServiceName,
         scope: &str,
@@ -179,7 +179,7 @@ impl Reader {
         Ok(rows.sums(scope)?.map(|sums| sums.evidence()))
     }
 
-    fn read_spool(&mut self) -> Result<(), Error> {
+    pub(super) fn read_spool(&mut self) -> Result<(), Error> {
         let services: Vec<ServiceName> = self.rooms.keys().cloned().collect();
         services.iter().try_for_each(|service| self.read_service(service))
     }

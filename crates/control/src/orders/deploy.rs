@@ -1,13 +1,17 @@
-//! Deploying: a new revision, and a rollout to it.
+//! Deploying: a new revision, further ones for a strategy's further arms, and a rollout to it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::package::{Package, Resources};
 use modelyard_core::service::{Revision, ServiceSpec};
 use modelyard_core::signature::compatible;
+use modelyard_core::strategy::Strategy;
 use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName, Timestamp};
 use modelyard_rollout::{Plan, Rollout};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::flags::resolve;
 use super::{Accepted, Decision, Error, Orders, package_of};
@@ -20,45 +24,92 @@ pub struct Deploy {
     pub spec: ServiceSpec,
     /// The package.
     pub package: Digest,
+    /// Packages of the strategy's further arms, in their order.
+    pub arms: Vec<ArmPackage>,
     /// Who asks.
     pub actor: Actor,
 }
 
+/// What a further arm runs.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArmPackage {
+    /// The package.
+    pub package: Digest,
+    /// Values of its flags, over the service's.
+    #[serde(default)]
+    pub flags: BTreeMap<String, Value>,
+}
+
+/// A package with resolved flags.
+struct Chosen {
+    digest: Digest,
+    package: Arc<Package>,
+    flags: BTreeMap<String, Value>,
+}
+
 impl Orders {
-    /// Makes a revision and starts a rollout to it, in one transaction.
+    /// Makes a revision for the candidate and for each further arm, and starts a rollout to it, in one transaction.
     ///
     /// # Errors
-    /// [`Error::Open`] while a rollout has no outcome yet; whatever is wrong with rules, package or flags.
+    /// [`Error::Open`] while a rollout has no outcome yet; whatever is wrong with rules, package, arms or flags.
     #[tracing::instrument(name = "order.deploy", skip_all, fields(service = %name, package = %deploy.package), err(level = "info"))]
     pub async fn deploy(&self, name: &ServiceName, deploy: Deploy) -> Result<Accepted, Error> {
-        let Deploy { spec, package: digest, actor } = deploy;
+        let Deploy { spec, package: digest, arms, actor } = deploy;
         if spec.name != *name {
             return Err(Error::OtherName { address: name.clone(), document: spec.name });
         }
         let plan = Plan::new(&spec)?;
-        let package = self.packages.document(digest).await?;
-        let flags = resolve(&package.flags, &spec.flags).map_err(Error::Flags)?;
-        self.check_compatible(&self.ledger.service(name), &package).await?;
+        let wanted = further_arms(&spec.strategy);
+        if wanted != arms.len() {
+            return Err(Error::Arms { wanted, given: arms.len() });
+        }
+        let candidate = ArmPackage { package: digest, flags: BTreeMap::new() };
+        let mut chosen = Vec::new();
+        for arm in std::iter::once(candidate).chain(arms) {
+            chosen.push(self.choose(name, &spec, arm).await?);
+        }
         self.decide(name, actor, |state| {
             refuse_open(state)?;
-            let revision = Revision {
-                number: state.next_revision(),
-                created: self.ledger.now(),
-                model: package.name.clone(),
-                version: package.version.clone(),
-                package: digest,
-                flags: flags.clone(),
-                configuration: spec.configuration.clone(),
-                resources: limits(&spec.resources, &package.resources),
-                api_version: state.stable.and_then(|n| state.revisions.get(&n)).map_or(1, |stable| stable.api_version),
-            };
-            let before = vec![
-                EventBody::ServiceSet { spec: Box::new(spec.clone()) },
-                EventBody::RevisionCreated { revision: Box::new(revision.clone()) },
-            ];
-            Ok(start(state, revision.number, plan.clone(), before, self.ledger.now()))
+            // The first deployment has nothing to be compared with: it is the candidate alone.
+            let made = if state.stable.is_some() { &chosen[..] } else { &chosen[..1] };
+            let numbers: Vec<RevisionNumber> =
+                (state.next_revision().0..).map(RevisionNumber).take(made.len()).collect();
+            let revisions = numbers.iter().zip(made).map(|(&number, chosen)| {
+                let revision = self.revision(state, &spec, chosen, number);
+                EventBody::RevisionCreated { revision: Box::new(revision) }
+            });
+            let mut before = vec![EventBody::ServiceSet { spec: Box::new(spec.clone()) }];
+            before.extend(revisions);
+            let (candidate, arms) =
+                numbers.split_first().unwrap_or_else(|| unreachable!("the candidate is always made"));
+            Ok(start(state, *candidate, arms.to_vec(), plan.clone(), before, self.ledger.now()))
         })
         .await
+    }
+
+    /// Looks an arm's package up, resolves its flags, and checks that callers can be answered by it.
+    async fn choose(&self, name: &ServiceName, spec: &ServiceSpec, arm: ArmPackage) -> Result<Chosen, Error> {
+        let package = self.packages.document(arm.package).await?;
+        let mut given = spec.flags.clone();
+        given.extend(arm.flags);
+        let flags = resolve(&package.flags, &given).map_err(Error::Flags)?;
+        self.check_compatible(&self.ledger.service(name), &package).await?;
+        Ok(Chosen { digest: arm.package, package, flags })
+    }
+
+    fn revision(&self, state: &ServiceState, spec: &ServiceSpec, chosen: &Chosen, number: RevisionNumber) -> Revision {
+        Revision {
+            number,
+            created: self.ledger.now(),
+            model: chosen.package.name.clone(),
+            version: chosen.package.version.clone(),
+            package: chosen.digest,
+            flags: chosen.flags.clone(),
+            configuration: spec.configuration.clone(),
+            resources: limits(&spec.resources, &chosen.package.resources),
+            api_version: state.stable.and_then(|n| state.revisions.get(&n)).map_or(1, |stable| stable.api_version),
+        }
     }
 
     async fn check_compatible(&self, state: &ServiceState, package: &Arc<Package>) -> Result<(), Error> {
@@ -82,10 +133,20 @@ pub fn refuse_open(state: &ServiceState) -> Result<(), Error> {
     }
 }
 
-/// The start of a rollout from stable to `candidate`, after the events `before`.
+/// How many arms a strategy has beside stable and candidate.
+fn further_arms(strategy: &Strategy) -> usize {
+    match strategy {
+        Strategy::Ab(ab) => ab.arms.len(),
+        Strategy::Shadow(shadow) => shadow.arms.len(),
+        Strategy::Recreate(_) | Strategy::Rolling(_) | Strategy::BlueGreen(_) | Strategy::Canary(_) => 0,
+    }
+}
+
+/// The start of a rollout from stable to `candidate` with further arms, after the events `before`.
 pub fn start(
     state: &ServiceState,
     candidate: RevisionNumber,
+    _arms: Vec<RevisionNumber>,
     plan: Plan,
     before: Vec<EventBody>,
     at: Timestamp,

@@ -19,7 +19,7 @@ use crate::packages::{PackageError, Packages};
 use crate::store;
 use crate::store::fold::ServiceState;
 
-pub use deploy::Deploy;
+pub use deploy::{ArmPackage, Deploy};
 pub use rollback::Rollback;
 
 /// Why an order was refused. Nothing was changed.
@@ -69,6 +69,14 @@ pub enum Error {
     /// The rules make no sense.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The strategy has other arms than packages were given for.
+    #[error("the strategy has {wanted} further arms, and packages were given for {given}")]
+    Arms {
+        /// Arms of the strategy.
+        wanted: usize,
+        /// Packages that were given.
+        given: usize,
+    },
     /// Values of flags do not fit the package's declarations.
     #[error("the flags do not fit the package: {}", .0.join("; "))]
     Flags(Vec<String>),
@@ -110,6 +118,7 @@ impl Error {
             }
             Self::OtherName { .. } => "use the same name in both".into(),
             Self::Plan(_) => "change these keys of `service.toml`, or the flags of `modelyard deploy`".into(),
+            Self::Arms { .. } => "name one package for each `[[strategy.arms]]`, in their order".into(),
             Self::Flags(_) => "see the package's flags with `modelyard inspect`".into(),
             Self::Package(_) => "build it with `modelyard package`, then deploy the digest that it prints".into(),
             Self::Incompatible { .. } => {

@@ -1,0 +1,121 @@
+//! Evidence: what is known of the arms, and feedback in bulk.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use modelyard_core::event::EventBody;
+use modelyard_core::evidence::Evidence;
+use modelyard_core::feedback::{self, Feedback, LIMIT};
+use modelyard_core::{RolloutId, ServiceName};
+use serde_json::{Value, json};
+
+use super::App;
+use super::error::Refusal;
+use super::rollouts::{find, unknown};
+use crate::controller::measured::following;
+use crate::evidence::{self, Receipt, csv};
+use crate::http_client::chain;
+use crate::orders;
+use crate::store;
+use crate::store::fold::ServiceState;
+
+type Name = Result<Path<ServiceName>, PathRejection>;
+
+impl From<evidence::Error> for Refusal {
+    fn from(error: evidence::Error) -> Self {
+        tracing::error!(error = %chain(&error), "evidence cannot be read or written");
+        let help = "see the control plane's log; check that the disk is not full";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the evidence cannot be read or written", help)
+    }
+}
+
+/// `GET /api/services/{service}/evidence`
+pub async fn of_service(State(app): State<App>, name: Name) -> Result<Json<Value>, Refusal> {
+    let state = present(&app, name)?;
+    let known = app.controller.evidence(&state.name);
+    let known = known.or_else(|| app.controller.book().evidence(&state.name).map(Arc::unwrap_or_clone));
+    Ok(Json(document(&state, known.unwrap_or_default())))
+}
+
+/// `GET /api/rollouts/{rollout}/evidence`: of an open one what is known now, of an ended one what was known when it was decided.
+pub async fn of_rollout(
+    State(app): State<App>,
+    id: Result<Path<RolloutId>, PathRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Path(id) = id?;
+    let world = app.ledger.world();
+    let (state, record) = find(&world, &id).ok_or_else(|| unknown(&id))?;
+    if state.undecided().is_some_and(|open| open.id == id) {
+        return Ok(Json(document(state, app.controller.evidence(&state.name).unwrap_or_default())));
+    }
+    let known = match decided_by(&app, &id).await? {
+        Some(evidence) => evidence,
+        None => app.controller.book().of_scope(&state.name, id.as_str()).await?.unwrap_or_default(),
+    };
+    Ok(Json(json!({
+        "service": state.name, "rollout": id, "since": record.started, "until": record.ended, "evidence": known,
+    })))
+}
+
+/// The last evidence that the log has of a rollout.
+async fn decided_by(app: &App, id: &RolloutId) -> Result<Option<Evidence>, store::Error> {
+    let events = app.ledger.read(store::Query { rollout: Some(id.clone()), ..store::Query::default() }).await?;
+    let seen = |body| match body {
+        EventBody::EvidenceSeen { evidence } => Some(*evidence),
+        _ => None,
+    };
+    Ok(events.into_iter().rev().find_map(|event| seen(event.body)))
+}
+
+/// What is known, of what, and what it is waited for.
+fn document(state: &ServiceState, known: Evidence) -> Value {
+    let following = following(state).unwrap_or_default();
+    let mut document = json!({
+        "service": state.name, "scope": following.scope, "since": following.since, "until": following.until,
+        "unit": following.unit, "metrics": following.metrics, "evidence": known,
+    });
+    if let Some(open) = &state.open {
+        document["rollout"] = json!(open.id);
+        document["phase"] = json!(open.machine.describe());
+        document["waiting"] = json!(open.machine.waiting());
+    }
+    document
+}
+
+/// `POST /api/services/{service}/feedback`: JSON, one object a line, or a table.
+pub async fn feedback(
+    State(app): State<App>,
+    name: Name,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<(StatusCode, Json<Receipt>), Refusal> {
+    let state = present(&app, name)?;
+    let body = body.map_err(|rejection| {
+        let error = format!("the body cannot be read: {}", rejection.body_text());
+        Refusal::new(rejection.status(), error, format!("send at most {} MiB at once", LIMIT >> 20))
+    })?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
+    let items = read(&body, kind).map_err(|why| {
+        let help = "nothing was kept; send JSON objects such as {\"id\": \"<x-request-id>\", \"label\": 1}, or CSV that begins with `id,label`";
+        Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, why, help)
+    })?;
+    Ok((StatusCode::ACCEPTED, Json(app.controller.book().feedback(&state.name, items).await?)))
+}
+
+fn read(body: &[u8], kind: &str) -> Result<Vec<Feedback>, String> {
+    if !kind.trim_start().to_ascii_lowercase().starts_with("text/csv") {
+        return feedback::parse(body, feedback::is_lines(kind)).map_err(|refused| refused.to_string());
+    }
+    let text = std::str::from_utf8(body).map_err(|error| format!("the table is not UTF-8: {error}"))?;
+    csv::parse(text)
+}
+
+fn present(app: &App, name: Name) -> Result<Arc<ServiceState>, Refusal> {
+    let Path(name) = name?;
+    let state = app.ledger.service(&name);
+    if state.spec.is_some() { Ok(state) } else { Err(orders::Error::NoService(name).into()) }
+}
