@@ -15,6 +15,7 @@ mod follow;
 mod http;
 mod narrate;
 mod reference;
+mod rehearsal;
 mod service_file;
 mod terminal;
 mod view;

@@ -4,6 +4,7 @@ mod alias;
 mod demo;
 pub mod deploy;
 pub mod down;
+mod feedback;
 mod gateway;
 mod history;
 mod inspect;
@@ -16,6 +17,7 @@ mod orders;
 pub mod package;
 mod reference;
 mod registry;
+mod rehearse;
 mod report;
 mod rollback;
 mod serve;
@@ -71,6 +73,10 @@ pub enum Command {
     History(history::History),
     /// Tell a rollout as an activity report.
     Report(report::Report),
+    /// Play a rollout before production: with described traffic and faults, strategy by strategy.
+    Rehearse(rehearse::Rehearse),
+    /// Post true labels or rewards from a file, joined to earlier answers by request id.
+    Feedback(feedback::Feedback),
     /// Let a rollout go on at once: to the next step, or out of a wait for a person.
     Promote(orders::Promote),
     /// Say yes to a rollout that waits for a person.
@@ -130,6 +136,8 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Logs(command) => command.run(context),
         Command::History(command) => command.run(context),
         Command::Report(command) => command.run(context),
+        Command::Rehearse(command) => command.run(context),
+        Command::Feedback(command) => command.run(context),
         Command::Promote(command) => command.run(context),
         Command::Approve(command) => command.run(context),
         Command::Pause(command) => command.run(context, &modelyard_core::event::Order::Pause),

@@ -122,7 +122,7 @@ fn variant(spec: &ServiceSpec, name: &str) -> Result<ServiceSpec, String> {
     Ok(spec)
 }
 
-/// Fewest requests that failed or met a bad revision, then whole again first, then done first.
+/// Fewest requests that failed or met a bad revision, then whole again first, then done first. None where no strategy noticed.
 fn best(case: &Case, plays: &[Played]) -> Option<String> {
     let hurt = |play: &Played| {
         let lasting = play.harm.is_some() && play.whole.is_none();
@@ -133,8 +133,9 @@ fn best(case: &Case, plays: &[Played]) -> Option<String> {
             play.decided.unwrap_or(Millis(u64::MAX)),
         )
     };
-    if case.faults.is_empty() || plays.len() < 2 {
-        return None;
+    let unseen = |play: &Played| play.met > 0 && play.noticed_by != Some(Notice::Rollout);
+    if case.faults.is_empty() || plays.len() < 2 || plays.iter().all(unseen) {
+        return None; // where nobody looks, the order is left to chance
     }
     plays.iter().min_by_key(|play| hurt(play)).map(|play| play.strategy.clone())
 }

@@ -32,7 +32,7 @@ pub struct PlayedCase {
     pub name: String,
     /// What went wrong, as it is written in a file.
     pub faults: Vec<String>,
-    /// The strategy that hurt fewest requests, then was whole again first; none when nothing went wrong.
+    /// The strategy that hurt fewest requests, then was whole again first; none when nothing went wrong, or nobody noticed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<String>,
     /// What would have helped.
@@ -98,7 +98,8 @@ pub struct Played {
     pub timeline: Vec<Entry>,
     /// Shares of traffic, whenever they changed.
     pub shares: Vec<Shares>,
-    /// What was counted over time.
+    /// What was counted over time; for charts, and left out of JSON.
+    #[serde(skip)]
     pub windows: Vec<Window>,
 }
 
