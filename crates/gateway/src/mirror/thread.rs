@@ -13,7 +13,6 @@ use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use modelyard_core::InstanceId;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
@@ -25,12 +24,15 @@ use crate::error::Error;
 use crate::grpc::{Blame, blame};
 use crate::table::Instance;
 use crate::tap;
+use crate::upstream::Failure;
 
 /// Added to the threads' niceness.
 const NICENESS: i32 = 10;
 /// How often connections are looked at, and after how many looks without use an instance is forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
 const FORGET: u32 = 12;
+// 100 ms: where nobody listens, copies are shed rather than tried one by one; a shadow that comes back is soon met.
+const REST_MS: u64 = 100;
 
 /// The mirror's thread.
 type Thread = JoinHandle<Result<(), Error>>;
@@ -106,10 +108,13 @@ struct Mirroring {
     tap: tap::Handle,
 }
 
-/// An instance and since how many looks it was not used.
+/// An instance.
 struct Known {
     instance: Rc<Instance>,
+    /// For how many looks it was not used.
     unused: Cell<u32>,
+    /// Until when it is left alone, because it could not be connected to.
+    rests_until_ms: Cell<u64>,
 }
 
 impl Mirroring {
@@ -117,24 +122,34 @@ impl Mirroring {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// The least busy instance.
+    /// The least busy instance; none when all rest.
     fn choose(&self, plan: &Plan) -> Option<Rc<Instance>> {
         let mut known = self.instances.borrow_mut();
         let count = plan.instances.len();
         let start = fastrand::usize(..count.max(1)); // of equals, not always the same
         let instances = (0..count).map(|step| &plan.instances[(start + step) % count]);
-        let found = instances.map(|(id, address)| {
-            let fresh = || Known { instance: fresh(id, *address), unused: Cell::new(0) };
-            let known = known.entry(*address).or_insert_with(fresh);
+        let now_ms = self.now_ms();
+        let found = instances.filter_map(|(id, address)| {
+            let known = known.entry(*address).or_insert_with(|| Known {
+                instance: Rc::new(Instance::new(id.clone(), *address)),
+                unused: Cell::default(),
+                rests_until_ms: Cell::default(),
+            });
             known.unused.set(0);
-            known.instance.clone()
+            (known.rests_until_ms.get() <= now_ms).then(|| known.instance.clone())
         });
         found.min_by_key(|instance| instance.in_flight.get())
     }
 
+    fn let_rest(&self, address: SocketAddr) {
+        if let Some(known) = self.instances.borrow().get(&address) {
+            known.rests_until_ms.set(self.now_ms() + REST_MS);
+        }
+    }
+
     /// Sends a copy and sees what becomes of it.
     async fn copy(self: Rc<Self>, copied: Arc<Copied>, permit: Permit, plan: Arc<Plan>, held: Arc<Held>) {
-        let Some(instance) = self.choose(&plan) else { return };
+        let Some(instance) = self.choose(&plan) else { return permit.shadow().shed() };
         permit.shadow().sum().sent += 1;
         let asked = {
             let _flight = Flight::start(instance.clone());
@@ -144,6 +159,9 @@ impl Mirroring {
             Ok(Ok(answered)) => Some(answered),
             Ok(Err(error)) => {
                 tracing::debug!(instance = %instance.id, %error, "a shadow failed");
+                if matches!(error, Failure::Connect(_)) {
+                    self.let_rest(instance.address);
+                }
                 None
             }
             Err(_) => {
@@ -204,10 +222,6 @@ impl Drop for Flight {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get() - 1);
     }
-}
-
-fn fresh(id: &InstanceId, address: SocketAddr) -> Rc<Instance> {
-    Rc::new(Instance::new(id.clone(), address))
 }
 
 /// Whether an answer is the shadow's failure.
