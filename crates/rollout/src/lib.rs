@@ -19,6 +19,7 @@
 mod action;
 mod analysis;
 mod clock;
+pub mod judge;
 mod notice;
 mod observation;
 mod orders;

@@ -3,6 +3,9 @@
 //! Source: C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
 //! Biometrika 26 (1934). ln Γ by Stirling's series with three correction terms after shifting the argument above 10.
 
+pub(crate) mod normal;
+pub(crate) mod sequence;
+
 /// How unlikely a count must be, were the candidate exactly at its limit, before it counts as a failure.
 ///
 /// A rollout is looked at four times a second over a handful of windows that overlap heavily; ten minutes are some thousands of
@@ -43,7 +46,7 @@ fn ln_choose(n: f64, k: f64) -> f64 {
 }
 
 /// ln Γ(x) for x ≥ 1, to about 1e-10.
-fn ln_gamma(x: f64) -> f64 {
+pub(crate) fn ln_gamma(x: f64) -> f64 {
     let (mut x, mut shift) = (x, 0.0);
     while x < 10.0 {
         shift -= x.ln();
