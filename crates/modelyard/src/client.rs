@@ -98,6 +98,12 @@ impl Client {
         self.read(path, if text.trim().is_empty() { "null" } else { &text })
     }
 
+    /// `POST` of a text of another type, answered with a JSON document.
+    pub fn post_text<T: DeserializeOwned>(&self, path: &str, content_type: &str, text: &str) -> Result<T, Error> {
+        let request = self.authorised(self.agent.post(self.url(path))).header("content-type", content_type);
+        self.read(path, &self.finish(request.send(text))?)
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
