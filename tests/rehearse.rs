@@ -10,7 +10,7 @@ use support::{World, examples};
 
 /// A folder with a service file, and a scenario if there is one.
 fn folder(world: &World, service: &str, scenario: Option<&str>) -> String {
-    let folder = world.scratch("service");
+    let folder = world.scratch(if scenario.is_some() { "with-scenario" } else { "service" });
     fs::write(folder.join("service.toml"), service).unwrap();
     if let Some(scenario) = scenario {
         fs::write(folder.join("rehearse.toml"), scenario).unwrap();

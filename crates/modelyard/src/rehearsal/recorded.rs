@@ -200,7 +200,7 @@ fn recording(rows: &[Row]) -> Option<Recorded> {
     let mut gaps: Vec<f64> = moments.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0.0).collect();
     gaps.sort_by(f64::total_cmp);
     // The usual distance; holes in the recording are larger.
-    let interval = gaps.get(gaps.len() / 2).copied().unwrap_or(60.0).max(1.0);
+    let interval = gaps.get(gaps.len().saturating_sub(1) / 2).copied().unwrap_or(60.0).max(1.0);
     let counted = rows.iter().map(|row| match row.count {
         Count::One => (row.at, 1.0),
         Count::Many(count) => (row.at, count),
