@@ -53,9 +53,9 @@ fn ending(play: &Played) -> String {
     let cause = play.cause.map(|cause| format!(" for {cause}")).unwrap_or_default();
     match play.outcome {
         _ if play.stands.starts_with("promoted;") => "promoted, rolled back by hand".to_owned(),
-        Some(Outcome::Promoted) => "promoted".to_owned(),
         Some(Outcome::RolledBack) => format!("rolled back{cause}"),
         Some(Outcome::Aborted) => format!("aborted by a person{cause}"),
+        Some(outcome) => outcome.name().to_owned(),
         None => format!("still open{cause}"),
     }
 }

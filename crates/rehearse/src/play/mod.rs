@@ -94,6 +94,16 @@ fn start(
     Rollout::start(spec.name.clone(), stable, candidate, plan, at)
 }
 
+/// The revisions of the plan's further arms. They behave as stable does.
+fn arms(spec: &ServiceSpec) -> Vec<RevisionNumber> {
+    let arms = match &spec.strategy {
+        Strategy::Ab(ab) => &ab.arms,
+        Strategy::Shadow(shadow) => &shadow.arms,
+        _ => return Vec::new(),
+    };
+    (CANDIDATE.0 + 1..).take(arms.len()).map(RevisionNumber).collect()
+}
+
 /// The rollout that `modelyard rollback` starts: all at once as soon as the old revision lives again.
 fn rollback(spec: &ServiceSpec, at: Timestamp) -> Option<Rollout> {
     let mut fast = spec.clone();

@@ -202,7 +202,7 @@ impl<'a> Stage<'a> {
     fn change(&mut self, told: &[String]) {
         self.news();
         told.iter().for_each(|what| self.story.tell(self.now, Kind::World, format!("from now on: {what}")));
-        let arms = self.counters.keys().copied().chain([STABLE, CANDIDATE]);
+        let arms = super::arms(self.spec).into_iter().chain([STABLE, CANDIDATE]);
         self.states = arms.map(|revision| (revision, self.course.behaviour(revision, self.now))).collect();
     }
 

@@ -94,14 +94,17 @@ impl Story {
 
     fn finished(&mut self, at: Millis, outcome: Outcome, after: &Rollout, told: &mut Played) {
         // A rollback by hand is a rollout of its own; how the first one ended stays.
-        if after.candidate != CANDIDATE {
+        if after.candidate == STABLE {
             return self.tell(at, Kind::Good, format!("revision {} carries everything again", after.candidate));
         }
         (told.outcome, told.decided) = (Some(outcome), Some(at));
-        let (kind, what) = match outcome {
-            Outcome::Promoted => (Kind::Good, "promoted: the candidate is stable from now on".to_owned()),
-            Outcome::RolledBack => (Kind::Bad, "rolled back: stable carries everything".to_owned()),
-            Outcome::Aborted => (Kind::Bad, "aborted: stable carries everything".to_owned()),
+        let (kind, what) = if outcome == Outcome::Promoted {
+            let who = if after.candidate == CANDIDATE { "the candidate" } else { "a further arm" };
+            (Kind::Good, format!("promoted: {who} is stable from now on"))
+        } else if outcome == Outcome::RolledBack {
+            (Kind::Bad, "rolled back: stable carries everything".to_owned())
+        } else {
+            (Kind::Person, format!("{}: stable carries everything", outcome.name()))
         };
         self.tell(at, kind, what);
     }
