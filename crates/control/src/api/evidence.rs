@@ -10,14 +10,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 use modelyard_core::event::EventBody;
 use modelyard_core::evidence::Evidence;
 use modelyard_core::feedback::{self, Feedback, LIMIT};
-use modelyard_core::{RolloutId, ServiceName};
+use modelyard_core::strategy::Strategy;
+use modelyard_core::{Millis, RolloutId, ServiceName, Timestamp};
+use modelyard_rollout::judge::plan_size;
 use serde_json::{Value, json};
 
 use super::App;
 use super::error::Refusal;
 use super::rollouts::{find, unknown};
 use crate::controller::measured::following;
-use crate::evidence::{self, Receipt, csv};
+use crate::evidence::{self, Following, Receipt, csv};
 use crate::http_client::chain;
 use crate::orders;
 use crate::store;
@@ -38,7 +40,7 @@ pub async fn of_service(State(app): State<App>, name: Name) -> Result<Json<Value
     let state = present(&app, name)?;
     let known = app.controller.evidence(&state.name);
     let known = known.or_else(|| app.controller.book().evidence(&state.name).map(Arc::unwrap_or_clone));
-    Ok(Json(document(&state, known.unwrap_or_default())))
+    Ok(Json(document(&state, known.unwrap_or_default(), app.ledger.now())))
 }
 
 /// `GET /api/rollouts/{rollout}/evidence`: of an open one what is known now, of an ended one what was known when it was decided.
@@ -50,7 +52,8 @@ pub async fn of_rollout(
     let world = app.ledger.world();
     let (state, record) = find(&world, &id).ok_or_else(|| unknown(&id))?;
     if state.undecided().is_some_and(|open| open.id == id) {
-        return Ok(Json(document(state, app.controller.evidence(&state.name).unwrap_or_default())));
+        let known = app.controller.evidence(&state.name).unwrap_or_default();
+        return Ok(Json(document(state, known, app.ledger.now())));
     }
     let known = match decided_by(&app, &id).await? {
         Some(evidence) => evidence,
@@ -72,18 +75,39 @@ async fn decided_by(app: &App, id: &RolloutId) -> Result<Option<Evidence>, store
 }
 
 /// What is known, of what, and what it is waited for.
-fn document(state: &ServiceState, known: Evidence) -> Value {
+fn document(state: &ServiceState, known: Evidence, now: Timestamp) -> Value {
     let following = following(state).unwrap_or_default();
+    let planned = planned(state, &following, &known, now);
     let mut document = json!({
         "service": state.name, "scope": following.scope, "since": following.since, "until": following.until,
         "unit": following.unit, "metrics": following.metrics, "evidence": known,
     });
+    if let Some(planned) = planned {
+        document["planned"] = planned;
+    }
     if let Some(open) = &state.open {
         document["rollout"] = json!(open.id);
         document["phase"] = json!(open.machine.describe());
         document["waiting"] = json!(open.machine.waiting());
     }
     document
+}
+
+/// How large a test is planned, and how long it takes at the traffic so far; nothing where no test is asked for, or too little is known.
+fn planned(state: &ServiceState, following: &Following, known: &Evidence, now: Timestamp) -> Option<Value> {
+    let spec = state.spec.as_ref()?;
+    let Strategy::Ab(ab) = &spec.strategy else { return None };
+    let metric = spec.metrics.iter().find(|metric| metric.name == ab.metric)?;
+    let stable = state.stable.and_then(|stable| known.arms.get(&stable));
+    let planned = plan_size(ab, metric, stable.and_then(|arm| arm.metrics.get(&ab.metric)))?;
+    let units: u64 = known.arms.values().map(|arm| arm.units).sum();
+    let watched = following.since.map_or(Millis(0), |since| following.until.unwrap_or(now) - since);
+    let seconds = (units > 0).then(|| planned.all_units as f64 * watched.as_seconds() / units as f64);
+    Some(json!({
+        "metric": ab.metric, "effect": ab.effect, "power": ab.power, "error": ab.error,
+        "units": planned.units, "all_units": planned.all_units, "fixed_units": planned.fixed_units,
+        "units_so_far": units, "seconds": seconds.map(f64::ceil),
+    }))
 }
 
 /// `POST /api/services/{service}/feedback`: JSON, one object a line, or a table.

@@ -54,6 +54,19 @@ impl Api {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
+    async fn send(&self, path: &str, kind: &str, body: &str) -> (u16, String) {
+        let agent = hyper_util::rt::TokioIo::new(tokio::net::TcpStream::connect(self.address).await.unwrap());
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(agent).await.unwrap();
+        tokio::spawn(connection);
+        let request = axum::http::Request::post(path).header("host", "localhost").header("content-type", kind);
+        let answer =
+            sender.send_request(request.body(http_body_util::Full::new(Bytes::from(body.to_owned()))).unwrap());
+        let answer = answer.await.unwrap();
+        let status = answer.status().as_u16();
+        let bytes = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
     async fn deploy(&self, n: u8, change: Value) -> (u16, Value) {
         let body = json!({"spec": spec(change), "package": digest(n), "by": "ada"});
         self.post("/api/services/wine/rollouts", body).await
@@ -228,5 +241,162 @@ async fn down_is_asked_for_and_metrics_are_counted_once() {
     let (status, _) = api.post("/api/down", json!({"by": "ada"})).await;
     assert_eq!(status, 202);
     api.down.notified().await;
+    api.life.end().await;
+}
+
+/// A segment as the gateway leaves it, with answers of revisions that predict 1.
+fn told(rig: &Rig, answers: &[(&str, u32)], at: Timestamp) {
+    let response = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, r#"{"outputs":[{"data":[1]}]}"#);
+    let line = |(id, revision): &(&str, u32)| {
+        json!({
+            "line": "answer", "id": id, "at_ms": at.0, "revision": revision, "status": 200, "micros": 900, "path": "/",
+            "content_type": "application/json", "response": response,
+        })
+        .to_string()
+    };
+    let folder = rig.folder.path().join("tap/wine");
+    std::fs::create_dir_all(&folder).unwrap();
+    let beside = folder.join("segment.open");
+    std::fs::write(&beside, answers.iter().map(line).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    std::fs::rename(beside, folder.join(format!("{:020}.jsonl", at.0))).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_are_taken_in_every_form_and_shown_as_evidence() {
+    let rig = Rig::new();
+    let api = serve(&rig).await;
+    let metrics = json!([{"name": "accuracy", "kind": "accuracy", "from": "feedback"}]);
+    let affinity = json!({"drain": "2s", "affinity": {"by": "issued"}});
+    let (_, first) = api.deploy(1, json!({"metrics": metrics, "routing": affinity})).await;
+    api.outcome(&first["rollout"]).await;
+    api.life.rest(2).await;
+
+    // The gateway is asked to tell answers and to keep sessions with their arm.
+    let table = rig.gateway.table();
+    let route = &table.services[&crate::testing::wine()];
+    let rule = route.affinity.as_ref().unwrap();
+    assert_eq!((rule.salt.as_str(), rule.secret.len()), ("wine-1", 64), "the salt stays when its rollout has ended");
+    assert_eq!(route.tap.as_ref().map(|tap| (tap.share, tap.body_bytes)), Some((modelyard_core::Weight::ALL, 0)));
+
+    told(&rig, &["a", "b", "c", "d"].map(|id| (id, 1)), api.life.ledger.now());
+    let answered = |evidence: &Value| evidence["evidence"]["arms"]["1"]["answers"] == json!(4);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !answered(&api.get("/api/services/wine/evidence").await.1) {
+        assert!(tokio::time::Instant::now() < deadline, "the spool was never read");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let feedback = "/api/services/wine/feedback";
+    let (status, receipt) = api.post(feedback, json!([{"id": "a", "label": 1}, {"id": "z", "label": 1}])).await;
+    assert_eq!((status, receipt), (202, json!({"accepted": 2, "joined": 1, "orphaned": 1})));
+    for (kind, body) in [("text/csv", "id,label\nb,0\n"), ("application/x-ndjson", "{\"id\":\"c\",\"label\":1}\n")] {
+        let (status, text) = api.send(feedback, kind, body).await;
+        assert_eq!(
+            (status, serde_json::from_str(&text).unwrap()),
+            (202, json!({"accepted": 1, "joined": 1, "orphaned": 0}))
+        );
+    }
+    let (_, seen) = api.get("/api/services/wine/evidence").await;
+    assert_eq!(
+        seen["evidence"]["arms"]["1"]["metrics"]["accuracy"],
+        json!({"of": "proportion", "units": 3, "hits": 2}),
+        "{seen}"
+    );
+    assert_eq!((&seen["scope"], &seen["evidence"]["orphaned_feedback"]), (&json!("after wine-1"), &json!(1)));
+    let (_, metrics) = api.get("/metrics").await;
+    for part in [
+        "modelyard_feedback_total{result=\"joined\"} 3",
+        "modelyard_feedback_total{result=\"orphaned\"} 1",
+        "modelyard_spool_lines_total{result=\"read\"} 4",
+    ] {
+        assert!(metrics.as_str().unwrap().contains(part), "{part}");
+    }
+
+    for (kind, body, part) in [
+        ("application/json", "[{\"id\": 1, \"label\": 1}]", "no string"),
+        ("text/csv", "name,label\na,1", "no column `id`"),
+        ("text/csv; charset=utf-8", "", "empty"),
+        ("application/json", "", "no feedback"),
+    ] {
+        let (status, text) = api.send(feedback, kind, body).await;
+        assert!(status == 422 && text.contains(part), "{status} {text}");
+    }
+    let (status, _) = api.send(feedback, "text/csv", &"x".repeat(LIMIT + 1)).await;
+    assert_eq!(status, 413);
+    let (status, _) = api.post("/api/services/beer/feedback", json!({"id": "a", "label": 1})).await;
+    assert_eq!(status, 404);
+    api.life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packages_without_arms_are_refused() {
+    let rig = Rig::new();
+    let api = serve(&rig).await;
+    let arms = json!([{"package": digest(3)}]);
+    let body = json!({"spec": spec(json!({})), "package": digest(1), "arms": arms, "by": "ada"});
+    let (status, refused) = api.post("/api/services/wine/rollouts", body).await;
+    assert_eq!(status, 422);
+    assert!(refused["error"].as_str().unwrap().contains("0 further arms"), "{refused}");
+    api.life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_of_three_arms_is_decided_by_labels() {
+    let rig = Rig::new();
+    let api = serve(&rig).await;
+    let metrics = json!([{"name": "accuracy", "kind": "accuracy", "from": "feedback"}]);
+    let affinity = json!({"drain": "2s", "affinity": {"by": "issued"}});
+    let rules = |strategy: Value| json!({"metrics": metrics, "routing": affinity, "strategy": strategy});
+    let (_, first) = api.deploy(1, rules(json!({"kind": "canary"}))).await;
+    api.outcome(&first["rollout"]).await;
+    let test = json!({
+        "kind": "ab", "metric": "accuracy", "share": 3_000, "expected": 0.5, "least-units": 100,
+        "arms": [{"package": "wine:3.0.0", "share": 2_000}],
+    });
+    let (status, refused) = api.deploy(2, rules(test.clone())).await;
+    assert!(status == 422 && refused["error"].as_str().unwrap().contains("1 further arms"), "{refused}");
+    let body = json!({"spec": spec(rules(test)), "package": digest(2), "arms": [{"package": digest(3)}], "by": "ada"});
+    let (status, second) = api.post("/api/services/wine/rollouts", body).await;
+    assert_eq!((status, &second["revision"]), (202, &json!(2)), "{second}");
+    let since = api
+        .life
+        .until("the split of the test", |life| {
+            life.ledger.service(&crate::testing::wine()).open.as_ref().and_then(|open| open.split.since)
+        })
+        .await;
+
+    let split = rig.gateway.splits().last().unwrap().clone();
+    let shares: Vec<u16> = split.values().map(|share| share.basis_points()).collect();
+    assert_eq!(shares, [5_000, 3_000, 2_000]);
+    let table = rig.gateway.table();
+    let route = &table.services[&crate::testing::wine()];
+    let rule = route.affinity.as_ref().unwrap();
+    let starts: Vec<(u32, u16)> = rule.starts.iter().map(|(arm, &start)| (arm.0, start)).collect();
+    assert_eq!((rule.salt.as_str(), starts), ("wine-2", vec![(2, 0), (3, 3_000)]));
+    let (_, shown) = api.get("/api/services/wine").await;
+    assert_eq!(
+        (&shown["candidate"]["revision"], &shown["arms"][0]["version"]),
+        (&json!(2), &json!("3.0.0")),
+        "{shown}"
+    );
+
+    // Half of stable's answers are right, four of five of the candidate's, half of the third arm's.
+    let ids: Vec<String> = (0..4_000).map(|n| format!("r{n}")).collect();
+    let (mut labels, mut answers) = (Vec::new(), Vec::new());
+    for (n, id) in ids.iter().enumerate() {
+        let arm = [0, 1, 0, 2, 0, 1, 0, 2, 0, 1][n % 10];
+        let right = if arm == 1 { n / 10 % 5 > 0 } else { n / 10 % 2 > 0 };
+        answers.push((id.as_str(), arm + 1));
+        labels.push(json!({"id": id, "label": u8::from(right)}));
+    }
+    told(&rig, &answers, since);
+    let (status, receipt) = api.post("/api/services/wine/feedback", json!(labels)).await;
+    assert_eq!((status, &receipt["accepted"]), (202, &json!(4_000)));
+    let end = api.outcome(&second["rollout"]).await;
+    assert_eq!((&end["outcome"], &end["to"], &end["arms"]), (&json!("promoted"), &json!(2), &json!([3])), "{end}");
+    let (_, known) = api.get("/api/rollouts/wine-2/evidence").await;
+    assert_eq!(known["evidence"]["arms"]["2"]["metrics"]["accuracy"]["of"], "proportion", "{known}");
+    assert_eq!(known["evidence"]["excluded_units"], 0);
+    let (_, history) = api.get("/api/services/wine/history").await;
+    assert_eq!(history["rollouts"][1]["arms"], json!([3]));
     api.life.end().await;
 }

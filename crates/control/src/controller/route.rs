@@ -41,7 +41,7 @@ fn affinity(state: &ServiceState, spec: &ServiceSpec, session_key: &str) -> Opti
         rule,
         salt: state.rollouts.last().map_or_else(|| state.name.to_string(), |record| record.id.to_string()),
         secret,
-        starts: starts(state),
+        starts: state.open.as_ref().map(|open| open.machine.starts().clone()).unwrap_or_default(),
     })
 }
 
@@ -79,9 +79,4 @@ fn pool(state: &ServiceState, seen: &TargetSeen, revision: RevisionNumber) -> Op
     };
     let instances = live.filter_map(|(id, _)| Some((id.clone(), address(id)?))).collect();
     Some(Pool { version, instances })
-}
-
-/// Room of each arm up to its largest share.
-fn starts(_state: &ServiceState) -> BTreeMap<RevisionNumber, u16> {
-    BTreeMap::new()
 }

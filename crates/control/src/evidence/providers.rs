@@ -64,7 +64,7 @@ impl Providers {
         loop {
             look.tick().await;
             let now = self.clock.now();
-            let questions: Vec<Question> = self.ledger.world().present().flat_map(|state| questions(state)).collect();
+            let questions: Vec<Question> = self.ledger.world().present().flat_map(questions).collect();
             asked
                 .retain(|(service, name), _| questions.iter().any(|q| q.service == *service && q.metric.name == *name));
             let due: Vec<Question> = questions

@@ -83,7 +83,7 @@ impl Orders {
             before.extend(revisions);
             let (candidate, arms) =
                 numbers.split_first().unwrap_or_else(|| unreachable!("the candidate is always made"));
-            Ok(start(state, *candidate, arms.to_vec(), plan.clone(), before, self.ledger.now()))
+            Ok(start(state, *candidate, arms, plan.clone(), before, self.ledger.now()))
         })
         .await
     }
@@ -146,14 +146,14 @@ fn further_arms(strategy: &Strategy) -> usize {
 pub fn start(
     state: &ServiceState,
     candidate: RevisionNumber,
-    _arms: Vec<RevisionNumber>,
+    arms: &[RevisionNumber],
     plan: Plan,
     before: Vec<EventBody>,
     at: Timestamp,
 ) -> Decision {
     let id = next_rollout(state);
     let strategy = plan.strategy.name().to_owned();
-    let machine = Rollout::start(state.name.clone(), state.stable, candidate, plan, at);
+    let machine = Rollout::start(state.name.clone(), state.stable, candidate, arms, plan, at);
     let json = serde_json::to_value(&machine).unwrap_or_else(|error| unreachable!("a rollout is plain data: {error}"));
     let started =
         EventBody::RolloutStarted { strategy: strategy.clone(), stable: machine.stable, candidate, state: json };

@@ -51,7 +51,7 @@ impl Orders {
                 }
                 Way::Rollout(target) => {
                     let spec = state.spec.as_ref().ok_or_else(|| Error::NoService(name.clone()))?;
-                    Ok(start(state, target, Vec::new(), Plan::new(&fast(spec))?, Vec::new(), self.ledger.now()))
+                    Ok(start(state, target, &[], Plan::new(&fast(spec))?, Vec::new(), self.ledger.now()))
                 }
             }
         })

@@ -10,7 +10,7 @@ use modelyard_core::event::{Event, EventBody, Order, Outcome};
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::service::{Desired, Revision, ServiceSpec};
 use modelyard_core::{InstanceId, Millis, RevisionNumber, RolloutId, ServiceName, Timestamp, Weight};
-use modelyard_rollout::Rollout;
+use modelyard_rollout::{Phase, Rollout};
 
 /// An instance that lived this long before it failed counts as a first failure again, not as one more of a row.
 const STEADY: Millis = Millis::seconds(60);
@@ -113,32 +113,30 @@ pub struct Open {
     pub split: Split,
 }
 
-/// The first split that gave the candidate traffic, and while it held: before and after it, arms do not get what they were assigned.
+/// While a test's split stands: before and after it, arms do not get what they were assigned.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
-    weights: BTreeMap<RevisionNumber, Weight>,
+    asked: bool,
     /// When the gateway applied it.
     pub since: Option<Timestamp>,
-    /// When another one was asked for.
+    /// When the test was over.
     pub until: Option<Timestamp>,
 }
 
 impl Split {
-    fn asked(&mut self, candidate: RevisionNumber, weights: &BTreeMap<RevisionNumber, Weight>, at: Timestamp) {
-        if self.weights.is_empty() {
-            if weights.get(&candidate).is_some_and(|&share| share > Weight::NONE) {
-                self.weights.clone_from(weights);
-            }
-        } else if self.weights != *weights {
-            self.until.get_or_insert(at);
+    fn stepped(&mut self, phase: Phase, at: Timestamp) {
+        match phase {
+            Phase::Testing => self.asked = true,
+            _ if self.asked => drop(self.until.get_or_insert(at)),
+            _ => {}
         }
     }
 
-    fn applied(&mut self, weights: &BTreeMap<RevisionNumber, Weight>, at: Timestamp) {
+    fn applied(&mut self, desired: &Desired, weights: &BTreeMap<RevisionNumber, Weight>, at: Timestamp) {
         let given = |weights: &BTreeMap<RevisionNumber, Weight>| -> Vec<_> {
             weights.iter().filter(|&(_, &share)| share > Weight::NONE).map(|(&r, &share)| (r, share)).collect()
         };
-        if !self.weights.is_empty() && given(&self.weights) == given(weights) {
+        if self.asked && given(&desired.weights) == given(weights) {
             self.since.get_or_insert(at);
         }
     }
@@ -247,7 +245,8 @@ impl ServiceState {
             EventBody::Failed { failure } => self.count_failure(failure),
             EventBody::RouteApplied { weights, .. } => {
                 self.applied.clone_from(weights);
-                self.open.iter_mut().for_each(|open| open.split.applied(weights, event.at));
+                let desired = &self.desired;
+                self.open.iter_mut().for_each(|open| open.split.applied(desired, weights, event.at));
             }
             EventBody::ServiceRemoved => self.remove(),
             EventBody::InstanceStarting { instance, revision } => self.ask_for(instance, *revision, event),
@@ -287,8 +286,7 @@ impl ServiceState {
             cause: None,
             failure: None,
         }));
-        let mut split = Split::default();
-        split.asked(*candidate, &self.desired.weights, event.at);
+        let split = Split::default();
         self.open = Some(Open { id, machine, orders: Vec::new(), failures: Vec::new(), split });
         Ok(())
     }
@@ -300,7 +298,7 @@ impl ServiceState {
         let closed = machine.is_closed();
         if let Some(open) = &mut self.open {
             let mut split = std::mem::take(&mut open.split);
-            split.asked(machine.candidate, &desired.weights, event.at);
+            split.stepped(machine.phase, event.at);
             *open = Open { id: open.id.clone(), machine, orders: Vec::new(), failures: Vec::new(), split };
         }
         if closed {
@@ -365,8 +363,8 @@ impl ServiceState {
 }
 
 /// Revisions that a rollout is about, beside stable and candidate.
-fn arms(_machine: &Rollout, _candidate: RevisionNumber) -> Vec<RevisionNumber> {
-    Vec::new()
+fn arms(machine: &Rollout, candidate: RevisionNumber) -> Vec<RevisionNumber> {
+    machine.arms().filter(|&arm| arm != candidate).collect()
 }
 
 fn machine(seq: u64, state: &serde_json::Value) -> Result<Rollout, FoldError> {
