@@ -143,10 +143,9 @@ fn difference(
     effect: f64,
     error: f64,
 ) -> Option<(f64, Interval, u64)> {
-    // An interval has two sides and an error on either; whoever asks for one side may err on that one alone.
-    let both = (2.0 * error).min(0.5);
     if let Some(quantile) = quantile_of(metric) {
-        let (s, c) = (quantiles(stable, quantile, both / 2.0), quantiles(candidate, quantile, both / 2.0));
+        let half = error / 2.0;
+        let (s, c) = (quantiles(stable, quantile, half), quantiles(candidate, quantile, half));
         if let (Some((s, s_interval, s_units)), Some((c, c_interval, c_units))) = (s, c) {
             let interval = Interval { low: c_interval.low - s_interval.high, high: c_interval.high - s_interval.low };
             return Some((c - s, interval, s_units.min(c_units)));
@@ -157,7 +156,7 @@ fn difference(
     if units < 2 {
         return Some((difference, Interval::EVERYTHING, units));
     }
-    let half = sequence::half_width(s.variance + c.variance, sequence::scale_for(effect), both);
+    let half = sequence::half_width(s.variance + c.variance, effect, error);
     Some((difference, Interval { low: difference - half, high: difference + half }, units))
 }
 

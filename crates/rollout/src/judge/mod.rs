@@ -9,11 +9,13 @@ mod difference;
 mod guard;
 mod planning;
 mod ratio;
+mod watch;
 
 pub use difference::{Compared, compare};
 pub use guard::{Guarded, guard};
 pub use planning::{Planned, plan_size};
 pub use ratio::sample_ratio;
+pub use watch::Watch;
 
 use crate::Verdict;
 use crate::statistics::sequence;

@@ -1,7 +1,7 @@
 //! How many units a test will need: said before it starts.
 
 use modelyard_core::evidence::Statistic;
-use modelyard_core::metric::{Metric, MetricKind};
+use modelyard_core::metric::{Better, Metric, MetricKind};
 use modelyard_core::strategy::Ab;
 
 use crate::statistics::normal;
@@ -23,7 +23,7 @@ pub struct Planned {
 
 /// Plans a test. `stable` is what is known of stable so far; none when neither that nor `expected` says how much the metric varies.
 ///
-/// Source: the two-sample z-test: (z₁₋α + z_power)² · (σ²/n + σ²/m) = effect².
+/// Source: the two-sample z-test: σ₁²/n + σ₂²/m = (effect / (z₁₋α + z_power))².
 pub fn plan_size(ab: &Ab, metric: &Metric, stable: Option<&Statistic>) -> Option<Planned> {
     let share = f64::from(ab.share.basis_points()) / 1e4;
     let others: f64 = ab.arms.iter().map(|arm| f64::from(arm.share.basis_points()) / 1e4).sum();
@@ -31,10 +31,10 @@ pub fn plan_size(ab: &Ab, metric: &Metric, stable: Option<&Statistic>) -> Option
     if share <= 0.0 || control <= 0.0 || ab.effect <= 0.0 {
         return None;
     }
-    let variance = variance(ab, metric, stable)?;
+    let (of_stable, of_candidate) = variances(ab, metric, stable)?;
     let z = normal::quantile(1.0 - ab.error) + normal::quantile(ab.power);
     // Units over all arms: each arm gets its share of them.
-    let all = (z / ab.effect).powi(2) * variance * (1.0 / share + 1.0 / control);
+    let all = (z / ab.effect).powi(2) * (of_candidate / share + of_stable / control);
     let smaller = all * share.min(control);
     let whole = |value: f64| if value.is_finite() { value.ceil().min(1e15) as u64 } else { u64::MAX };
     let least = |units: u64| units.max(ab.least_units);
@@ -45,19 +45,28 @@ pub fn plan_size(ab: &Ab, metric: &Metric, stable: Option<&Statistic>) -> Option
     })
 }
 
-fn variance(ab: &Ab, metric: &Metric, stable: Option<&Statistic>) -> Option<f64> {
+/// Variances of one unit in stable and, were it better by margin and effect, in the candidate: that of a share moves with the share.
+fn variances(ab: &Ab, metric: &Metric, stable: Option<&Statistic>) -> Option<(f64, f64)> {
     let is_share = matches!(metric.kind, MetricKind::Accuracy | MetricKind::F1 | MetricKind::Rate);
-    if let Some(expected) = ab.expected {
-        return Some(if is_share { expected * (1.0 - expected) } else { expected * expected }).filter(|v| *v > 0.0);
-    }
-    match stable? {
-        Statistic::Proportion { units, hits } if *units >= 20 => {
-            let share = (*hits as f64 + 1.0) / (*units as f64 + 2.0);
-            Some(share * (1.0 - share))
+    let change = match metric.better() {
+        Better::Higher => ab.margin + ab.effect,
+        Better::Lower => -ab.margin - ab.effect,
+        Better::Same => 0.0,
+    };
+    let of_share = |share: f64| {
+        let variance = |share: f64| share.clamp(0.0, 1.0) * (1.0 - share.clamp(0.0, 1.0));
+        (variance(share), variance(share + change))
+    };
+    let found = match (ab.expected, stable) {
+        (Some(expected), _) if is_share => of_share(expected),
+        (Some(expected), _) => (expected * expected, expected * expected),
+        (None, Some(Statistic::Proportion { units, hits })) if *units >= 20 => {
+            of_share((*hits as f64 + 1.0) / (*units as f64 + 2.0))
         }
-        Statistic::Mean(moments) if moments.count >= 20 => moments.variance().filter(|v| *v > 0.0),
-        _ => None,
-    }
+        (None, Some(Statistic::Mean(moments))) if moments.count >= 20 => moments.variance().map(|v| (v, v))?,
+        _ => return None,
+    };
+    (found.0 + found.1 > 0.0).then_some(found)
 }
 
 #[cfg(test)]
@@ -70,11 +79,11 @@ mod tests {
     fn the_size_is_that_of_the_two_sample_test() {
         let metric: Metric =
             serde_json::from_value(serde_json::json!({ "name": "m", "kind": "accuracy", "from": "feedback" })).unwrap();
-        // (1.6449 + 0.8416)² · 2 · 0.9 · 0.1 / 0.05² = 445.2
+        // (1.6449 + 0.8416)² · (0.9 · 0.1 + 0.95 · 0.05) / 0.05² = 340.04
         let ab = Ab { expected: Some(0.9), effect: 0.05, ..Ab::default() };
         let planned = plan_size(&ab, &metric, None).unwrap();
-        assert_eq!(planned.fixed_units, 446);
-        assert_eq!((planned.units, planned.all_units), (579, 1_158));
+        assert_eq!(planned.fixed_units, 341);
+        assert_eq!((planned.units, planned.all_units), (443, 885));
         let uneven = Ab { share: Weight::new(1_000).unwrap(), ..ab.clone() };
         assert!(plan_size(&uneven, &metric, None).unwrap().all_units > 2 * planned.all_units);
         assert_eq!(plan_size(&Ab { expected: None, ..ab }, &metric, None), None, "nobody knows how much it varies");

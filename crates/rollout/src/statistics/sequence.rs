@@ -19,27 +19,60 @@ impl Interval {
     pub(crate) const EVERYTHING: Self = Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
 }
 
-/// How far a sum that estimates with variance `variance` may be off, at all times together, except with probability `error` in all.
+/// Effects that the mixture bets on, in parts of the planned effect, with their weights; what is left is bet on every size ([`WIDE`]).
+// Most on the planned effect: there the test is nearly Wald's. The others keep it quick where the effect is larger and able where it is smaller.
+const BETS: [(f64, f64); 5] = [(0.25, 0.03), (0.5, 0.07), (1.0, 0.7), (2.0, 0.1), (4.0, 0.05)];
+
+/// Weight of the bet on every size: normal around zero with the planned effect as deviation. It lets the interval shrink for ever.
+const WIDE: f64 = 0.05;
+
+/// How far an estimate with variance `variance` may lie above (or, by symmetry, below) the truth, at all times together, except with
+/// probability `error` on that side.
 ///
-/// The mixture is normal with standard deviation `scale`: the interval is narrowest around the time at which effects of that size show. Asymptotic in
-/// that the estimate is taken as normal and its variance as known.
-pub(crate) fn half_width(variance: f64, scale: f64, error: f64) -> f64 {
-    if !(variance.is_finite() && variance >= 0.0) || scale <= 0.0 {
+/// The truth is refused once the likelihood under the mixture of effects around `effect` is `1 / error` times that under it. Asymptotic in
+/// that the estimate is taken as normal and its variance as known. Infinite where the variance is not known.
+pub(crate) fn half_width(variance: f64, effect: f64, error: f64) -> f64 {
+    let effect = if effect.is_finite() { effect.abs().max(1e-150) } else { 1e-150 };
+    if !(variance.is_finite() && variance >= 0.0) || error.is_nan() || error <= 0.0 {
         return f64::INFINITY;
     }
     if variance == 0.0 {
         return 0.0;
     }
-    let spread = scale * scale;
-    let ratio = (variance + spread) / variance;
-    (variance * (variance + spread) / spread * (2.0 * (1.0 / error).ln() + ratio.ln())).sqrt()
+    let wanted = (1.0 / error.min(1.0)).ln();
+    // In units of the effect: `told` is its square over the variance, what has been told of an effect of that size.
+    let told = (effect / variance.sqrt()).powi(2);
+    if !(told > 0.0 && told.is_finite()) {
+        return if told > 0.0 { 0.0 } else { f64::INFINITY };
+    }
+    let wide = (WIDE.ln() - (told).ln_1p() / 2.0, told * told / (told + 1.0) / 2.0);
+    // Logarithms of the bets' likelihood ratios are convex in the distance, and so is that of their sum: Newton's method from a distance that one
+    // bet alone refuses comes down to the edge and never past it, so that stopping early is on the safe side.
+    let alone = |&(size, weight): &(f64, f64)| (wanted - weight.ln() + size * size * told / 2.0) / (size * told);
+    let start = BETS.iter().map(alone).fold(((wanted - wide.0) / wide.1).sqrt(), f64::min);
+    let mut distance = start;
+    for _ in 0..12 {
+        let (value, slope) = log_ratio(distance, told, wide);
+        let step = (value - wanted) / slope;
+        if !(step > 1e-9 * distance) {
+            break;
+        }
+        distance -= step;
+    }
+    distance.max(0.0) * effect
 }
 
-/// The scale with which an effect is found soonest, in the mean, by a test that tells better from not better.
-///
-/// Of the mixtures between a half and twice the effect all need about the same time; by simulation (`cargo xtask bench judges`) the effect itself is good.
-pub(crate) fn scale_for(effect: f64) -> f64 {
-    effect.abs().max(f64::MIN_POSITIVE)
+/// The logarithm of the mixture's likelihood ratio at a distance, with its slope.
+fn log_ratio(distance: f64, told: f64, wide: (f64, f64)) -> (f64, f64) {
+    let wide_log = wide.0 + wide.1 * distance * distance;
+    let log = |(size, weight): (f64, f64)| weight.ln() + size * told * (distance - size / 2.0);
+    let most = BETS.into_iter().map(log).fold(wide_log, f64::max);
+    let first = (wide_log - most).exp();
+    let (sum, slope) = BETS.into_iter().fold((first, first * 2.0 * wide.1 * distance), |(sum, slope), bet| {
+        let part = (log(bet) - most).exp();
+        (sum + part, slope + part * bet.0 * told)
+    });
+    (most + sum.ln(), slope / sum)
 }
 
 /// Shares that `hits` of `trials` do not speak against, at all times together: exact, however small the counts.
@@ -100,7 +133,13 @@ mod tests {
         assert_eq!(half_width(0.0, 1.0, 0.05), 0.0);
         assert_eq!(half_width(f64::NAN, 1.0, 0.05), f64::INFINITY);
         assert!(half_width(1e-9, 0.1, 0.05) < half_width(1e-6, 0.1, 0.05));
-        // Always wider than the interval of a single look.
-        assert!(half_width(0.01, 0.1, 0.05) > 1.96 * 0.1);
+        assert!(half_width(0.01, f64::NAN, 0.05) > 0.0);
+        // Always wider than the one-sided interval of a single look, and near Wald's test at the planned effect.
+        for told in [0.01, 0.1, 1.0, 6.0, 10.0, 1e3, 1e6] {
+            let width = half_width(1.0 / told, 1.0, 0.05);
+            assert!(width > 1.6449 / f64::sqrt(told), "{told}: {width}");
+        }
+        let edge = half_width(1.0 / 6.8, 1.0, 0.05);
+        assert!((0.9..1.0).contains(&edge), "an effect as planned shows at 6.8, where a single look needs 6.2: {edge}");
     }
 }
