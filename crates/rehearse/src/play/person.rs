@@ -65,7 +65,9 @@ impl Persons {
 
     /// What is wanted now.
     pub(super) fn orders(&mut self, now: Millis, rollout: &Rollout, told: &Played, is_bad: bool) -> Vec<Wish> {
-        let asks = !rollout.is_closed() && rollout.waiting().is_some_and(Waiting::is_person);
+        // A candidate that failed and was not turned around is held for a person, whatever else is waited for just now.
+        let held = rollout.failure().is_some() && rollout.phase.is_forward() && rollout.outcome().is_none();
+        let asks = !rollout.is_closed() && (held || rollout.waiting().is_some_and(Waiting::is_person));
         self.asked = asks.then(|| self.asked.unwrap_or(now)).filter(|_| self.person.decides != Decides::Nothing);
         if told.noticed.is_none() && is_bad && self.notices().is_some_and(|due| due <= now) {
             self.acted = true;
