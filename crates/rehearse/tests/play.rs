@@ -216,3 +216,41 @@ fn a_day_is_played_to_its_end() {
     assert!((8_600_000..8_680_000).contains(&play.requests), "{}", play.requests);
     assert!(play.windows.len() <= 480 && play.timeline.len() < 500);
 }
+
+fn measured(strategy: &str) -> ServiceSpec {
+    let metric = serde_json::json!({ "name": "accuracy", "kind": "accuracy", "from": "feedback" });
+    let mut spec = ServiceSpec { metrics: vec![serde_json::from_value(metric).unwrap()], ..spec(strategy, 2) };
+    if let Strategy::Ab(ab) = &mut spec.strategy {
+        (ab.metric, ab.longest) = ("accuracy".to_owned(), Some(Millis::seconds(3_600)));
+    }
+    spec
+}
+
+#[test]
+fn an_ab_test_promotes_what_is_better_and_nothing_else() {
+    let better = played(&measured("ab"), &steady(50.0), &["accuracy 0.96 against 0.90"]);
+    assert_eq!(better.outcome, Some(Outcome::Promoted), "{:#?}", better.timeline);
+    for fault in ["accuracy 0.90 against 0.90", "accuracy 0.88 against 0.92"] {
+        let play = played(&measured("ab"), &steady(50.0), &[fault]);
+        assert_ne!(play.outcome, Some(Outcome::Promoted), "{fault}: {:#?}", play.timeline);
+    }
+}
+
+#[test]
+fn a_shadow_hurts_nobody_and_its_disagreement_is_noticed() {
+    let agrees = played(&measured("shadow"), &steady(50.0), &["disagreement 0 %"]);
+    let differs = played(&measured("shadow"), &steady(50.0), &["disagreement 20 %", "error rate 50 %"]);
+    for play in [&agrees, &differs] {
+        assert_eq!((play.met, play.harm, play.outage), (0, None, Millis(0)), "{:#?}", play.timeline);
+    }
+    assert!(differs.noticed.is_some_and(|at| at < Millis::seconds(120)), "{:#?}", differs.timeline);
+    assert_eq!(agrees.cause, None, "{:#?}", agrees.timeline);
+}
+
+#[test]
+fn a_drop_in_quality_is_held_for_a_person_whose_word_ends_it() {
+    let play = played(&measured("canary"), &steady(50.0), &["accuracy 0.85 against 0.94"]);
+    assert_eq!((play.outcome, play.cause), (Some(Outcome::Aborted), Some(Cause::Quality)), "{:#?}", play.timeline);
+    let waited = play.decided.unwrap().0 - play.noticed.unwrap().0;
+    assert!((900_000..905_000).contains(&waited), "{waited} ms");
+}

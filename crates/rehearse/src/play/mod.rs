@@ -91,7 +91,7 @@ fn start(
     plan: Plan,
     at: Timestamp,
 ) -> Rollout {
-    Rollout::start(spec.name.clone(), stable, candidate, plan, at)
+    Rollout::start(spec.name.clone(), stable, candidate, &arms(spec), plan, at)
 }
 
 /// The revisions of the plan's further arms. They behave as stable does.
