@@ -8,6 +8,7 @@ mod engine;
 mod gateway;
 mod histogram;
 mod http1;
+mod judges;
 mod load;
 mod machine;
 mod options;
@@ -29,7 +30,7 @@ fn main() -> Result<()> {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::All => ["servers", "gateway", "shadow", "rollout"].into_iter().try_for_each(run_by_name),
+        Command::All => ["servers", "gateway", "shadow", "rollout", "judges"].into_iter().try_for_each(run_by_name),
         Command::Load(load) => run_load(load),
         Command::Upstream(upstream) => run_upstream(&upstream),
         Command::Bare(bare) => run_bare(&bare),
@@ -38,6 +39,7 @@ fn run(command: Command) -> Result<()> {
         Command::Gateway(gateway) => prepare().and_then(|()| gateway::run(&gateway)),
         Command::Shadow(shadow) => prepare().and_then(|()| shadow::run(&shadow)),
         Command::Rollout(rollout) => rollout::run(&rollout),
+        Command::Judges(judges) => judges::run(&judges),
     }
 }
 

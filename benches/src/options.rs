@@ -21,7 +21,7 @@ pub struct Options {
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Model servers, gateways, shadows and rollouts, one after the other; figures of every round go to `target/bench/*.json`.
+    /// Model servers, gateways, shadows, rollouts and judges, one after the other; figures of every round go to `target/bench/*.json`.
     All,
     /// Load one HTTP/1.1 address and print what was measured as JSON; exit 1 if a request failed.
     Load(Load),
@@ -39,6 +39,8 @@ pub enum Command {
     Gateway(crate::gateway::Options),
     /// What shadows cost the caller: healthy, hung, flooding, dead; nginx `mirror` beside it.
     Shadow(crate::shadow::Options),
+    /// Error rates and sample sizes of judges by simulation: ours, the fixed-size test, Kayenta's, Flagger's; delay and false alarms of the infrastructure analysis.
+    Judges(crate::judges::Options),
 }
 
 /// Load one address.
