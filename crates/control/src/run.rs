@@ -251,8 +251,11 @@ fn open_ledger(home: &Home, clock: Arc<dyn Clock>) -> Result<Arc<Ledger>, Error>
     Ok(Arc::new(ledger))
 }
 
+/// The controller looks ten times a second at what is busy.
+const SETTLE: std::time::Duration = std::time::Duration::from_millis(200);
+
 fn open_book(home: &Home, clock: Arc<dyn Clock>) -> Result<Arc<Book>, Error> {
-    let places = Places { file: home.evidence(), spool: home.tap(), retention: Retention::default() };
+    let places = Places { file: home.evidence(), spool: home.tap(), retention: Retention::default(), settle: SETTLE };
     let wrap = |source| Error::Evidence { path: home.evidence(), source: Box::new(source) };
     Book::open(places, clock).map(Arc::new).map_err(wrap)
 }

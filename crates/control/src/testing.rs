@@ -235,6 +235,7 @@ impl Rig {
             file: self.folder.path().join("evidence.sqlite"),
             spool: self.folder.path().join("tap"),
             retention: Retention::default(),
+            settle: Duration::from_millis(200),
         };
         let ports = Ports {
             target,

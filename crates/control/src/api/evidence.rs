@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use super::App;
 use super::error::Refusal;
 use super::rollouts::{find, unknown};
-use crate::controller::measured::following;
 use crate::evidence::{self, Following, Receipt, csv};
 use crate::http_client::chain;
 use crate::orders;
@@ -40,7 +39,7 @@ pub async fn of_service(State(app): State<App>, name: Name) -> Result<Json<Value
     let state = present(&app, name)?;
     let known = app.controller.evidence(&state.name);
     let known = known.or_else(|| app.controller.book().evidence(&state.name).map(Arc::unwrap_or_clone));
-    Ok(Json(document(&state, known.unwrap_or_default(), app.ledger.now())))
+    Ok(Json(document(&app, &state, known.unwrap_or_default())))
 }
 
 /// `GET /api/rollouts/{rollout}/evidence`: of an open one what is known now, of an ended one what was known when it was decided.
@@ -53,7 +52,7 @@ pub async fn of_rollout(
     let (state, record) = find(&world, &id).ok_or_else(|| unknown(&id))?;
     if state.undecided().is_some_and(|open| open.id == id) {
         let known = app.controller.evidence(&state.name).unwrap_or_default();
-        return Ok(Json(document(state, known, app.ledger.now())));
+        return Ok(Json(document(&app, state, known)));
     }
     let known = match decided_by(&app, &id).await? {
         Some(evidence) => evidence,
@@ -75,8 +74,9 @@ async fn decided_by(app: &App, id: &RolloutId) -> Result<Option<Evidence>, store
 }
 
 /// What is known, of what, and what it is waited for.
-fn document(state: &ServiceState, known: Evidence, now: Timestamp) -> Value {
-    let following = following(state).unwrap_or_default();
+fn document(app: &App, state: &ServiceState, known: Evidence) -> Value {
+    let now = app.ledger.now();
+    let following = app.controller.book().following(&state.name).unwrap_or_default();
     let planned = planned(state, &following, &known, now);
     let mut document = json!({
         "service": state.name, "scope": following.scope, "since": following.since, "until": following.until,

@@ -67,6 +67,19 @@ impl Api {
         (status, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
+    /// Waits until answers of now count in a scope.
+    async fn until_measured(&self, scope: &str) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let (_, seen) = self.get("/api/services/wine/evidence").await;
+            if seen["scope"] == scope && seen["since"].is_u64() {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "never measured for {scope}: {seen}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn deploy(&self, n: u8, change: Value) -> (u16, Value) {
         let body = json!({"spec": spec(change), "package": digest(n), "by": "ada"});
         self.post("/api/services/wine/rollouts", body).await
@@ -278,6 +291,7 @@ async fn labels_are_taken_in_every_form_and_shown_as_evidence() {
     assert_eq!((rule.salt.as_str(), rule.secret.len()), ("wine-1", 64), "the salt stays when its rollout has ended");
     assert_eq!(route.tap.as_ref().map(|tap| (tap.share, tap.body_bytes)), Some((modelyard_core::Weight::ALL, 0)));
 
+    api.until_measured("after wine-1").await;
     told(&rig, &["a", "b", "c", "d"].map(|id| (id, 1)), api.life.ledger.now());
     let answered = |evidence: &Value| evidence["evidence"]["arms"]["1"]["answers"] == json!(4);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
@@ -388,6 +402,7 @@ async fn a_test_of_three_arms_is_decided_by_labels() {
         answers.push((id.as_str(), arm + 1));
         labels.push(json!({"id": id, "label": u8::from(right)}));
     }
+    api.until_measured("wine-2").await;
     told(&rig, &answers, since);
     let (status, receipt) = api.post("/api/services/wine/feedback", json!(labels)).await;
     assert_eq!((status, &receipt["accepted"]), (202, &json!(4_000)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use modelyard_core::evidence::Evidence;
+use modelyard_core::evidence::{Evidence, Statistic};
 use modelyard_core::metric::{Metric, MetricSource};
 use modelyard_core::mirror::{Comparison, Tap};
 use modelyard_core::service::ServiceSpec;
@@ -87,4 +87,47 @@ pub fn evidence(
     shadows.retain(|revision, _| state.revisions.get(revision).is_some_and(|r| r.created >= open.machine.started));
     let known = known.map(Arc::unwrap_or_clone).unwrap_or_default();
     Some(Evidence { shadows, ..known })
+}
+
+/// Values of a sample that the log keeps: quantiles in steps of half a percent.
+const LOGGED: usize = 201;
+
+/// Evidence as it goes into the log: without what only judges need, for it is written every few seconds.
+pub fn for_the_log(evidence: &Evidence) -> Evidence {
+    let mut brief = evidence.clone();
+    for arm in brief.arms.values_mut() {
+        arm.series.clear();
+        for statistic in arm.metrics.values_mut() {
+            if let Statistic::Sample { values, .. } = statistic
+                && values.len() > LOGGED
+            {
+                let last = values.len() - 1;
+                *values = (0..LOGGED).map(|step| values[step * last / (LOGGED - 1)]).collect();
+            }
+        }
+    }
+    brief
+}
+
+#[cfg(test)]
+mod tests {
+    use modelyard_core::evidence::ArmEvidence;
+
+    use super::*;
+
+    #[test]
+    fn the_log_keeps_quantiles_and_leaves_series_out() {
+        let values: Vec<f64> = (0..4_096).map(f64::from).collect();
+        let arm = ArmEvidence {
+            metrics: BTreeMap::from([("m".to_owned(), Statistic::Sample { seen: 9_000, values })]),
+            series: BTreeMap::from([("m".to_owned(), vec![Some(1.0); 240])]),
+            ..ArmEvidence::default()
+        };
+        let evidence = Evidence { arms: BTreeMap::from([(RevisionNumber(1), arm)]), ..Evidence::default() };
+        let arm = &for_the_log(&evidence).arms[&RevisionNumber(1)];
+        let Statistic::Sample { seen, values } = &arm.metrics["m"] else { panic!("a sample stays one") };
+        assert!(arm.series.is_empty() && *seen == 9_000 && values.len() == LOGGED);
+        assert_eq!((values[0], values[LOGGED - 1]), (0.0, 4_095.0));
+        assert!((arm.metrics["m"].estimate(0.95).unwrap() - 3_891.0).abs() < 25.0);
+    }
 }

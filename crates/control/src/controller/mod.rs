@@ -5,7 +5,7 @@
 //! Absent on purpose: how a rollout advances (`modelyard-rollout`) and how anything is carried out (target, gateway).
 
 pub mod lifecycle;
-pub mod measured;
+mod measured;
 mod meter;
 mod observe;
 mod reconcile;

@@ -6,7 +6,7 @@ use modelyard_core::{Millis, ServiceName, Timestamp};
 use modelyard_rollout::{Action, Rollout, step};
 
 use super::Controller;
-use super::measured::evidence;
+use super::measured::{evidence, for_the_log};
 use super::observe::{measurements, observation};
 use super::tick::Memory;
 use crate::ledger::lock;
@@ -45,7 +45,7 @@ impl Controller {
             bodies.splice(0..0, self.last_figures(&state, memory));
         }
         let decided = |body: &EventBody| matches!(body, EventBody::Verdict { .. } | EventBody::RolloutFinished { .. });
-        memory.evidence.0 = seen.evidence;
+        memory.evidence.0 = seen.evidence.as_ref().map(for_the_log);
         if bodies.iter().any(decided)
             && let Some(evidence) = memory.evidence.0.take()
         {

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use modelyard_core::evidence::Evidence;
 use modelyard_core::feedback::Feedback;
@@ -123,6 +124,8 @@ pub struct Places {
     pub spool: PathBuf,
     /// How much is kept.
     pub retention: Retention,
+    /// How long a segment lies before it is read: what is measured now is known a little after it is true.
+    pub settle: Duration,
 }
 
 /// The latest evidence of each followed service.
@@ -165,6 +168,11 @@ impl Book {
             None => drop(followed.remove(service)),
         }
         self.send(Command::Follow { service: service.clone(), following });
+    }
+
+    /// What is measured of a service now.
+    pub fn following(&self, service: &ServiceName) -> Option<Arc<Following>> {
+        lock(&self.followed).get(service).cloned()
     }
 
     /// What is known of the service's arms in its present scope.

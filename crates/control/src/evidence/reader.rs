@@ -116,8 +116,6 @@ impl Reader {
             }
             return Ok(());
         };
-        // What has come before belongs to what was measured before.
-        self.read_service(service)?;
         if let Some(room) = self.rooms.get_mut(service).filter(|room| room.following.scope == following.scope) {
             room.following = following;
             return Ok(());
@@ -189,6 +187,10 @@ impl Reader {
             return Ok(());
         }
         for segment in segments(&folder(&self.places.spool, service)) {
+            if !has_settled(&segment, self.places.settle) {
+                // Those after it are younger.
+                return Ok(());
+            }
             self.read_segment(service, &segment)?;
             if let Err(error) = fs::remove_file(&segment) {
                 tracing::error!(segment = %segment.display(), %error, "a segment that was read cannot be removed");
@@ -292,6 +294,12 @@ impl Reader {
 /// The response, decoded.
 fn body(answer: &ToldAnswer) -> Option<Vec<u8>> {
     STANDARD.decode(answer.response.as_ref()?).ok()
+}
+
+/// Whether a segment has lain for a while. A clock that was set back makes no segment wait for ever.
+fn has_settled(segment: &Path, settle: Duration) -> bool {
+    let written = fs::metadata(segment).and_then(|data| data.modified());
+    written.ok().and_then(|written| written.elapsed().ok()).is_none_or(|age| age >= settle)
 }
 
 /// Complete segments, oldest first.

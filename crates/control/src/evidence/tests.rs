@@ -25,6 +25,7 @@ fn reader(folder: &Path) -> (Reader, Known, Arc<Counts>) {
         file: folder.join("evidence.sqlite"),
         spool: folder.join("tap"),
         retention: Retention { age_ms: u64::MAX, ..Retention::default() },
+        settle: Duration::ZERO,
     };
     let (known, counts) = (Known::default(), Arc::<Counts>::default());
     let connection = schema::open(&places.file).unwrap();
@@ -292,6 +293,7 @@ async fn the_book_takes_feedback_in_bulk_and_reads_on_by_itself() {
         file: folder.path().join("e.sqlite"),
         spool: folder.path().join("tap"),
         retention: Retention::default(),
+        settle: Duration::from_millis(50),
     };
     let book = Book::open(places, Arc::new(RealClock)).unwrap();
     let now = modelyard_core::ports::Clock::now(&RealClock);
