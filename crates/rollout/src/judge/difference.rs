@@ -46,7 +46,7 @@ pub fn compare(
     error: f64,
 ) -> Compared {
     let found = difference(metric, stable, candidate, effect, error);
-    let Some((estimate, interval, units)) = found else {
+    let Some(Found { estimate, interval, units, variance }) = found else {
         return Compared {
             verdict: Verdict::Inconclusive,
             estimate: f64::NAN,
@@ -58,10 +58,14 @@ pub fn compare(
     };
     let verdict = verdict(metric.better(), interval, margin);
     let enough = units >= LEAST_UNITS;
+    let distance = distance(metric.better(), estimate, margin);
     let verdict = if enough { verdict } else { Verdict::Inconclusive };
     let units_needed = match (verdict, enough) {
         (Verdict::Inconclusive, false) => Some(LEAST_UNITS - units),
-        (Verdict::Inconclusive, true) => forecast(metric.better(), estimate, interval, margin, units),
+        (Verdict::Inconclusive, true) => forecast(distance, units, |times| match variance {
+            Some(variance) => sequence::half_width(variance / times, effect, error),
+            None => (interval.high - interval.low) / 2.0 / times.sqrt(),
+        }),
         _ => None,
     };
     let why = in_words(metric, verdict, estimate, interval, margin, units_needed);
@@ -92,20 +96,31 @@ fn verdict(better: Better, interval: Interval, margin: f64) -> Verdict {
     }
 }
 
-/// Units until the interval, which shrinks about as one over the root of units, is clear of the margin.
-fn forecast(better: Better, estimate: f64, interval: Interval, margin: f64, units: u64) -> Option<u64> {
-    let distance = match better {
+/// How far the estimate lies from where the verdict turns.
+fn distance(better: Better, estimate: f64, margin: f64) -> f64 {
+    match better {
         Better::Higher => (estimate - margin).abs(),
         Better::Lower => (-estimate - margin).abs(),
         Better::Same => (margin - estimate.abs()).abs(),
-    };
-    let half = (interval.high - interval.low) / 2.0;
-    if !half.is_finite() || distance <= 0.0 {
+    }
+}
+
+/// Most times what came so far that a forecast looks ahead.
+// A thousand: past it nobody waits, and the arms look the same.
+const FAR: f64 = 1_000.0;
+
+/// Units until the interval is clear of the margin, if estimates stay what they are. `half_width` tells it for so many times what came so far.
+fn forecast(distance: f64, units: u64, half_width: impl Fn(f64) -> f64) -> Option<u64> {
+    let is_clear = |times: f64| half_width(times) < distance;
+    if !is_clear(FAR) {
         return None;
     }
-    let growth = (half / distance).powi(2);
-    // Past a thousand times what came so far nobody waits: the arms look the same.
-    (1.0..=1_000.0).contains(&growth).then(|| (units as f64 * (growth - 1.0)).ceil().max(1.0) as u64)
+    let (mut short, mut enough) = (1.0, FAR);
+    for _ in 0..30 {
+        let middle = f64::sqrt(short * enough);
+        if is_clear(middle) { enough = middle } else { short = middle }
+    }
+    Some((units as f64 * (enough - 1.0)).ceil().max(1.0) as u64)
 }
 
 fn in_words(
@@ -135,29 +150,34 @@ fn in_words(
     }
 }
 
-/// Difference, its interval and the units of the smaller arm; none without data in both arms.
-fn difference(
-    metric: &Metric,
-    stable: &Statistic,
-    candidate: &Statistic,
-    effect: f64,
-    error: f64,
-) -> Option<(f64, Interval, u64)> {
+/// A difference, its interval, the units of the smaller arm, and the variance where the interval is made of one.
+struct Found {
+    estimate: f64,
+    interval: Interval,
+    units: u64,
+    variance: Option<f64>,
+}
+
+/// The difference; none without data in both arms, and none of numbers that are no numbers.
+fn difference(metric: &Metric, stable: &Statistic, candidate: &Statistic, effect: f64, error: f64) -> Option<Found> {
     if let Some(quantile) = quantile_of(metric) {
         let half = error / 2.0;
         let (s, c) = (quantiles(stable, quantile, half), quantiles(candidate, quantile, half));
         if let (Some((s, s_interval, s_units)), Some((c, c_interval, c_units))) = (s, c) {
             let interval = Interval { low: c_interval.low - s_interval.high, high: c_interval.high - s_interval.low };
-            return Some((c - s, interval, s_units.min(c_units)));
+            let is_known = (c - s).is_finite() && !interval.low.is_nan() && !interval.high.is_nan();
+            let units = s_units.min(c_units);
+            return is_known.then_some(Found { estimate: c - s, interval, units, variance: None });
         }
     }
     let (s, c) = (estimate(metric, stable)?, estimate(metric, candidate)?);
-    let (difference, units) = (c.value - s.value, s.units.min(c.units));
-    if units < 2 {
-        return Some((difference, Interval::EVERYTHING, units));
+    let (estimate, units, variance) = (c.value - s.value, s.units.min(c.units), s.variance + c.variance);
+    if !estimate.is_finite() {
+        return None;
     }
-    let half = sequence::half_width(s.variance + c.variance, effect, error);
-    Some((difference, Interval { low: difference - half, high: difference + half }, units))
+    let half = if units < 2 { f64::INFINITY } else { sequence::half_width(variance, effect, error) };
+    let interval = Interval { low: estimate - half, high: estimate + half };
+    Some(Found { estimate, interval, units, variance: Some(variance) })
 }
 
 /// The quantile that is compared, when one is.

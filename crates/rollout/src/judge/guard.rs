@@ -150,6 +150,9 @@ fn classical(metrics: &[Metric], judge: &Judge, stable: &ArmEvidence, candidate:
         .collect();
     let deciding: Vec<&(&Metric, Class, f64)> = classified.iter().filter(|(metric, ..)| !metric.dry_run).collect();
     let evidence: Vec<String> = classified.iter().map(line).collect();
+    if deciding.is_empty() {
+        return Guarded { verdict: Verdict::Pass, why: "no metric decides, all are dry runs".into(), evidence };
+    }
     let is_bad = |class: &Class| matches!(class, Class::High | Class::Low);
     let past = |effect: f64| {
         judge.critical_ratio.is_some_and(|ratio| effect.is_finite() && (effect >= ratio || effect <= 1.0 / ratio))

@@ -15,10 +15,6 @@ pub(crate) struct Interval {
     pub(crate) high: f64,
 }
 
-impl Interval {
-    pub(crate) const EVERYTHING: Self = Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
-}
-
 /// Effects that the mixture bets on, in parts of the planned effect, with their weights; what is left is bet on every size ([`WIDE`]).
 // Most on the planned effect: there the test is nearly Wald's. The others keep it quick where the effect is larger and able where it is smaller.
 const BETS: [(f64, f64); 5] = [(0.25, 0.03), (0.5, 0.07), (1.0, 0.7), (2.0, 0.1), (4.0, 0.05)];
@@ -54,7 +50,7 @@ pub(crate) fn half_width(variance: f64, effect: f64, error: f64) -> f64 {
     for _ in 0..12 {
         let (value, slope) = log_ratio(distance, told, wide);
         let step = (value - wanted) / slope;
-        if !(step > 1e-9 * distance) {
+        if step.is_nan() || step <= 1e-9 * distance {
             break;
         }
         distance -= step;
