@@ -42,6 +42,8 @@ mod tests {
         assert!(sample_ratio(&[(5_020, 0.5), (4_980, 0.5)]) > 0.5);
         assert!(sample_ratio(&[(9_000, 0.9), (1_000, 0.1)]) > 0.5);
         assert!(sample_ratio(&[(5_500, 0.5), (4_500, 0.5)]) < 1e-6);
+        // Reference value from SciPy 1.17 (`scipy.special.gammaln`).
+        assert!((sample_ratio(&[(5_200, 0.5), (4_800, 0.5)]) / 0.002_297_766_645_261_11 - 1.0).abs() < 1e-5);
         assert_eq!(sample_ratio(&[(10, 1.0), (1, 0.0)]), 0.0);
         assert!(sample_ratio(&[(3, 0.5), (0, 0.5)]) > 0.5, "three heads in a row are nothing");
     }

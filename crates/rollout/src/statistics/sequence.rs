@@ -124,6 +124,20 @@ mod tests {
         }
     }
 
+    /// Reference values from SciPy 1.17 (`scipy.special.betaln`, `scipy.optimize.brentq`) and, for the widths, from halving the mixture written out.
+    #[test]
+    fn intervals_are_those_of_the_mixtures() {
+        let found = share(7, 50, 0.05);
+        assert!((found.low - 0.032_848_902_064_917_536).abs() < 1e-8, "{found:?}");
+        assert!((found.high - 0.338_385_275_668_363_9).abs() < 1e-8, "{found:?}");
+        for (told, width) in
+            [(0.5, 4.651_853_095_928_567), (6.8, 0.982_597_384_342_571_9), (100.0, 0.348_918_144_682_730_2)]
+        {
+            let found = half_width(1.0 / told, 1.0, 0.05);
+            assert!((found / width - 1.0).abs() < 1e-6, "{told}: {found}, not {width}");
+        }
+    }
+
     #[test]
     fn widths_are_ordinary_numbers_or_infinite() {
         assert_eq!(half_width(0.0, 1.0, 0.05), 0.0);
