@@ -68,6 +68,8 @@ pub enum Outcome {
     RolledBack,
     /// A person asked to return to stable.
     Aborted,
+    /// The candidate was a shadow, compared as was asked, and is gone again.
+    Compared,
 }
 
 impl Outcome {
@@ -77,6 +79,7 @@ impl Outcome {
             Self::Promoted => "promoted",
             Self::RolledBack => "rolled-back",
             Self::Aborted => "aborted",
+            Self::Compared => "compared",
         }
     }
 }

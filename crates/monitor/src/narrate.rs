@@ -172,6 +172,7 @@ fn finished(
     match outcome {
         Outcome::Promoted => format!("The candidate was promoted{serves}."),
         Outcome::Aborted => format!("The rollout was aborted{serves}."),
+        Outcome::Compared => format!("The shadows were compared and are gone again{serves}."),
         Outcome::RolledBack => {
             let cause = cause.map(|cause| format!(" for {cause}")).unwrap_or_default();
             let why = failure

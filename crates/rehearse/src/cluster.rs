@@ -17,12 +17,17 @@ pub struct Temper {
     pub crashes_after: Option<(Millis, Cause)>,
     /// Its instances never become ready.
     pub never_starts: bool,
+    /// Share of its answers that are right, as labels tell it.
+    pub accuracy: f64,
+    /// Share of its answers that agree with stable's.
+    pub agreement: f64,
 }
 
 impl Temper {
     /// Answers well, in 5 ms.
     pub const fn good() -> Self {
-        Self { error_rate: 0.0, latency_ms: 5, crashes_after: None, never_starts: false }
+        let (crashes_after, never_starts) = (None, false);
+        Self { error_rate: 0.0, latency_ms: 5, crashes_after, never_starts, accuracy: 0.8, agreement: 1.0 }
     }
 }
 

@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use modelyard_core::event::Order;
+use modelyard_core::evidence::{ArmEvidence, Evidence, Statistic};
 use modelyard_core::failure::Failure;
 use modelyard_core::measure::Counters;
+use modelyard_core::mirror::Comparison;
 use modelyard_core::route::split_among;
 use modelyard_core::{Millis, RevisionNumber, Timestamp, Weight};
 use modelyard_rollout::{Action, GatewaySeen, Observation, PoolSeen, Rollout};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Temper};
 use crate::gateway::{Gateway, Table};
 use crate::world::Stepper;
 
@@ -109,18 +111,21 @@ impl Controller {
         &mut self,
         pools: BTreeMap<RevisionNumber, PoolSeen>,
         gateway: &Gateway,
+        tempers: &BTreeMap<RevisionNumber, Temper>,
         now: Timestamp,
     ) -> Observation {
         let reachable = gateway.is_reachable(now);
+        let counters = self.memory.add_up(gateway);
+        let evidence = evidence(&self.state, &counters, tempers);
         Observation {
             at: self.clock(now),
             gateway: reachable.then(|| GatewaySeen {
                 weights: gateway.table.weights.clone(),
                 in_flight: gateway.in_flight_by_revision(),
-                counters: self.memory.add_up(gateway),
+                counters,
             }),
             pools,
-            evidence: None,
+            evidence: Some(evidence),
             failures: self.failures.clone(),
             orders: self.orders.clone(),
         }
@@ -236,4 +241,30 @@ impl Memory {
         gateway.counters.iter().for_each(|(&revision, counters)| sums.entry(revision).or_default().add(counters));
         sums
     }
+}
+
+/// What would be known of the arms: every tenth label has not come yet; of shadows, copies of what stable answered.
+fn evidence(
+    rollout: &Rollout,
+    counters: &BTreeMap<RevisionNumber, Counters>,
+    tempers: &BTreeMap<RevisionNumber, Temper>,
+) -> Evidence {
+    let temper = |revision| tempers.get(revision).copied().unwrap_or(Temper::good());
+    let mut evidence = Evidence::default();
+    for (revision, counted) in counters {
+        let units = counted.requests - counted.requests / 10;
+        let hits = (units as f64 * temper(revision).accuracy) as u64;
+        let metrics = BTreeMap::from([("accuracy".to_owned(), Statistic::Proportion { units, hits })]);
+        let arm = ArmEvidence { units: counted.requests, answers: counted.requests, metrics, ..ArmEvidence::default() };
+        evidence.arms.insert(*revision, arm);
+    }
+    let answered = rollout.stable.and_then(|stable| counters.get(&stable)).map_or(0, |counted| counted.requests);
+    for (revision, share) in &rollout.desired().mirrors {
+        let compared = answered * u64::from(share.basis_points()) / 10_000;
+        let failed = (compared as f64 * temper(revision).error_rate) as u64;
+        let agreed = (compared as f64 * temper(revision).agreement) as u64;
+        let comparison = Comparison { sent: compared, failed, compared, agreed, ..Comparison::default() };
+        evidence.shadows.insert(*revision, comparison);
+    }
+    evidence
 }

@@ -54,6 +54,12 @@ pub const INVARIANTS: &[Invariant] = &[
     Invariant { name: "R6", promise: "going forward, capacity is kept", check: keeps_capacity },
     Invariant { name: "R7", promise: "no canary above 20 % before a pass", check: starts_small },
     Invariant { name: "R8", promise: "an open rollout asks to be woken", check: asks_to_be_woken },
+    Invariant { name: "R9", promise: "a shadow answers nobody", check: shadows_answer_nobody },
+    Invariant {
+        name: "R10",
+        promise: "a test promotes on evidence or on a person's word",
+        check: tests_promote_on_evidence,
+    },
 ];
 
 impl World {
@@ -133,7 +139,7 @@ fn ends_where_it_says(world: &World) -> Result<(), String> {
     let Some(rollout) = world.rollout().filter(|rollout| rollout.is_closed()) else { return Ok(()) };
     let winner = match rollout.outcome() {
         Some(Outcome::Promoted) => Some(rollout.candidate),
-        Some(Outcome::RolledBack | Outcome::Aborted) => rollout.stable,
+        Some(Outcome::RolledBack | Outcome::Aborted | Outcome::Compared) => rollout.stable,
         None => return Err("it is closed without an outcome".into()),
     };
     let desired = rollout.desired();
@@ -154,9 +160,9 @@ fn keeps_capacity(world: &World) -> Result<(), String> {
         Strategy::Recreate(_) => return Ok(()),
         Strategy::Rolling(rolling) => rolling,
         Strategy::BlueGreen(_) | Strategy::Canary(_) | Strategy::Ab(_) | Strategy::Shadow(_) => {
-            return ensure(stable + candidate >= instances, || {
-                format!("{stable} + {candidate} of {instances} instances are wanted")
-            });
+            let others: u32 = made.after.arms().skip(1).map(|arm| count(&after, Some(arm))).sum();
+            let all = stable + candidate + others;
+            return ensure(all >= instances, || format!("{all} of {instances} instances are wanted"));
         }
     };
     let (least, most) = (instances - rolling.max_unavailable, instances + rolling.max_surge);
@@ -174,6 +180,24 @@ fn starts_small(world: &World) -> Result<(), String> {
     let share = weight(&after, made.after.candidate);
     let allowed = !is_canary || share.basis_points() <= 2_000 || world.has_passed || world.was_promoted_by_hand;
     ensure(allowed, || format!("the candidate is to carry {share} and nothing has passed"))
+}
+
+fn shadows_answer_nobody(world: &World) -> Result<(), String> {
+    let Some((made, _, after)) = moved(world) else { return Ok(()) };
+    let is_shadow = matches!(made.after.phase, Phase::Starting | Phase::Shadowing)
+        && matches!(made.after.plan.strategy, Strategy::Shadow(_));
+    let carried = made.after.arms().map(|arm| weight(&after, arm)).find(|&carried| carried > Weight::NONE);
+    let mirrored = after.mirrors.keys().find(|&&revision| weight(&after, revision) > Weight::NONE);
+    ensure(!is_shadow || carried.is_none(), || format!("a shadow is to carry {}", carried.unwrap_or_default()))?;
+    ensure(mirrored.is_none(), || format!("revision {mirrored:?} gets copies and requests"))
+}
+
+fn tests_promote_on_evidence(world: &World) -> Result<(), String> {
+    let Some((made, _, after)) = moved(world) else { return Ok(()) };
+    let is_test = matches!(made.after.plan.strategy, Strategy::Ab(_)) && made.after.stable.is_some();
+    let whole = weight(&after, made.after.candidate) == Weight::ALL;
+    let allowed = !is_test || !whole || world.has_passed || world.was_promoted_by_hand;
+    ensure(allowed, || "an arm is to carry everything and nothing has passed".to_owned())
 }
 
 fn asks_to_be_woken(world: &World) -> Result<(), String> {

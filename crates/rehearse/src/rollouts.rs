@@ -1,7 +1,10 @@
 //! Plans to play: each strategy with short times, so that a rollout takes some virtual seconds.
 
+use modelyard_core::metric::Metric;
 use modelyard_core::service::{Routing, ServiceSpec};
-use modelyard_core::strategy::{Analysis, BlueGreen, Canary, Recreate, RollbackPolicy, Rolling, Strategy};
+use modelyard_core::strategy::{
+    Ab, Analysis, BlueGreen, Canary, QualityAction, Recreate, RollbackPolicy, Rolling, Shadow, Strategy, Then,
+};
 use modelyard_core::{Millis, ServiceName, Weight};
 use modelyard_rollout::{Plan, PlanError};
 
@@ -20,6 +23,12 @@ pub fn spec(strategy: Strategy, instances: u32) -> ServiceSpec {
         routing: Routing { drain: Millis::seconds(2), ..Routing::default() },
         ..ServiceSpec::named(ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name")))
     }
+}
+
+/// The share of right answers, as labels tell it.
+pub fn accuracy() -> Metric {
+    let words = serde_json::json!({ "name": "accuracy", "kind": "accuracy", "from": "feedback" });
+    serde_json::from_value(words).unwrap_or_else(|error| unreachable!("these are a metric's words: {error}"))
 }
 
 fn steps(random: &mut fastrand::Rng) -> Vec<Weight> {
@@ -53,6 +62,23 @@ pub fn drawn(strategy: &str, random: &mut fastrand::Rng) -> Result<Plan, PlanErr
             manual: random.u8(..4) == 0,
             rollback_window: Millis(random.u64(..5_000)),
         }),
+        "ab" => Strategy::Ab(Ab {
+            share: Weight::new(random.u16(1..9) * 1_000).unwrap_or_default(),
+            metric: "accuracy".to_owned(),
+            effect: 0.1,
+            least_units: 20,
+            longest: Some(Millis(random.u64(2_000..20_000))),
+            ..Ab::default()
+        }),
+        "shadow" => Strategy::Shadow(Shadow {
+            share: Weight::new(random.u16(1..=10) * 1_000).unwrap_or_default(),
+            least_pairs: 20,
+            max_disagreement: 0.2,
+            bake: Millis(random.u64(..2_000)),
+            then: [Then::Ask, Then::Canary, Then::End][random.usize(..3)],
+            steps: steps(random),
+            ..Shadow::default()
+        }),
         _ => Strategy::Canary(Canary {
             steps: steps(random),
             bake: Millis(random.u64(..2_500)),
@@ -61,6 +87,11 @@ pub fn drawn(strategy: &str, random: &mut fastrand::Rng) -> Result<Plan, PlanErr
     };
     let mut spec = spec(strategy, instances);
     spec.rollback = RollbackPolicy { automatic: random.u8(..8) > 0, stepped: random.u8(..4) == 0 };
+    if matches!(spec.strategy, Strategy::Ab(_)) {
+        spec.metrics.push(accuracy());
+    }
+    let actions = [QualityAction::Ask, QualityAction::StepBack, QualityAction::RollBack];
+    spec.quality.action = actions[random.usize(..actions.len())];
     spec.analysis.crash_tolerance = random.u32(..2);
     spec.analysis.max_latency_ratio = random.bool().then_some(3.0);
     Plan::new(&spec)

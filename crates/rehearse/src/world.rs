@@ -93,7 +93,7 @@ impl World {
         let table = Table { generation: 1, weights, pools };
         self.gateway.apply(table.clone());
         let service = ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name"));
-        let rollout = Rollout::start(service, stable.then_some(STABLE), RevisionNumber(2), plan, self.now);
+        let rollout = Rollout::start(service, stable.then_some(STABLE), RevisionNumber(2), &[], plan, self.now);
         self.controller = Some(Controller::new(rollout, table, count));
     }
 
@@ -306,7 +306,7 @@ impl World {
         let due = controller.wake <= self.now || !controller.failures.is_empty() || !controller.orders.is_empty();
         if due && killed_at != Some(0) {
             let pools = self.look(&controller.ending);
-            let seen = controller.observe(pools, &self.gateway, self.now);
+            let seen = controller.observe(pools, &self.gateway, &self.tempers, self.now);
             let at = seen.at;
             let made = controller.step(self.stepper, seen, &self.gateway, killed_at == Some(1));
             let wake = made.iter().flat_map(|made| &made.actions).find_map(|action| match action {

@@ -21,6 +21,8 @@ fn temper(random: &mut fastrand::Rng) -> Temper {
         2 => Temper { crashes_after: Some((Millis(random.u64(..3_000)), Cause::OutOfMemory)), ..good },
         3 => Temper { never_starts: true, ..good },
         4 => Temper { latency_ms: 80, ..good },
+        5 => Temper { accuracy: 0.6, agreement: 0.5, ..good },
+        6 | 7 => Temper { accuracy: 0.97, ..good },
         _ => good,
     }
 }
@@ -51,8 +53,9 @@ fn holds_in_every_world(strategy: &str, stable: bool) {
         }
     }
     // The worlds differ: each outcome must have come up often, or the dice are loaded.
-    for outcome in ["promoted", "rolled-back", "aborted"] {
-        let times = outcomes.get(outcome).copied().unwrap_or(0);
+    let all: &[&str] = if strategy == "shadow" { &["compared"] } else { &[] };
+    for outcome in ["promoted", "rolled-back", "aborted"].iter().chain(all) {
+        let times = outcomes.get(*outcome).copied().unwrap_or(0);
         assert!(times > 100, "{strategy}: {outcome} only {times} times, {outcomes:?}");
     }
 }
@@ -75,6 +78,16 @@ fn blue_green_holds_in_5000_worlds() {
 #[test]
 fn canary_holds_in_5000_worlds() {
     holds_in_every_world("canary", true);
+}
+
+#[test]
+fn ab_holds_in_5000_worlds() {
+    holds_in_every_world("ab", true);
+}
+
+#[test]
+fn shadow_holds_in_5000_worlds() {
+    holds_in_every_world("shadow", true);
 }
 
 #[test]

@@ -12,7 +12,9 @@
 //! - **R5** an aborted or failed rollout ends at stable alone;
 //! - **R6** going forward, desired capacity never falls below what was asked, less `max-unavailable` (`rolling`);
 //! - **R7** a canary is never asked to carry more than 20 % before a passing verdict, a person's `promote` being one;
-//! - **R8** an open rollout always asks to be woken.
+//! - **R8** an open rollout always asks to be woken;
+//! - **R9** a shadow is never asked to carry anything before it goes on as canary;
+//! - **R10** an A/B test promotes only after a passing verdict, a person's `promote` being one.
 //!
 //! Absent on purpose: how anything is carried out, and how long that takes.
 
@@ -25,6 +27,7 @@ mod observation;
 mod orders;
 mod phase;
 mod plan;
+mod quality;
 mod readings;
 mod rollout;
 mod statistics;

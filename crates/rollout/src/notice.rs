@@ -20,6 +20,7 @@ impl Turn<'_> {
                 _ => self.fail(failure.clone()),
             }
         }
+        self.notice_arms(failures);
         self.read_counters();
     }
 

@@ -3,6 +3,7 @@
 //! Promises: an order that changes nothing is answered with why, and with what can be done instead.
 
 use modelyard_core::event::{Order, Outcome};
+use modelyard_core::failure::Class;
 
 use crate::rollout::Hurry;
 use crate::step::Turn;
@@ -48,6 +49,8 @@ impl Turn<'_> {
     /// A person goes on with a candidate that failed: what was held against it no longer is.
     fn forgive(&mut self) {
         self.state.held = false;
+        let class = self.state.failure.as_ref().map(|failure| failure.cause.class());
+        self.state.quality_forgiven |= class == Some(Class::Quality);
         self.state.failure = None;
         self.state.crashes.clear();
         self.state.readings.begin();
@@ -104,5 +107,8 @@ impl Turn<'_> {
 
 /// Whether the phase has a wait that `promote` can end.
 const fn skips(phase: Phase) -> bool {
-    matches!(phase, Phase::Preview | Phase::Baking { .. } | Phase::Pausing { .. } | Phase::Kept)
+    matches!(
+        phase,
+        Phase::Preview | Phase::Baking { .. } | Phase::Pausing { .. } | Phase::Kept | Phase::Testing | Phase::Shadowing
+    )
 }

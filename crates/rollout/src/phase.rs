@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum Phase {
-    /// Blue-green: the candidate's pool is being started.
+    /// Blue-green, A/B, shadow: the candidate's pool, or every arm, is being started.
     Starting,
+    /// A/B: the split is held until the metric is decided.
+    Testing,
+    /// Shadow: copies are sent, answers compared.
+    Shadowing,
     /// Blue-green: the candidate is held at its preview address, without live traffic.
     Preview,
     /// Canary, blue-green: instances for the step's share are being started.

@@ -4,8 +4,11 @@
 
 use std::fmt;
 
+use modelyard_core::metric::{Judge, Metric, MetricKind, MetricSource};
 use modelyard_core::service::ServiceSpec;
-use modelyard_core::strategy::{Analysis, BlueGreen, Canary, RollbackPolicy, Rolling, Strategy};
+use modelyard_core::strategy::{
+    Ab, Analysis, BlueGreen, Canary, QualityPolicy, RollbackPolicy, Rolling, Shadow, Strategy, Then, Unit,
+};
 use modelyard_core::{Millis, Weight};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +30,15 @@ pub struct Plan {
     pub instances: u32,
     /// Longest time that requests in flight may take to finish.
     pub drain: Millis,
+    /// What it is judged by, beside readiness, errors and latency.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
+    /// How metrics become a verdict.
+    #[serde(default)]
+    pub judge: Judge,
+    /// What happens when quality drops.
+    #[serde(default)]
+    pub quality: QualityPolicy,
 }
 
 /// One thing that is wrong with the rules.
@@ -73,11 +85,11 @@ impl Plan {
             Strategy::Rolling(rolling) => check_rolling(rolling, spec.instances, &mut refuse),
             Strategy::BlueGreen(blue_green) => check_blue_green(blue_green, &mut refuse),
             Strategy::Canary(canary) => check_canary(canary, &mut refuse),
-            Strategy::Ab(_) | Strategy::Shadow(_) => {
-                refuse("strategy.kind", "is not carried out by this version".into())
-            }
+            Strategy::Ab(ab) => check_ab(ab, spec, &mut refuse),
+            Strategy::Shadow(shadow) => check_shadow(shadow, &mut refuse),
         }
         check_analysis(&spec.analysis, &mut refuse);
+        check_metrics(&spec.metrics, &mut refuse);
         if !mistakes.is_empty() {
             return Err(PlanError { mistakes });
         }
@@ -87,6 +99,9 @@ impl Plan {
             rollback: spec.rollback.clone(),
             instances: spec.instances,
             drain: spec.routing.drain,
+            metrics: spec.metrics.clone(),
+            judge: spec.judge.clone(),
+            quality: spec.quality.clone(),
         })
     }
 
@@ -96,8 +111,19 @@ impl Plan {
             Strategy::Canary(canary) => &canary.steps,
             Strategy::BlueGreen(blue_green) if !blue_green.steps.is_empty() => &blue_green.steps,
             Strategy::BlueGreen(_) => &[Weight::ALL],
-            Strategy::Recreate(_) | Strategy::Rolling(_) | Strategy::Ab(_) | Strategy::Shadow(_) => &[],
+            Strategy::Shadow(shadow) => &shadow.steps,
+            Strategy::Recreate(_) | Strategy::Rolling(_) | Strategy::Ab(_) => &[],
         }
+    }
+
+    /// Shares of the candidate and of further arms, in their order: of traffic (A/B) or of copies (shadow). None for other strategies.
+    pub(crate) fn arm_shares(&self) -> Vec<Weight> {
+        let (first, arms) = match &self.strategy {
+            Strategy::Ab(ab) => (ab.share, &ab.arms),
+            Strategy::Shadow(shadow) => (shadow.share, &shadow.arms),
+            _ => return Vec::new(),
+        };
+        std::iter::once(first).chain(arms.iter().map(|arm| arm.share)).collect()
     }
 
     /// Instances that carry a share: rounded up, at least one for any share.
@@ -147,6 +173,76 @@ fn check_canary(canary: &Canary, refuse: &mut impl FnMut(&'static str, String)) 
         Some(_) => {}
     }
     check_steps(&canary.steps, refuse);
+}
+
+fn check_ab(ab: &Ab, spec: &ServiceSpec, refuse: &mut impl FnMut(&'static str, String)) {
+    let arms: u32 = ab.arms.iter().map(|arm| u32::from(arm.share.basis_points())).sum();
+    if ab.share == Weight::NONE || ab.arms.iter().any(|arm| arm.share == Weight::NONE) {
+        refuse("strategy.share", "is 0 % for an arm; an arm without traffic shows nothing".into());
+    }
+    if u32::from(ab.share.basis_points()) + arms >= 10_000 {
+        refuse("strategy.share", "and the arms leave nothing to stable, which they are compared with".into());
+    }
+    match spec.metrics.iter().find(|metric| metric.name == ab.metric) {
+        None if ab.metric.is_empty() => {
+            refuse("strategy.metric", "is missing; name the metric of `[[metrics]]` that decides".into());
+        }
+        None => refuse("strategy.metric", format!("is `{}`, which is none of `[[metrics]]`", ab.metric)),
+        Some(metric) if metric.dry_run => {
+            refuse("strategy.metric", format!("is `{}`, which never decides (`dry-run`)", ab.metric));
+        }
+        Some(_) => {}
+    }
+    if ab.unit == Unit::Session && spec.routing.affinity.is_none() {
+        refuse("strategy.unit", "is `session`, but `[routing.affinity]` does not say what a session is".into());
+    }
+    let open = |value: f64| value > 0.0 && value < 1.0;
+    if !open(ab.error) || !open(ab.power) {
+        refuse("strategy.error", "and `power` are chances, above 0 and below 1".into());
+    }
+    if !(ab.effect > 0.0 && ab.effect.is_finite()) {
+        refuse("strategy.effect", format!("is {}; plan for an improvement above 0", ab.effect));
+    }
+    if !ab.margin.is_finite() {
+        refuse("strategy.margin", format!("is {}; it is a number", ab.margin));
+    }
+}
+
+fn check_shadow(shadow: &Shadow, refuse: &mut impl FnMut(&'static str, String)) {
+    if shadow.share == Weight::NONE || shadow.arms.iter().any(|arm| arm.share == Weight::NONE) {
+        refuse("strategy.share", "is 0 %; a shadow without copies shows nothing".into());
+    }
+    if shadow.limit == 0 {
+        refuse("strategy.limit", "is 0; allow at least 1 copy at a time".into());
+    }
+    if !(0.0..=1.0).contains(&shadow.max_disagreement) {
+        refuse("strategy.max-disagreement", format!("is {}; it is a share, from 0 to 1", shadow.max_disagreement));
+    }
+    if !(shadow.error > 0.0 && shadow.error < 1.0) {
+        refuse("strategy.error", "is a chance, above 0 and below 1".into());
+    }
+    if shadow.then == Then::Canary || !shadow.steps.is_empty() {
+        check_canary(&Canary { steps: shadow.steps.clone(), ..Canary::default() }, refuse);
+    }
+}
+
+fn check_metrics(metrics: &[Metric], refuse: &mut impl FnMut(&'static str, String)) {
+    for (index, metric) in metrics.iter().enumerate() {
+        let name = &metric.name;
+        if metrics[..index].iter().any(|other| other.name == *name) {
+            refuse("metrics.name", format!("is `{name}` twice; each metric has its own"));
+        }
+        if metric.kind == MetricKind::Quantile && metric.quantile.is_none() {
+            refuse("metrics.quantile", format!("is missing for `{name}`; write the quantile, such as 0.95"));
+        }
+        let elsewhere = matches!(metric.from, MetricSource::Prometheus | MetricSource::Webhook);
+        if elsewhere && metric.url.is_none() {
+            refuse("metrics.url", format!("is missing for `{name}`; write where it is asked"));
+        }
+        if metric.from == MetricSource::Prometheus && metric.query.is_none() {
+            refuse("metrics.query", format!("is missing for `{name}`; write PromQL with {{revision}} in it"));
+        }
+    }
 }
 
 fn check_steps(steps: &[Weight], refuse: &mut impl FnMut(&'static str, String)) {

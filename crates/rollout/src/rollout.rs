@@ -21,8 +21,26 @@ pub struct Rollout {
     pub service: ServiceName,
     /// Where it starts from; `None` for a first deployment.
     pub stable: Option<RevisionNumber>,
-    /// Where it goes to.
+    /// Where it goes to. Of several arms the one that leads: the one that is promoted, if one is.
     pub candidate: RevisionNumber,
+    /// Share of each arm that is not stable: of traffic (A/B) or of copies (shadow). Empty for other strategies.
+    #[serde(default)]
+    pub(crate) shares: BTreeMap<RevisionNumber, Weight>,
+    /// Where the sessions of each arm begin, for as long as the rollout lasts.
+    #[serde(default)]
+    pub(crate) starts: BTreeMap<RevisionNumber, u16>,
+    /// Arms that failed and were taken out.
+    #[serde(default)]
+    pub(crate) out: BTreeSet<RevisionNumber>,
+    /// Units of each arm when the test began, and when that was.
+    #[serde(default)]
+    pub(crate) began: Option<(Timestamp, BTreeMap<RevisionNumber, u64>)>,
+    /// A person went on in spite of a drop in quality.
+    #[serde(default)]
+    pub(crate) quality_forgiven: bool,
+    /// What the counters said of further arms.
+    #[serde(default)]
+    pub(crate) arm_readings: BTreeMap<RevisionNumber, Readings>,
     /// Its frozen rules.
     pub plan: Plan,
     /// Where it stands.
@@ -76,11 +94,12 @@ pub(crate) struct Said {
 }
 
 impl Rollout {
-    /// A rollout that has not moved yet: stable carries everything.
+    /// A rollout that has not moved yet: stable carries everything. `arms` are the revisions of the plan's further arms, in their order.
     pub fn start(
         service: ServiceName,
         stable: Option<RevisionNumber>,
         candidate: RevisionNumber,
+        arms: &[RevisionNumber],
         plan: Plan,
         at: Timestamp,
     ) -> Self {
@@ -91,9 +110,16 @@ impl Rollout {
             (Strategy::Recreate(_), _) => Phase::Emptying,
             (Strategy::Rolling(rolling), _) => Phase::Batch { goal: rolling.batch.min(plan.instances) },
             (Strategy::BlueGreen(_), _) => Phase::Starting,
-            (Strategy::Canary(_) | Strategy::Ab(_) | Strategy::Shadow(_), _) => Phase::Scaling { step: 0 },
+            (Strategy::Ab(_) | Strategy::Shadow(_), _) => Phase::Starting,
+            (Strategy::Canary(_), _) => Phase::Scaling { step: 0 },
+        };
+        let revisions = || std::iter::once(candidate).chain(arms.iter().copied());
+        let shares: BTreeMap<RevisionNumber, Weight> = match stable {
+            Some(_) => revisions().zip(plan.arm_shares()).collect(),
+            None => BTreeMap::new(), // a first deployment has nothing to be compared with
         };
         let first = match phase {
+            Phase::Starting if !shares.is_empty() => plan.instances_for(shares[&candidate]),
             Phase::Replacing | Phase::Starting => plan.instances,
             Phase::Scaling { step } => plan.instances_for(plan.weight_at(step)),
             _ => 0, // the first step of `rolling` and `recreate` depends on what is seen
@@ -106,7 +132,22 @@ impl Rollout {
         if first > 0 {
             desired.instances.insert(candidate, first);
         }
+        for (&arm, &share) in shares.iter().filter(|&(&arm, _)| arm != candidate) {
+            desired.instances.insert(arm, plan.instances_for(share));
+        }
+        let mut room = 0;
+        let mut starts = BTreeMap::from([(candidate, 0)]);
+        for revision in revisions().filter(|_| matches!(plan.strategy, Strategy::Ab(_))) {
+            starts.insert(revision, room);
+            room += shares.get(&revision).map_or(0, |share| share.basis_points());
+        }
         Self {
+            shares,
+            starts,
+            out: BTreeSet::new(),
+            began: None,
+            quality_forgiven: false,
+            arm_readings: BTreeMap::new(),
             service,
             stable,
             candidate,
@@ -135,6 +176,17 @@ impl Rollout {
     /// What should be true now.
     pub fn desired(&self) -> Desired {
         self.desired.clone()
+    }
+
+    /// Where each arm's stretch of sessions begins: with room up to its largest share, so that no arm's growth moves another's sessions.
+    pub const fn starts(&self) -> &BTreeMap<RevisionNumber, u16> {
+        &self.starts
+    }
+
+    /// Every arm beside stable that has not been taken out, the candidate first.
+    pub fn arms(&self) -> impl Iterator<Item = RevisionNumber> + '_ {
+        let others = self.shares.keys().copied().filter(|&arm| arm != self.candidate && !self.out.contains(&arm));
+        std::iter::once(self.candidate).chain(others)
     }
 
     /// How it ended: set once the candidate carries everything for good, or stable carries everything again.
@@ -219,6 +271,14 @@ impl Rollout {
             || self.verdict != before.verdict
             || self.failure != before.failure
             || self.crashes != before.crashes
+            || (self.candidate, self.quality_forgiven) != (before.candidate, before.quality_forgiven)
+            || self.out != before.out
+            || self.began != before.began
+    }
+
+    fn arms_in_words(&self) -> String {
+        let arms: Vec<String> = self.arms().map(|arm| arm.to_string()).collect();
+        format!("revision{} {}", if arms.len() == 1 { "" } else { "s" }, arms.join(", "))
     }
 
     /// Where it stands, for people: `baking at 10 %, step 1 of 4`.
@@ -226,7 +286,9 @@ impl Rollout {
         let place = self.progress().map(|(step, of)| format!(", step {step} of {of}")).unwrap_or_default();
         let candidate = self.candidate;
         let text = match self.phase {
-            Phase::Starting => format!("starting revision {candidate} beside stable"),
+            Phase::Starting => format!("starting {} beside stable", self.arms_in_words()),
+            Phase::Testing => format!("testing {} against stable", self.arms_in_words()),
+            Phase::Shadowing => format!("comparing {} with stable", self.arms_in_words()),
             Phase::Preview => format!("revision {candidate} at its preview address"),
             Phase::Scaling { step } => format!("starting instances for {}{place}", self.plan.weight_at(step)),
             Phase::Baking { step } => format!("baking at {}{place}", self.plan.weight_at(step)),

@@ -98,6 +98,9 @@ impl Turn<'_> {
         if !self.state.phase.is_forward() || self.state.held {
             return self.explain(failure);
         }
+        if self.other_arm_leads(&failure) {
+            return;
+        }
         self.say(Verdict::Fail, Some(failure.cause), failure.detail.clone());
         self.state.failure = Some(failure);
         match self.state.plan.rollback.automatic {
@@ -120,6 +123,7 @@ impl Turn<'_> {
         let phase = strategies::way_back(&self.state, stepped);
         self.state.returning_as = Some(outcome);
         self.state.outcome = None;
+        self.state.desired.mirrors.clear();
         self.state.hurry = Hurry::No;
         (self.state.paused, self.state.held) = (false, false);
         self.enter(phase);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use modelyard_core::evidence::Evidence;
 use modelyard_core::measure::Counters;
 use modelyard_core::route::split_among;
 use modelyard_core::service::Desired;
@@ -28,6 +29,32 @@ impl<'a> View<'a> {
             stable: rollout.stable.map(pool).unwrap_or_default(),
             candidate: pool(rollout.candidate),
         }
+    }
+
+    /// The same observation with another candidate.
+    pub(crate) fn refocus(&mut self, candidate: RevisionNumber) {
+        self.candidate_revision = candidate;
+        self.candidate = self.pool(candidate);
+    }
+
+    /// What the target says of a revision.
+    pub(crate) fn pool(&self, revision: RevisionNumber) -> PoolSeen {
+        self.seen.pools.get(&revision).copied().unwrap_or_default()
+    }
+
+    /// What is known of metrics, shadows and drift.
+    pub(crate) fn evidence(&self) -> Option<&'a Evidence> {
+        self.seen.evidence.as_ref()
+    }
+
+    /// Requests in flight at a revision; none without a report.
+    pub(crate) fn in_flight(&self, revision: RevisionNumber) -> Option<u64> {
+        Some(self.gateway()?.in_flight.get(&revision).copied().unwrap_or(0))
+    }
+
+    /// Counters of a revision; none without a report.
+    pub(crate) fn counters_of(&self, revision: RevisionNumber) -> Option<Counters> {
+        Some(self.gateway()?.counters.get(&revision).cloned().unwrap_or_default())
     }
 
     pub(crate) fn gateway(&self) -> Option<&'a GatewaySeen> {

@@ -58,7 +58,7 @@ prop_compose! {
 ..ServiceSpec::named(ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name")))
         };
         let plan = Plan::new(&spec).expect("drawn plans make sense");
-        Rollout::start(spec.name, stable.then_some(OLD), NEW, plan, Timestamp(10_000))
+        Rollout::start(spec.name, stable.then_some(OLD), NEW, &[], plan, Timestamp(10_000))
     }
 }
 

@@ -42,7 +42,7 @@ struct Easy {
 impl Easy {
     fn new(spec: &ServiceSpec, stable: bool) -> Self {
         let plan = Plan::new(spec).unwrap();
-        let rollout = Rollout::start(spec.name.clone(), stable.then_some(OLD), NEW, plan, Timestamp(0));
+        let rollout = Rollout::start(spec.name.clone(), stable.then_some(OLD), NEW, &[], plan, Timestamp(0));
         let gateway = GatewaySeen::default();
         let seen = Observation { gateway: Some(gateway), ..Observation::default() };
         let mut easy =

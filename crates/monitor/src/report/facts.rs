@@ -140,6 +140,10 @@ impl Facts {
             Some(Outcome::Aborted) => {
                 format!("{candidate} was called back by a person after {took}{}.", reached(exposure))
             }
+            Some(Outcome::Compared) => {
+                let stable = self.stable.map(|stable| self.name(stable)).unwrap_or_default();
+                format!("{candidate} was compared with {stable} as a shadow for {took}; no caller was answered by it.")
+            }
             Some(Outcome::RolledBack) => {
                 let cause = self.cause.map(|cause| format!(" for {}", cause_in_words(cause))).unwrap_or_default();
                 format!("{candidate} was taken back{cause} after {took}{}.", reached(exposure))

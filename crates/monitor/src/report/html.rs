@@ -54,7 +54,7 @@ fn head(report: &Report) -> Markup {
     let tone = match report.facts.outcome {
         Some(Outcome::Promoted) => "good",
         Some(Outcome::RolledBack) => "bad",
-        Some(Outcome::Aborted) | None => "quiet",
+        Some(Outcome::Aborted | Outcome::Compared) | None => "quiet",
     };
     html! {
         header {

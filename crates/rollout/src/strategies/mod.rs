@@ -6,7 +6,9 @@
 mod recreate;
 mod returning;
 mod rolling;
+mod shadow;
 mod stepped;
+mod testing;
 
 use modelyard_core::event::Outcome;
 use modelyard_core::strategy::Strategy;
@@ -20,7 +22,10 @@ use crate::{Phase, Rollout, Waiting};
 /// Makes at most one move.
 pub(crate) fn advance(turn: &mut Turn<'_>) {
     match turn.state.phase {
-        Phase::Starting => turn.advance_starting(),
+        Phase::Starting if turn.state.shares.is_empty() => turn.advance_starting(),
+        Phase::Starting => turn.advance_arming(),
+        Phase::Testing => turn.advance_testing(),
+        Phase::Shadowing => turn.advance_shadowing(),
         Phase::Preview => turn.advance_preview(),
         Phase::Scaling { step } => turn.advance_scaling(step),
         Phase::Baking { step } => turn.advance_baking(step),
@@ -75,6 +80,14 @@ impl Turn<'_> {
 
     pub(crate) fn drop_candidate(&mut self) {
         self.state.desired.instances.remove(&self.state.candidate);
+        self.drop_others();
+    }
+
+    /// Every arm but stable and the candidate goes.
+    pub(crate) fn drop_others(&mut self) {
+        let (stable, candidate) = (self.state.stable, self.state.candidate);
+        self.state.desired.instances.retain(|&revision, _| Some(revision) == stable || revision == candidate);
+        self.state.desired.mirrors.clear();
     }
 
     pub(crate) fn drop_stable(&mut self) {
@@ -138,8 +151,9 @@ impl Turn<'_> {
             self.state.waiting = Some(Waiting::Route);
             return self.state.drain.hold();
         }
-        if self.is_drained(self.view.stable_in_flight()) && !self.is_shaken {
+        if self.is_drained(self.in_flight_but_candidate()) && !self.is_shaken {
             self.drop_stable();
+            self.drop_others();
             if self.state.outcome.is_none() {
                 self.settle(Outcome::Promoted);
             }
@@ -151,11 +165,26 @@ impl Turn<'_> {
     fn advance_retiring(&mut self) {
         let promoted = self.state.outcome == Some(Outcome::Promoted);
         let loser = if promoted { self.view.stable } else { self.view.candidate };
-        if loser.is_gone() {
+        let others = self.state.shares.keys().filter(|&&arm| arm != self.state.candidate);
+        if loser.is_gone() && others.into_iter().all(|&arm| self.view.pool(arm).is_gone()) {
             return self.enter(Phase::Closed);
         }
         let why = format!("{} instances are ending", loser.running + loser.leaving);
         self.state.waiting = Some(Waiting::Instances { why });
+    }
+
+    /// Requests in flight at stable and at further arms; none without a report.
+    pub(crate) fn in_flight_but_candidate(&self) -> Option<u64> {
+        let others = self.state.shares.keys().filter(|&&arm| arm != self.state.candidate);
+        others.map(|&arm| self.view.in_flight(arm)).try_fold(self.view.stable_in_flight()?, |sum, one| Some(sum + one?))
+    }
+
+    /// The same of the candidate and further arms.
+    pub(crate) fn in_flight_but_stable(&self) -> Option<u64> {
+        let others = self.state.shares.keys().filter(|&&arm| arm != self.state.candidate);
+        others
+            .map(|&arm| self.view.in_flight(arm))
+            .try_fold(self.view.candidate_in_flight()?, |sum, one| Some(sum + one?))
     }
 
     /// Whether a person asked to skip the present wait.

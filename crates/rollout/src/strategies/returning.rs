@@ -30,7 +30,7 @@ impl Turn<'_> {
         if !off {
             return self.state.drain.hold();
         }
-        if self.is_drained(self.view.candidate_in_flight()) {
+        if self.is_drained(self.in_flight_but_stable()) {
             self.drop_candidate();
             self.settle_back();
             self.enter(Phase::Retiring);

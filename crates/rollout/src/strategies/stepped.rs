@@ -68,6 +68,7 @@ impl Turn<'_> {
         if !self.state.paused && !self.state.held {
             self.trim_stable(step);
         }
+        self.notice_quality();
         let last = step + 1 >= self.state.plan.steps().len();
         if !self.has_baked(step, last) || self.is_blocked() || !self.may_leave(last) {
             return;
@@ -112,7 +113,7 @@ impl Turn<'_> {
         let judgement = judge(&self.state.readings, &self.state.plan.analysis, true);
         self.say(judgement.verdict, judgement.cause, judgement.why.clone());
         if judgement.verdict == Verdict::Pass {
-            return true;
+            return self.quality_is_fine();
         }
         self.state.waiting = Some(Waiting::Evidence { why: judgement.why });
         self.is_blocked();
@@ -135,7 +136,8 @@ impl Turn<'_> {
             Strategy::Canary(canary) => canary.bake,
             Strategy::BlueGreen(blue_green) => blue_green.bake,
             Strategy::Rolling(rolling) => rolling.pause,
-            Strategy::Recreate(_) | Strategy::Ab(_) | Strategy::Shadow(_) => Millis(0),
+            Strategy::Shadow(shadow) => shadow.bake,
+            Strategy::Recreate(_) | Strategy::Ab(_) => Millis(0),
         }
     }
 

@@ -1,0 +1,79 @@
+//! Quality: a drop of it is no failure of the infrastructure, so a person decides, unless policy says otherwise.
+
+use modelyard_core::event::Outcome;
+use modelyard_core::evidence::{ArmEvidence, Drift, Evidence};
+use modelyard_core::failure::{Cause, Failure};
+use modelyard_core::strategy::{QualityAction, Strategy};
+
+use crate::judge::{Guarded, guard};
+use crate::step::Turn;
+use crate::{Verdict, Waiting};
+
+impl Turn<'_> {
+    /// Turns to policy when quality has dropped for certain.
+    pub(crate) fn notice_quality(&mut self) {
+        if let Some(guarded) = self.look_at_quality().filter(|guarded| guarded.verdict == Verdict::Fail) {
+            let failure = self.failure(Cause::Quality, guarded.why, guarded.evidence);
+            return self.drop_of_quality(failure);
+        }
+        if let Some(drift) = self.drifted() {
+            let (max, why) = (self.state.plan.quality.max_psi.unwrap_or_default(), in_words(&drift));
+            let failure = self.failure(Cause::Drift, format!("{why}; {max} is allowed"), vec![why]);
+            self.drop_of_quality(failure);
+        }
+    }
+
+    /// Whether nothing of quality stands against going on; says what is missing if something does.
+    pub(crate) fn quality_is_fine(&mut self) -> bool {
+        let Some(guarded) = self.look_at_quality() else { return true };
+        if guarded.verdict != Verdict::Inconclusive {
+            return guarded.verdict == Verdict::Pass;
+        }
+        self.say(Verdict::Inconclusive, None, guarded.why.clone());
+        self.state.waiting = Some(Waiting::Evidence { why: guarded.why });
+        self.is_blocked();
+        false
+    }
+
+    /// What the guard says; none when no metric is watched, or a person has gone on in spite of it.
+    fn look_at_quality(&self) -> Option<Guarded> {
+        let plan = &self.state.plan;
+        let stable = self.state.stable.filter(|_| !self.state.quality_forgiven)?;
+        // The metric that decides an A/B test is judged there.
+        let decisive = |name: &str| matches!(&plan.strategy, Strategy::Ab(ab) if ab.metric == name);
+        let metrics: Vec<_> = plan.metrics.iter().filter(|metric| !decisive(&metric.name)).cloned().collect();
+        if metrics.is_empty() {
+            return None;
+        }
+        let (nothing, none) = (Evidence::default(), ArmEvidence::default());
+        let evidence = self.view.evidence().unwrap_or(&nothing);
+        let of = |revision| evidence.arms.get(revision).unwrap_or(&none);
+        Some(guard(&metrics, &plan.judge, of(&stable), of(&self.state.candidate)))
+    }
+
+    fn drifted(&self) -> Option<Drift> {
+        let quality = &self.state.plan.quality;
+        let max = quality.max_psi.filter(|_| !self.state.quality_forgiven)?;
+        let fields = self.view.evidence()?.drift.get(&self.state.candidate)?;
+        fields.iter().find(|field| field.seen >= quality.least_values && field.psi > max).cloned()
+    }
+
+    /// Pauses and asks, or goes back, as policy has it.
+    pub(crate) fn drop_of_quality(&mut self, failure: Failure) {
+        if !self.state.phase.is_forward() || self.state.held {
+            return;
+        }
+        self.say(Verdict::Fail, Some(failure.cause), failure.detail.clone());
+        self.state.failure = Some(failure);
+        match self.state.plan.quality.action {
+            QualityAction::Ask => self.state.held = true,
+            QualityAction::StepBack => self.go_back(Outcome::RolledBack, true),
+            QualityAction::RollBack => self.go_back(Outcome::RolledBack, false),
+        }
+    }
+}
+
+fn in_words(drift: &Drift) -> String {
+    let Drift { field, seen, psi, reference, .. } = drift;
+    format!("{field} has moved from {reference}: population stability index {psi:.3} over {seen} values")
+}

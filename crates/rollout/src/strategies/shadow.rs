@@ -1,0 +1,209 @@
+//! Shadow: copies of requests go to the candidate, and its answers are compared with stable's. R9: it answers nobody.
+
+use modelyard_core::RevisionNumber;
+use modelyard_core::event::Outcome;
+use modelyard_core::failure::Cause;
+use modelyard_core::mirror::Comparison;
+use modelyard_core::strategy::{AgreeOn, Shadow, Strategy, Then};
+
+use crate::judge::{Proportion, proportion};
+use crate::statistics::exceeds;
+use crate::step::Turn;
+use crate::{Phase, Verdict, Waiting};
+
+/// Answers of a shadow before its errors or its latency count.
+const LEAST_ANSWERS: u64 = 20;
+
+impl Turn<'_> {
+    /// Asks for copies to every shadow.
+    pub(super) fn mirror(&mut self) {
+        let shares = self.state.arms().filter_map(|arm| Some((arm, *self.state.shares.get(&arm)?)));
+        self.state.desired.mirrors = shares.collect();
+    }
+
+    pub(super) fn advance_shadowing(&mut self) {
+        let Strategy::Shadow(shadow) = self.state.plan.strategy.clone() else {
+            return self.enter(Phase::Scaling { step: 0 });
+        };
+        self.mirror();
+        if !self.await_candidate(self.needed(self.state.candidate)) {
+            return self.state.clock.hold();
+        }
+        if self.view.gateway().is_none() {
+            self.state.clock.hold();
+            self.is_blocked();
+            return;
+        }
+        self.state.clock.run(self.state.now);
+        self.notice_shadows();
+        self.notice_quality();
+        if self.state.phase != Phase::Shadowing || self.is_blocked() {
+            return;
+        }
+        if self.hurries() {
+            self.waited();
+            return self.go_on_as_canary(self.state.candidate);
+        }
+        let judged = self.judge_shadows(&shadow);
+        let pass = judged.iter().filter(|one| one.proportion.verdict == Verdict::Pass);
+        let best = pass.min_by(|a, b| a.share().total_cmp(&b.share())).cloned();
+        let told = judged.iter().map(Judged::in_words).collect::<Vec<_>>().join("; ");
+        let still = self.state.clock.spent() < shadow.bake;
+        match best {
+            Some(_) if still => {
+                self.state.waiting =
+                    Some(Waiting::Time { why: format!("compared for {} at least: {told}", shadow.bake) });
+            }
+            Some(best) => self.shadow_passed(&shadow, best.revision, &told),
+            None if !judged.is_empty() && judged.iter().all(|one| one.proportion.verdict == Verdict::Fail) => {
+                let evidence = self.examples();
+                let failure = self.failure(Cause::Disagreement, told, evidence);
+                match (shadow.then, self.state.quality_forgiven) {
+                    // The comparison was all that was asked for, and this is what it says.
+                    (Then::End, _) => self.end_comparing(Verdict::Fail, &failure.detail),
+                    (_, true) => self.go_on_as_canary(self.state.candidate),
+                    (_, false) => self.drop_of_quality(failure),
+                }
+                self.is_blocked();
+            }
+            None => {
+                self.say(Verdict::Inconclusive, None, told.clone());
+                let why = if told.is_empty() { "no answers were compared yet".to_owned() } else { told };
+                self.state.waiting = Some(Waiting::Evidence { why });
+            }
+        }
+    }
+
+    fn shadow_passed(&mut self, shadow: &Shadow, best: RevisionNumber, told: &str) {
+        match shadow.then {
+            Then::Ask => {
+                self.say(Verdict::Pass, None, told.to_owned());
+                self.lead(best);
+                let why =
+                    format!("{told}; `modelyard promote` goes on as canary, `modelyard abort` takes the shadow away");
+                self.state.waiting = Some(Waiting::Person { why });
+            }
+            Then::Canary => {
+                self.say(Verdict::Pass, None, told.to_owned());
+                self.go_on_as_canary(best);
+            }
+            Then::End => self.end_comparing(Verdict::Pass, told),
+        }
+    }
+
+    /// The best shadow becomes a canary; the others go.
+    fn go_on_as_canary(&mut self, best: RevisionNumber) {
+        self.lead(best);
+        self.drop_others();
+        self.enter(Phase::Scaling { step: 0 });
+    }
+
+    /// The comparison was all that was asked for: every shadow goes.
+    fn end_comparing(&mut self, verdict: Verdict, told: &str) {
+        self.say(verdict, (verdict == Verdict::Fail).then_some(Cause::Disagreement), told.to_owned());
+        self.drop_candidate();
+        self.settle(Outcome::Compared);
+        self.enter(Phase::Retiring);
+    }
+
+    fn judge_shadows(&self, shadow: &Shadow) -> Vec<Judged> {
+        let Some(evidence) = self.view.evidence() else { return Vec::new() };
+        let shadows = self.state.arms().filter_map(|arm| Some((arm, evidence.shadows.get(&arm)?)));
+        shadows.map(|(arm, comparison)| Judged::new(arm, comparison, shadow)).collect()
+    }
+
+    /// Errors and slowness of shadows: failures of the infrastructure, which no caller has met.
+    fn notice_shadows(&mut self) {
+        let Some(evidence) = self.view.evidence() else { return };
+        let analysis = self.state.plan.analysis.clone();
+        let arms: Vec<RevisionNumber> = self.state.arms().collect();
+        for arm in arms {
+            let Some(comparison) = evidence.shadows.get(&arm) else { continue };
+            let Comparison { sent, failed, latency, .. } = comparison;
+            let failing = *failed >= analysis.min_errors && exceeds(*sent, *failed, analysis.max_error_rate);
+            let slower = |limit: f64| -> u64 {
+                latency.buckets().filter(|&(floor, _)| floor as f64 >= limit * 1e3).map(|(_, count)| count).sum()
+            };
+            let slow = analysis.max_latency_ms.filter(|&limit| {
+                latency.count() >= LEAST_ANSWERS
+                    && exceeds(latency.count(), slower(limit), 1.0 - analysis.latency_quantile)
+            });
+            let (cause, detail) = match (failing, slow) {
+                (true, _) => (Cause::ErrorRate, format!("{failed} of {sent} copies failed as shadow")),
+                (_, Some(limit)) => {
+                    let quantile = analysis.latency_quantile;
+                    let found = latency.quantile(quantile).unwrap_or_default() / 1e3;
+                    let detail =
+                        format!("as shadow it takes {found:.1} ms at quantile {quantile}; {limit} ms is allowed");
+                    (Cause::Latency, detail)
+                }
+                _ => continue,
+            };
+            match arm == self.state.candidate {
+                true => {
+                    let failure = self.failure(cause, detail, Vec::new());
+                    self.fail(failure);
+                }
+                false => self.take_out(arm, cause, &detail),
+            }
+            if !self.state.phase.is_forward() {
+                return;
+            }
+        }
+    }
+
+    /// The pairs that differ most, as evidence.
+    fn examples(&self) -> Vec<String> {
+        let shadows = self.view.evidence().map(|evidence| &evidence.shadows);
+        let worst = shadows.and_then(|shadows| shadows.get(&self.state.candidate)).map(|comparison| &comparison.worst);
+        worst.into_iter().flatten().map(|example| format!("request {}: {}", example.request_id, example.what)).collect()
+    }
+}
+
+/// One shadow and what its answers say.
+#[derive(Clone, Debug)]
+struct Judged {
+    revision: RevisionNumber,
+    disagreed: u64,
+    pairs: u64,
+    max: f64,
+    proportion: Proportion,
+}
+
+impl Judged {
+    fn new(revision: RevisionNumber, comparison: &Comparison, shadow: &Shadow) -> Self {
+        let (pairs, agreed) = match shadow.agree_on {
+            AgreeOn::Outputs => (comparison.compared, comparison.agreed),
+            // The output whose labels differ most tells.
+            AgreeOn::Labels => comparison
+                .outputs
+                .values()
+                .filter(|output| output.rows > 0)
+                .map(|output| (output.rows, output.same_label))
+                .max_by(|a, b| (b.1 as f64 / b.0 as f64).total_cmp(&(a.1 as f64 / a.0 as f64)))
+                .unwrap_or((0, 0)),
+        };
+        let disagreed = pairs.saturating_sub(agreed);
+        let mut proportion = proportion(disagreed, pairs, shadow.max_disagreement, shadow.error);
+        if comparison.compared < shadow.least_pairs {
+            proportion.verdict = Verdict::Inconclusive;
+        }
+        Self { revision, disagreed, pairs, max: shadow.max_disagreement, proportion }
+    }
+
+    fn share(&self) -> f64 {
+        if self.pairs == 0 { 1.0 } else { self.disagreed as f64 / self.pairs as f64 }
+    }
+
+    fn in_words(&self) -> String {
+        let percent = |share: f64| format!("{:.2} %", share * 100.0);
+        let Self { revision, disagreed, pairs, max, proportion } = self;
+        format!(
+            "revision {revision} disagrees in {disagreed} of {pairs} ({}, {} to {}; {} is allowed)",
+            percent(self.share()),
+            percent(proportion.low),
+            percent(proportion.high),
+            percent(*max)
+        )
+    }
+}
