@@ -2,7 +2,7 @@
 //!
 //! Promises: a version names one digest for ever; a blob is written whole or not at all and is checked against its digest whenever
 //! it leaves; several processes may use one store at once.
-//! The network is in [`distribution`] alone; the rest does without a runtime.
+//! The network is in [`distribution`] and [`python`] alone.
 
 pub mod alias;
 pub mod blob;
@@ -12,6 +12,7 @@ mod layout;
 mod leftovers;
 pub mod manifest;
 pub mod paths;
+pub mod python;
 mod reference;
 mod store;
 mod unpack;

@@ -39,7 +39,8 @@ struct Part {
 }
 
 impl Distribution {
-    /// Removes blobs that no manifest of any repository or model refers to and that are older than `grace`; with `dry_run` only says which.
+    /// Removes blobs that no manifest of any repository or model, and no file of the package index, refers to and that are older
+    /// than `grace`; with `dry_run` only says which.
     ///
     /// # Errors
     /// [`Error`] when the registry cannot be read; what was removed until then is gone.
@@ -82,7 +83,7 @@ impl Distribution {
             .block_on(self.sweep(grace, dry_run))
     }
 
-    /// Everything that a manifest refers to, and the manifests themselves.
+    /// Everything that a manifest or the package index refers to, and the manifests themselves.
     fn used(&self) -> Result<HashSet<AnyDigest>, Error> {
         let mut used = HashSet::new();
         let mut left = self.inner.meta.all_manifests()?;
@@ -96,6 +97,7 @@ impl Distribution {
             used.extend(parts.config.iter().chain(&parts.layers).filter_map(|part| part.digest.parse().ok()));
             left.extend(parts.manifests.iter().filter_map(|part| part.digest.parse().ok()));
         }
+        used.extend(self.inner.python.blobs()?.iter().map(AnyDigest::from));
         Ok(used)
     }
 }

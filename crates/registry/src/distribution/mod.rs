@@ -6,10 +6,10 @@
 //!
 //! Source: OCI distribution specification 1.1.
 
-mod answer;
+pub(crate) mod answer;
 mod blobs;
 mod digest;
-mod gate;
+pub(crate) mod gate;
 mod gc;
 mod local;
 mod manifests;
@@ -33,7 +33,7 @@ pub use self::names::{is_repository, is_tag};
 use self::gate::Gate;
 use self::meta::Meta;
 use self::uploads::Uploads;
-use crate::{Error, Store};
+use crate::{Error, Store, python};
 
 /// A registry that is served.
 #[derive(Clone, Debug)]
@@ -48,6 +48,7 @@ struct Inner {
     meta: Meta,
     uploads: Uploads,
     gate: Gate,
+    python: python::Index,
 }
 
 impl Distribution {
@@ -60,6 +61,7 @@ impl Distribution {
             meta: Meta::open(&root.join("distribution.sqlite"))?,
             uploads: Uploads::open(&root.join("uploads"))?,
             gate: Gate::new(root),
+            python: python::Index::open(root, store.blobs().clone())?,
             root: root.to_owned(),
             store,
         };
@@ -88,8 +90,8 @@ impl Distribution {
         })
     }
 
-    /// Every address below `/v2/`.
+    /// Every address below `/v2/`, and those of the package index.
     pub fn router(&self) -> Router {
-        route::router(self.clone())
+        route::router(self.clone()).merge(self.inner.python.router())
     }
 }

@@ -1,0 +1,186 @@
+//! What the index knows of files: which project and version each belongs to, which blob holds it, whether it was yanked.
+//!
+//! Promises: a file name means the same bytes for ever; a change is whole or not at all.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use modelyard_core::Digest;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+
+use crate::Error;
+
+/// Version of the tables that this build writes.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE files (
+        filename TEXT PRIMARY KEY, project TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+        uploaded INTEGER NOT NULL, requires_python TEXT, metadata TEXT, yanked TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX files_by_project ON files (project, version);";
+
+const COLUMNS: &str = "filename, project, version, digest, size, uploaded, requires_python, metadata, yanked";
+
+/// One file of the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub filename: String,
+    /// The project, normalised.
+    pub project: String,
+    /// The version, normalised.
+    pub version: String,
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its length.
+    pub size: u64,
+    /// When it came, in seconds since 1970.
+    pub uploaded: i64,
+    /// Which versions of Python it needs.
+    pub requires_python: Option<String>,
+    /// The blob that holds its metadata.
+    pub metadata: Option<Digest>,
+    /// Why it was yanked, if it was; the reason may be empty.
+    pub yanked: Option<String>,
+}
+
+/// What became of a file that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is new.
+    New,
+    /// The very same file was there.
+    Same,
+    /// Another file has that name.
+    Other(Digest),
+}
+
+/// What the index knows.
+#[derive(Debug)]
+pub struct Meta {
+    connection: Mutex<Connection>,
+}
+
+fn failed(error: &rusqlite::Error) -> Error {
+    Error::Document { what: "the package index".to_owned(), why: error.to_string() }
+}
+
+impl Meta {
+    /// Opens the index at `path`, making it if needed.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let open = || {
+            let mut connection = Connection::open(path)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.busy_timeout(std::time::Duration::from_secs(10))?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if found == 0 {
+                transaction.execute_batch(TABLES)?;
+                transaction.pragma_update(None, "user_version", VERSION)?;
+            }
+            transaction.commit()?;
+            Ok((connection, found))
+        };
+        let (connection, found) = open().map_err(|error: rusqlite::Error| failed(&error))?;
+        if found > VERSION {
+            let why = format!("it has form {found}, and this Modelyard reads up to {VERSION}");
+            return Err(Error::Document { what: format!("`{}`", path.display()), why });
+        }
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn query<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        ask(&self.connection()).map_err(|error| failed(&error))
+    }
+
+    /// Adds a file, unless its name is taken.
+    pub fn add(&self, entry: &Entry) -> Result<Added, Error> {
+        let mut connection = self.connection();
+        let mut add = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let sql = "SELECT digest FROM files WHERE filename = ?1";
+            let there: Option<String> = transaction.query_row(sql, [&entry.filename], |row| row.get(0)).optional()?;
+            if let Some(there) = there {
+                return Ok(match there.parse() {
+                    Ok(digest) if digest != entry.digest => Added::Other(digest),
+                    _ => Added::Same,
+                });
+            }
+            transaction.execute(
+                &format!("INSERT INTO files ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
+                params![
+                    entry.filename,
+                    entry.project,
+                    entry.version,
+                    entry.digest.to_string(),
+                    i64::try_from(entry.size).unwrap_or(i64::MAX),
+                    entry.uploaded,
+                    entry.requires_python,
+                    entry.metadata.map(|digest| digest.to_string()),
+                    entry.yanked
+                ],
+            )?;
+            transaction.commit().map(|()| Added::New)
+        };
+        add().map_err(|error| failed(&error))
+    }
+
+    /// The file of that name.
+    pub fn file(&self, filename: &str) -> Result<Option<Entry>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE filename = ?1");
+        self.query(|connection| connection.prepare_cached(&sql)?.query_row([filename], entry).optional())
+            .map(Option::flatten)
+    }
+
+    /// Every file of a project, by name.
+    pub fn files(&self, project: &str) -> Result<Vec<Entry>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE project = ?1 ORDER BY filename");
+        let found: Vec<Option<Entry>> =
+            self.query(|connection| connection.prepare_cached(&sql)?.query_map([project], entry)?.collect())?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Every project.
+    pub fn projects(&self) -> Result<Vec<String>, Error> {
+        let sql = "SELECT DISTINCT project FROM files ORDER BY project";
+        self.query(|connection| connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect())
+    }
+
+    /// Yanks every file of a version, or takes that back; how many files it has.
+    pub fn yank(&self, project: &str, version: &str, reason: Option<&str>) -> Result<usize, Error> {
+        let sql = "UPDATE files SET yanked = ?3 WHERE project = ?1 AND version = ?2";
+        self.query(|connection| connection.execute(sql, params![project, version, reason]))
+    }
+
+    /// Every blob that a file or its metadata is in.
+    pub fn blobs(&self) -> Result<Vec<Digest>, Error> {
+        let sql = "SELECT digest FROM files UNION SELECT metadata FROM files WHERE metadata IS NOT NULL";
+        let found: Vec<String> =
+            self.query(|connection| connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect())?;
+        Ok(found.iter().filter_map(|text| text.parse().ok()).collect())
+    }
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Option<Entry>> {
+    let (digest, size): (String, i64) = (row.get(3)?, row.get(4)?);
+    let metadata: Option<String> = row.get(7)?;
+    let (filename, project, version) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (uploaded, requires_python, yanked) = (row.get(5)?, row.get(6)?, row.get(8)?);
+    Ok(digest.parse().ok().map(|digest| Entry {
+        filename,
+        project,
+        version,
+        digest,
+        size: u64::try_from(size).unwrap_or(0),
+        uploaded,
+        requires_python,
+        metadata: metadata.and_then(|text| text.parse().ok()),
+        yanked,
+    }))
+}
