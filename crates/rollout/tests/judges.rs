@@ -160,3 +160,49 @@ fn too_little_is_told_with_a_forecast() {
     let later = compare(&metric, &shares(300 * times, 270 * times), &shares(300 * times, 279 * times), 0.0, 0.05, 0.05);
     assert_eq!(later.verdict, Verdict::Pass, "{}", later.why);
 }
+
+fn arm(statistic: &Statistic, series: &[f64]) -> ArmEvidence {
+    ArmEvidence {
+        metrics: [("m".to_owned(), statistic.clone())].into(),
+        series: [("m".to_owned(), series.iter().copied().map(Some).collect())].into(),
+        ..ArmEvidence::default()
+    }
+}
+
+#[test]
+fn dry_run_metrics_never_fail_a_release() {
+    let (stable, candidate) = (arm(&shares(5_000, 4_500), &[0.9; 40]), arm(&shares(5_000, 500), &[0.1; 40]));
+    for kind in [JudgeKind::Sequential, JudgeKind::Classical, JudgeKind::Threshold] {
+        let judge = Judge { kind, ..Judge::default() };
+        let counts = Metric { minimum: Some(0.5), ..metric("rate", "higher") };
+        let dry = Metric { dry_run: true, critical: true, ..counts.clone() };
+        assert_eq!(guard(&[counts], &judge, &stable, &candidate).verdict, Verdict::Fail, "{kind:?}: it is that bad");
+        let found = guard(&[dry], &judge, &stable, &candidate);
+        assert_eq!(found.verdict, Verdict::Pass, "{kind:?}: {}", found.why);
+        assert_eq!(found.evidence.len(), 1, "and it is told all the same");
+    }
+}
+
+/// Of a rare event most intervals hold none, so ranks tie and Mann-Whitney sees nothing; shares do.
+#[test]
+fn a_clear_change_among_ties_is_found() {
+    let calm: Vec<f64> = (0..60).map(|n| f64::from(u8::from(n % 20 == 0)) / 100.0).collect();
+    let worse: Vec<f64> = (0..60).map(|n| f64::from(u8::from(n % 3 == 0)) / 10.0).collect();
+    let (stable, candidate) = (arm(&shares(6_000, 3), &calm), arm(&shares(6_000, 200), &worse));
+    let metrics = [metric("rate", "lower")];
+    let classical = Judge { kind: JudgeKind::Classical, ..Judge::default() };
+    assert_eq!(guard(&metrics, &classical, &stable, &candidate).verdict, Verdict::Pass, "the ranks tie");
+    let found = guard(&metrics, &Judge::default(), &stable, &candidate);
+    assert_eq!(found.verdict, Verdict::Fail, "{}", found.why);
+}
+
+#[test]
+fn required_metrics_without_data_leave_it_open() {
+    let required = Metric { required: true, ..metric("rate", "higher") };
+    for kind in [JudgeKind::Sequential, JudgeKind::Classical, JudgeKind::Threshold] {
+        let judge = Judge { kind, ..Judge::default() };
+        let found = guard(std::slice::from_ref(&required), &judge, &ArmEvidence::default(), &ArmEvidence::default());
+        assert_eq!(found.verdict, Verdict::Inconclusive, "{kind:?}: {}", found.why);
+        assert!(found.why.contains("required"), "{}", found.why);
+    }
+}
