@@ -25,14 +25,18 @@ fn the_demo_does_the_whole_job_and_leaves_nothing_behind() {
     assert!(!told.contains('\x1b'), "escape codes without a terminal:\n{told}");
     for line in [
         ", 0 failed",
-        "2.0.0: promoted",
+        "1.0.0 to 2.0.0: promoted",
+        "`accuracy` is better",
+        "labels that came late",
+        "1.0.0 to 2.0.0: compared",
+        "disagrees in",
         "3.0.0-crash: taken back by itself (crash",
         "none is left",
         "modelyard deploy",
     ] {
         assert!(told.contains(line), "`{line}` is missing:\n{told}");
     }
-    for report in ["wine-2.html", "wine-2.md", "breast-cancer-2.html", "breast-cancer-2.md"] {
+    for report in ["wine-2.html", "wine-2.md", "breast-cancer-2.html", "digits-2.html", "breast-cancer-3.md"] {
         assert!(world.home().join("reports/demo").join(report).is_file(), "{report} is not there:\n{told}");
     }
     assert_eq!(players(&temporary), Vec::<u32>::new());

@@ -19,6 +19,8 @@ pub struct Answer {
     pub status: u16,
     /// Header `modelyard-revision`.
     pub revision: Option<u32>,
+    /// Header `x-request-id`.
+    pub id: Option<String>,
     /// Body.
     pub body: Vec<u8>,
     /// Whether the other side closes the connection.
@@ -100,6 +102,7 @@ fn read(connection: &mut BufReader<TcpStream>) -> io::Result<Answer> {
             "content-length" => length = Some(value.parse::<usize>().map_err(|_| garbled("no content length"))?),
             "transfer-encoding" => chunked = value.eq_ignore_ascii_case("chunked"),
             "connection" => answer.close = value.eq_ignore_ascii_case("close"),
+            "x-request-id" => answer.id = Some(value.to_owned()),
             "modelyard-revision" => answer.revision = value.parse().ok(),
             _ => {}
         }
@@ -159,11 +162,12 @@ mod tests {
     #[test]
     fn a_connection_is_kept_over_both_kinds_of_body() {
         let mut caller = answered_with(&[
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nModelyard-Revision: 7\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nModelyard-Revision: 7\r\nX-Request-Id: a-1\r\n\r\nok",
             "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
         ]);
         let first = caller.post("/", b"{}").unwrap();
         assert_eq!((first.status, first.revision, first.body.as_slice()), (200, Some(7), b"ok".as_slice()));
+        assert_eq!(first.id.as_deref(), Some("a-1"));
         let second = caller.post("/", b"{}").unwrap();
         assert_eq!((second.status, second.body.as_slice()), (503, b"abcde".as_slice()));
     }

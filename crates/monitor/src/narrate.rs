@@ -129,9 +129,10 @@ fn started(
 ) -> String {
     let strategy = detail(strategy);
     let by = by(actor);
+    let article = if strategy.starts_with(['a', 'e', 'i', 'o']) { "An" } else { "A" };
     match stable {
         Some(stable) => format!(
-            "A {strategy} rollout of {service} was started{by}: from revision {stable} to revision {candidate}."
+            "{article} {strategy} rollout of {service} was started{by}: from revision {stable} to revision {candidate}."
         ),
         None => format!("The first rollout of {service} was started{by}: revision {candidate}, {strategy}."),
     }

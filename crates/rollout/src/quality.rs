@@ -27,6 +27,7 @@ impl Turn<'_> {
     pub(crate) fn quality_is_fine(&mut self) -> bool {
         let Some(guarded) = self.look_at_quality() else { return true };
         if guarded.verdict != Verdict::Inconclusive {
+            self.is_blocked(); // a candidate that is held for its quality says so, whatever else is waited for
             return guarded.verdict == Verdict::Pass;
         }
         self.say(Verdict::Inconclusive, None, guarded.why.clone());

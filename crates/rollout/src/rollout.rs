@@ -35,6 +35,9 @@ pub struct Rollout {
     /// Units of each arm when the test began, and when that was.
     #[serde(default)]
     pub(crate) began: Option<(Timestamp, BTreeMap<RevisionNumber, u64>)>,
+    /// The planned size of the test was said.
+    #[serde(default)]
+    pub(crate) plan_is_told: bool,
     /// A person went on in spite of a drop in quality.
     #[serde(default)]
     pub(crate) quality_forgiven: bool,
@@ -146,6 +149,7 @@ impl Rollout {
             starts,
             out: BTreeSet::new(),
             began: None,
+            plan_is_told: false,
             quality_forgiven: false,
             arm_readings: BTreeMap::new(),
             service,

@@ -42,15 +42,37 @@ struct Built {
     digest: Digest,
 }
 
+/// One change of a service, as it went.
+#[derive(Debug)]
+struct Act {
+    from: String,
+    to: Built,
+    /// How it should end.
+    wanted: &'static str,
+    end: RolloutEnd,
+    /// What the last verdict said.
+    why: String,
+    rollout: RolloutId,
+    seconds: f64,
+}
+
 /// What happened, for the summary.
 #[derive(Debug)]
 struct Story {
     began: Instant,
-    good: (Built, Built, RolloutEnd, f64),
-    bad: (Built, Built, RolloutEnd, f64),
-    wine: Tally,
-    cancer: Tally,
-    reports: Vec<PathBuf>,
+    canary: Act,
+    ab: Act,
+    shadow: Act,
+    bad: Act,
+    /// What the callers of wine, breast-cancer and digits saw.
+    tallies: [Tally; 3],
+    reports: PathBuf,
+}
+
+impl Story {
+    fn acts(&self) -> [&Act; 4] {
+        [&self.canary, &self.ab, &self.shadow, &self.bad]
+    }
 }
 
 /// Plays the demo.
@@ -62,7 +84,7 @@ pub fn play(context: &Context, options: Options) -> miette::Result<Exit> {
     let (folder, home) = stage::folder()?;
 
     heading(1, "Package: a model folder becomes an immutable package, named by its digest");
-    let [wine1, wine2, cancer1, cancer3] = packages(&home, &examples)?;
+    let [wine1, wine2, cancer1, cancer2, cancer3, digits1, digits2] = packages(&home, &examples)?;
     interrupt.check()?;
 
     heading(2, "Up: control plane, gateway and instances, each its own process, on free loopback ports");
@@ -72,38 +94,49 @@ pub fn play(context: &Context, options: Options) -> miette::Result<Exit> {
         vec!["control".to_owned(), format!("http://{}", stage.started.control)],
     ]);
     let kept = if options.keep { stage.keep() } else { None };
-    for built in [&wine1, &cancer1] {
+    for built in [&wine1, &cancer1, &digits1] {
         first(&stage, built, &interrupt)?;
     }
+    let play = |service: &str, labels| {
+        Traffic::play(stage.started.gateway, service, &examples.join(service).join("traffic.json"), labels)
+    };
 
     heading(3, "Canary: wine 2.0.0 takes over, step by step, while held-out rows are asked");
-    let wine_rows = Traffic::play(stage.started.gateway, "wine", &examples.join("wine/traffic.json"))?;
-    let (good_rollout, good, good_seconds) = change(&stage, &wine2, &interrupt)?;
+    let rows_of_wine = play("wine", false)?;
+    let canary = change(&stage, &wine1.version, wine2, CANARY, "promoted", &interrupt)?;
 
-    heading(4, "A bad version: breast-cancer 3.0.0-crash aborts under load, and is taken back by itself");
-    let cancer_rows =
-        Traffic::play(stage.started.gateway, "breast-cancer", &examples.join("breast-cancer/traffic.json"))?;
-    let (bad_rollout, bad, bad_seconds) = change(&stage, &cancer3, &interrupt)?;
+    heading(4, "A/B test: breast-cancer 2.0.0 takes over if and only if it is more often right; true labels come late");
+    let rows_of_cancer = play("breast-cancer", true)?;
+    let ab = change(&stage, &cancer1.version, cancer2, AB, "promoted", &interrupt)?;
 
-    let (wine, cancer) = (wine_rows.finish(), cancer_rows.finish());
-    let reports = reports(context, &stage, [&good_rollout, &bad_rollout])?;
+    heading(5, "Shadow: digits 2.0.0 gets copies of the requests, and its answers are compared with those of 1.0.0");
+    let rows_of_digits = play("digits", false)?;
+    let shadow = change(&stage, &digits1.version, digits2, SHADOW, "compared", &interrupt)?;
+    let digits = rows_of_digits.finish();
+
+    heading(6, "A bad version: breast-cancer 3.0.0-crash aborts under load, and is taken back by itself");
+    let bad = change(&stage, &ab.to.version, cancer3, CANARY, "rolled-back", &interrupt)?;
+
+    let tallies = [rows_of_wine.finish(), rows_of_cancer.finish(), digits];
+    let reports = reports(context, &stage, [&canary, &ab, &shadow, &bad])?;
     let processes = stage.close()?;
-    let story = Story {
-        began,
-        good: (wine1, wine2, good, good_seconds),
-        bad: (cancer1, cancer3, bad, bad_seconds),
-        wine,
-        cancer,
-        reports,
-    };
-    heading(5, "What happened");
+    let story = Story { began, canary, ab, shadow, bad, tallies, reports };
+    heading(7, "What happened");
     rows(&summary::lines(&story, processes));
     summary::next(kept.as_deref()).iter().for_each(|line| say(line));
     judge(&story)
 }
 
-fn packages(home: &Context, examples: &Path) -> miette::Result<[Built; 4]> {
-    let folders = [("wine", "v1"), ("wine", "v2"), ("breast-cancer", "v1"), ("breast-cancer", "v3-crash")];
+fn packages(home: &Context, examples: &Path) -> miette::Result<[Built; 7]> {
+    let folders = [
+        ("wine", "v1"),
+        ("wine", "v2"),
+        ("breast-cancer", "v1"),
+        ("breast-cancer", "v2"),
+        ("breast-cancer", "v3-crash"),
+        ("digits", "v1"),
+        ("digits", "v2"),
+    ];
     let mut lines = Vec::new();
     let mut built = Vec::new();
     for (service, version) in folders {
@@ -119,19 +152,33 @@ fn packages(home: &Context, examples: &Path) -> miette::Result<[Built; 4]> {
         built.push(Built { service, version: number, digest: done.digest });
     }
     rows(&lines);
-    built.try_into().map_err(|_| Failed::new("the demo has four packages", "report this as a bug").into())
+    built.try_into().map_err(|_| Failed::new("the demo has seven packages", "report this as a bug").into())
 }
 
-/// The rules of the demo: the usual ones, with short steps.
-fn rules(service: &str) -> miette::Result<ServiceSpec> {
+/// The usual rules, with short steps.
+const CANARY: &[&str] = &[
+    "strategy.steps=[\"10%\", \"50%\", \"100%\"]",
+    "strategy.bake=4s",
+    "analysis.window=4s",
+    "analysis.min-requests=30",
+];
+
+/// True labels are posted as feedback: a drop of this is noticed by any strategy.
+const ACCURACY: &str = "metrics=[{ name = \"accuracy\", kind = \"accuracy\", from = \"feedback\" }]";
+
+/// Promoted if it is right more often, which would be wrong in at most 5 of 100 tests.
+const AB: &[&str] =
+    &["strategy={ kind = \"ab\", metric = \"accuracy\", effect = 0.04, error = 0.05, longest = \"50s\" }"];
+
+/// Compared until the share of answers that name another digit is known well enough.
+const SHADOW: &[&str] = &[
+    "strategy={ kind = \"shadow\", agree-on = \"labels\", max-disagreement = 0.15, least-pairs = 400, bake = \"3s\", then = \"end\" }",
+];
+
+fn rules(service: &str, own: &[&str]) -> miette::Result<ServiceSpec> {
     let mut draft = Draft::default();
-    for rule in [
-        "strategy.steps=[\"10%\", \"50%\", \"100%\"]",
-        "strategy.bake=4s",
-        "analysis.window=4s",
-        "analysis.min-requests=30",
-        "routing.drain=5s",
-    ] {
+    let labels = (service == "breast-cancer").then_some(ACCURACY);
+    for rule in labels.iter().chain(own).chain(&["routing.drain=5s"]) {
         draft.set(rule)?;
     }
     Ok(draft.finish(service)?)
@@ -140,7 +187,7 @@ fn rules(service: &str) -> miette::Result<ServiceSpec> {
 /// The first revision of a service: nothing to compare it with, so it takes everything once it is live.
 fn first(stage: &Stage, built: &Built, interrupt: &Interrupt) -> miette::Result<()> {
     let began = Instant::now();
-    let started = deploy::start(&stage.client, &rules(built.service)?, built.digest, &[], "the demo")?;
+    let started = deploy::start(&stage.client, &rules(built.service, CANARY)?, built.digest, &[], "the demo")?;
     let mut follower = crate::follow::Follower::new(&stage.client, started);
     loop {
         interrupt.check()?;
@@ -163,15 +210,26 @@ fn first(stage: &Stage, built: &Built, interrupt: &Interrupt) -> miette::Result<
 }
 
 /// A change of a service, shown until it ends.
-fn change(stage: &Stage, built: &Built, interrupt: &Interrupt) -> miette::Result<(RolloutId, RolloutEnd, f64)> {
+fn change(
+    stage: &Stage,
+    from: &str,
+    to: Built,
+    own: &[&str],
+    wanted: &'static str,
+    interrupt: &Interrupt,
+) -> miette::Result<Act> {
     let began = Instant::now();
-    let started = deploy::start(&stage.client, &rules(built.service)?, built.digest, &[], "the demo")?;
-    let end = show::rollout(&stage.client, &started, interrupt)?;
-    Ok((started, end, began.elapsed().as_secs_f64()))
+    let rollout = deploy::start(&stage.client, &rules(to.service, own)?, to.digest, &[], "the demo")?;
+    let end = show::rollout(&stage.client, &rollout, interrupt)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let events: Vec<serde_json::Value> = stage.client.get(&format!("/api/events?rollout={rollout}"))?;
+    let verdict = events.iter().rev().find(|event| event["event"] == "verdict");
+    let why = verdict.and_then(|event| event["why"].as_str()).unwrap_or_default().to_owned();
+    Ok(Act { from: from.to_owned(), to, wanted, end, why, rollout, seconds })
 }
 
-/// Writes both reports where they stay.
-fn reports(context: &Context, stage: &Stage, rollouts: [&RolloutId; 2]) -> miette::Result<Vec<PathBuf>> {
+/// Writes the reports where they stay; their folder.
+fn reports(context: &Context, stage: &Stage, acts: [&Act; 4]) -> miette::Result<PathBuf> {
     let folder = context.home.reports().join("demo");
     let write = |path: &Path, text: &str| -> miette::Result<()> {
         let written = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(path, text));
@@ -179,32 +237,28 @@ fn reports(context: &Context, stage: &Stage, rollouts: [&RolloutId; 2]) -> miett
             Failed::from(error, format!("could not write {}", path.display()), "choose a home with `--home`")
         })?)
     };
-    let mut written = Vec::new();
-    for rollout in rollouts {
+    for act in acts {
         for (form, ending) in [("html", "html"), ("markdown", "md")] {
-            let report = stage.client.text(&format!("/api/rollouts/{rollout}/report?format={form}"))?;
-            let path = folder.join(format!("{rollout}.{ending}"));
-            write(&path, &report)?;
-            written.push(path);
+            let report = stage.client.text(&format!("/api/rollouts/{}/report?format={form}", act.rollout))?;
+            write(&folder.join(format!("{}.{ending}", act.rollout)), &report)?;
         }
     }
-    Ok(written)
+    Ok(folder)
 }
 
 /// Whether everything went as promised.
 fn judge(story: &Story) -> miette::Result<Exit> {
     let paint = Paint::stderr();
     let mut wrong = Vec::new();
-    let failed = story.wine.failed + story.cancer.failed;
+    let failed: u64 = story.tallies.iter().map(|tally| tally.failed).sum();
     if failed > 0 {
         wrong.push(format!("{failed} requests failed"));
-        wrong.extend(story.wine.failures.iter().chain(&story.cancer.failures).cloned());
+        wrong.extend(story.tallies.iter().flat_map(|tally| tally.failures.clone()));
     }
-    if story.good.2.outcome != "promoted" {
-        wrong.push(format!("wine 2.0.0 was not promoted but {}", story.good.2.outcome));
-    }
-    if story.bad.2.outcome != "rolled-back" {
-        wrong.push(format!("breast-cancer 3.0.0-crash was not taken back but {}", story.bad.2.outcome));
+    for act in story.acts().into_iter().filter(|act| act.end.outcome != act.wanted) {
+        let (what, evidence) = (&act.to, act.end.evidence_lines().join("; "));
+        wrong
+            .push(format!("{} {} was {}, not {}: {evidence}", what.service, what.version, act.end.outcome, act.wanted));
     }
     wrong.iter().for_each(|line| say(&paint.bad(line)));
     Ok(if wrong.is_empty() { Exit::Done } else { Exit::Failed })

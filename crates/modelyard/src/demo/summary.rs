@@ -4,8 +4,7 @@ use std::path::Path;
 
 use modelyard_core::measure::Histogram;
 
-use super::{Built, Story, Tally};
-use crate::api::RolloutEnd;
+use super::{Act, Story, Tally};
 use crate::terminal::Paint;
 use crate::view::latency;
 
@@ -13,66 +12,64 @@ use crate::view::latency;
 pub fn lines(story: &Story, processes: usize) -> Vec<Vec<String>> {
     let paint = Paint::stderr();
     let line = |title: &str, text: String| vec![paint.dim(title), text];
-    let failed = story.wine.failed + story.cancer.failed;
-    let answered = story.wine.answered() + story.cancer.answered();
-    let count = format!("{answered} answered, {failed} failed");
-    let all = latencies(&[&story.wine, &story.cancer]);
+    let sum = |count: fn(&Tally) -> u64| story.tallies.iter().map(count).sum::<u64>();
+    let failed = sum(|tally| tally.failed);
+    let count = format!("{} answered, {failed} failed", sum(Tally::answered));
+    let all = latencies(&story.tallies);
+    let seen = format!("p50 {}, p95 {} as callers saw it", latency(all.quantile(0.5)), latency(all.quantile(0.95)));
+    let [wine, cancer, _] = &story.tallies;
+    let count = if failed == 0 { paint.good(&count) } else { paint.bad(&count) };
     vec![
-        line("requests", if failed == 0 { paint.good(&count) } else { paint.bad(&count) }),
+        line("requests", format!("{count}; {seen}")),
+        line("wine", change(&story.canary, paint)),
+        line("", format!("right on held-out rows: {}", accuracy(wine, &story.canary))),
+        line("breast-cancer", change(&story.ab, paint)),
         line(
-            "latency",
-            format!("p50 {}, p95 {}, as callers saw it", latency(all.quantile(0.5)), latency(all.quantile(0.95))),
+            "",
+            format!("right on held-out rows: {}; {} labels came late", accuracy(cancer, &story.ab), cancer.labels),
         ),
-        line("wine", change(&story.good, paint)),
-        line("", format!("right on held-out rows: {}", accuracy(&story.wine, &[&story.good.0, &story.good.1]))),
-        line("breast-cancer", change(&story.bad, paint)),
-        line("", why(&story.bad.2)),
-        line("", exposure(&story.cancer)),
-        line("took", format!("{:.0} s in all", story.began.elapsed().as_secs_f64())),
-        line("left behind", format!("nothing: {processes} processes ran, none is left")),
+        line("digits", format!("{}; {}", change(&story.shadow, paint), why(&story.shadow))),
+        line("breast-cancer", format!("{}; {}", change(&story.bad, paint), exposure(cancer))),
+        line("", why(&story.bad)),
         line(
-            "reports",
-            story
-                .reports
-                .iter()
-                .find(|path| path.extension().is_some_and(|end| end == "html"))
-                .map(|path| path.with_file_name("*.html").display().to_string())
-                .unwrap_or_default(),
+            "took",
+            format!("{:.0} s in all; {processes} processes ran, none is left", story.began.elapsed().as_secs_f64()),
         ),
+        line("reports", story.reports.join("*.html").display().to_string()),
     ]
 }
 
-fn change((from, to, end, seconds): &(Built, Built, RolloutEnd, f64), paint: Paint) -> String {
-    let outcome = match end.outcome.as_str() {
+fn change(act: &Act, paint: Paint) -> String {
+    let outcome = match act.end.outcome.as_str() {
         "promoted" => paint.good("promoted"),
         "rolled-back" => paint.warn("taken back by itself"),
+        other if other == act.wanted => paint.good(other),
         other => paint.bad(other),
     };
-    let cause = end.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
-    format!("{} to {}: {outcome}{cause} after {seconds:.1} s", from.version, to.version)
+    let cause = act.end.cause.map_or_else(String::new, |cause| format!(" ({cause})"));
+    format!("{} to {}: {outcome}{cause} after {:.1} s", act.from, act.to.version, act.seconds)
 }
 
-fn why(end: &RolloutEnd) -> String {
-    end.evidence_lines().into_iter().next().map_or_else(String::new, |line| line.chars().take(140).collect())
+/// What decided it.
+fn why(act: &Act) -> String {
+    act.why.chars().take(140).collect()
 }
 
 /// How few callers met the bad version.
 fn exposure(tally: &Tally) -> String {
-    let on_bad = tally.revisions.get(&2).map_or(0, |seen| seen.answers);
-    let rest = if tally.failed == 0 { "; those that it dropped were answered by 1.0.0" } else { "" };
-    format!("it answered {on_bad} of {} requests{rest}", tally.answered())
+    let on_bad = tally.revisions.get(&3).map_or(0, |seen| seen.answers);
+    format!("it answered {on_bad} of {} requests", tally.answered())
 }
 
-fn accuracy(tally: &Tally, built: &[&Built]) -> String {
-    let share = |(revision, seen): (&u32, &super::traffic::Seen)| {
-        let version = built.get(*revision as usize - 1).map_or_else(String::new, |built| built.version.clone());
-        format!("{version} {:.1} %", 100.0 * seen.right as f64 / seen.answers.max(1) as f64)
+fn accuracy(tally: &Tally, act: &Act) -> String {
+    let share = |(revision, version): (u32, &String)| {
+        let seen = tally.revisions.get(&revision)?;
+        Some(format!("{version} {:.1} %", 100.0 * seen.right as f64 / seen.answers.max(1) as f64))
     };
-    let known = tally.revisions.iter().filter(|(revision, _)| (1..=built.len() as u32).contains(revision));
-    known.map(share).collect::<Vec<_>>().join(", ")
+    [(1, &act.from), (2, &act.to.version)].into_iter().filter_map(share).collect::<Vec<_>>().join(", ")
 }
 
-fn latencies(tallies: &[&Tally]) -> Histogram {
+fn latencies(tallies: &[Tally]) -> Histogram {
     let mut all = Histogram::default();
     tallies.iter().flat_map(|tally| tally.revisions.values()).for_each(|seen| all.add(&seen.latency));
     all

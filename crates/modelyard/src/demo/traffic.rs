@@ -1,8 +1,9 @@
 //! Held-out rows played as traffic: several callers with kept and fresh connections, every answer checked.
 //!
-//! Promises: a request that fails in any way is counted, with what was seen; nothing is tried again.
+//! Promises: a request that fails in any way is counted, with what was seen; nothing is tried again. True labels, where they are asked for,
+//! are posted late and in heaps, as they come in real life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use miette::Diagnostic;
 use modelyard_core::measure::Histogram;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::http::{Answer, Caller};
 
@@ -23,6 +24,10 @@ const CALLERS: u64 = 4;
 const PACE: Duration = Duration::from_micros(16_667);
 /// Every so many requests a caller takes a fresh connection.
 const FRESH_EVERY: u64 = 25;
+/// How long after its answer the true label of a row is known.
+const LABEL_DELAY: Duration = Duration::from_millis(1_500);
+/// How many labels are posted at once.
+const LABELS_AT_ONCE: usize = 20;
 
 /// One held-out row.
 #[derive(Clone, Debug, Deserialize)]
@@ -57,6 +62,8 @@ pub struct Seen {
 pub struct Tally {
     /// By revision.
     pub revisions: BTreeMap<u32, Seen>,
+    /// Labels that were posted.
+    pub labels: u64,
     /// Requests that failed: no answer, an error, or an answer that makes no sense.
     pub failed: u64,
     /// The first few failures, for people.
@@ -64,6 +71,13 @@ pub struct Tally {
 }
 
 impl Tally {
+    fn fail(&mut self, why: String) {
+        self.failed += 1;
+        if self.failures.len() < 5 {
+            self.failures.push(why);
+        }
+    }
+
     /// Requests that were answered.
     pub fn answered(&self) -> u64 {
         self.revisions.values().map(|seen| seen.answers).sum()
@@ -80,7 +94,8 @@ pub struct Traffic {
 
 impl Traffic {
     /// Plays the rows of `file` against `service` behind the gateway until stopped.
-    pub fn play(gateway: SocketAddr, service: &str, file: &Path) -> Result<Self, Error> {
+    /// `labels` says whether to post the true label of each answer to the service's feedback.
+    pub fn play(gateway: SocketAddr, service: &str, file: &Path, labels: bool) -> Result<Self, Error> {
         let path = file.display().to_string();
         let bytes = std::fs::read(file).map_err(|source| Error { path: path.clone(), source: source.into() })?;
         let rows: Vec<Row> =
@@ -91,10 +106,11 @@ impl Traffic {
         let rows: Arc<Vec<(Vec<u8>, Value)>> =
             Arc::new(rows.into_iter().map(|row| (row.request.to_string().into_bytes(), row.label)).collect());
         let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Tally::default())));
-        let path = format!("/v2/models/{service}/infer");
         let callers = (0..CALLERS).map(|number| {
-            let (rows, stop, tally, path) = (rows.clone(), stop.clone(), tally.clone(), path.clone());
-            std::thread::spawn(move || call(Caller::new(gateway), number, &path, &rows, &stop, &tally))
+            let (rows, stop, tally) = (rows.clone(), stop.clone(), tally.clone());
+            let path = format!("/v2/models/{service}/infer");
+            let feedback = labels.then(|| Feedback::new(format!("/{service}/feedback")));
+            std::thread::spawn(move || call(Caller::new(gateway), number, &path, &rows, feedback, &stop, &tally))
         });
         let callers = callers.collect();
         Ok(Self { stop, tally, callers })
@@ -130,6 +146,7 @@ fn call(
     number: u64,
     path: &str,
     rows: &[(Vec<u8>, Value)],
+    mut feedback: Option<Feedback>,
     stop: &AtomicBool,
     tally: &Mutex<Tally>,
 ) {
@@ -148,7 +165,45 @@ fn call(
         let asked = Instant::now();
         let answer = caller.post(path, body);
         let took = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let id = answer.as_ref().ok().and_then(|answer| answer.id.clone());
         note(&mut tally.lock().unwrap_or_else(PoisonError::into_inner), answer, label, took);
+        if let (Some(feedback), Some(id)) = (&mut feedback, id) {
+            feedback.waiting.push_back((asked, json!({ "id": id, "label": label })));
+            if let Some(posted) = feedback.post(&mut caller) {
+                let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+                match posted {
+                    Ok(count) => tally.labels += count,
+                    Err(why) => tally.fail(format!("labels were not taken: {why}")),
+                }
+            }
+        }
+    }
+}
+
+/// True labels that are not known yet.
+struct Feedback {
+    path: String,
+    waiting: VecDeque<(Instant, Value)>,
+}
+
+impl Feedback {
+    const fn new(path: String) -> Self {
+        Self { path, waiting: VecDeque::new() }
+    }
+
+    /// Posts the labels that are known by now, once there are enough.
+    fn post(&mut self, caller: &mut Caller) -> Option<Result<u64, String>> {
+        let known = self.waiting.iter().take_while(|(asked, _)| asked.elapsed() >= LABEL_DELAY).count();
+        if known < LABELS_AT_ONCE {
+            return None;
+        }
+        let labels: Vec<Value> = self.waiting.drain(..known).map(|(_, label)| label).collect();
+        let answer = caller.post(&self.path, Value::from(labels).to_string().as_bytes());
+        Some(match answer {
+            Ok(answer) if answer.status == 202 => Ok(known as u64),
+            Ok(answer) => Err(format!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body))),
+            Err(error) => Err(error.to_string()),
+        })
     }
 }
 
@@ -164,12 +219,7 @@ fn note(tally: &mut Tally, answer: std::io::Result<Answer>, label: &Value, took_
             seen.right += u64::from(said == *label);
             seen.latency.record(took_micros);
         }
-        Err(why) => {
-            tally.failed += 1;
-            if tally.failures.len() < 5 {
-                tally.failures.push(why);
-            }
-        }
+        Err(why) => tally.fail(why),
     }
 }
 

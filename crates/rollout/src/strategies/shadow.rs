@@ -67,8 +67,8 @@ impl Turn<'_> {
                 self.is_blocked();
             }
             None => {
-                self.say(Verdict::Inconclusive, None, told.clone());
                 let why = if told.is_empty() { "no answers were compared yet".to_owned() } else { told };
+                self.say(Verdict::Inconclusive, None, why.clone());
                 self.state.waiting = Some(Waiting::Evidence { why });
             }
         }

@@ -130,7 +130,7 @@ impl Turn<'_> {
             return self.end_test(Cause::NotBetter, why);
         }
         let why = format!("{}{}", told(&compared), self.forecast(&compared, evidence));
-        self.say(Verdict::Inconclusive, None, self.planned_in_words(ab, &metric, evidence));
+        self.tell_plan(ab, &metric, evidence);
         self.state.waiting = Some(Waiting::Evidence { why });
     }
 
@@ -196,15 +196,17 @@ impl Turn<'_> {
         format!("; about {} more at today's traffic", Millis((left * 1e3).min(1e15) as u64))
     }
 
-    fn planned_in_words(&self, ab: &Ab, metric: &Metric, evidence: &Evidence) -> String {
+    /// Says how large the test is planned to be, once that is known.
+    fn tell_plan(&mut self, ab: &Ab, metric: &Metric, evidence: &Evidence) {
         let stable = self.state.stable.and_then(|stable| evidence.arms.get(&stable));
-        match plan_size(ab, metric, stable.and_then(|arm| arm.metrics.get(&metric.name))) {
-            Some(planned) => format!(
-                "planned: an improvement of `{}` by {} is found within about {} units in each arm ({} over all; {} if looked at once)",
-                metric.name, ab.effect, planned.units, planned.all_units, planned.fixed_units
-            ),
-            None => format!("not enough is known of `{}` in stable to plan the test's size yet", metric.name),
-        }
+        let planned = plan_size(ab, metric, stable.and_then(|arm| arm.metrics.get(&metric.name)));
+        let Some(planned) = planned.filter(|_| !self.state.plan_is_told) else { return };
+        self.state.plan_is_told = true;
+        let why = format!(
+            "planned: an improvement of `{}` by {} is found within about {} units in each arm ({} over all; {} if looked at once)",
+            metric.name, ab.effect, planned.units, planned.all_units, planned.fixed_units
+        );
+        self.actions.push(Action::Verdict { verdict: Verdict::Inconclusive, why, cause: None });
     }
 
     /// An arm outperforms: it takes everything.
