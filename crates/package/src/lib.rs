@@ -15,6 +15,7 @@ mod publish;
 mod samples;
 mod scaffold;
 mod schema;
+pub mod wheel;
 
 pub use build::{BuildOptions, Built, build, package_of_model};
 pub use description::{Description, Mistake, Model, Placed, Samples};

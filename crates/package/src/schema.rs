@@ -31,6 +31,16 @@ struct File {
     resources: Option<Resources>,
     /// Free annotations.
     annotations: Option<BTreeMap<String, String>>,
+    /// What the package needs as a Python package.
+    python: Option<Python>,
+}
+
+/// The table `[python]`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Python {
+    /// Versions of Python that it may be installed for, such as `">=3.10,<3.14"`; `>=3.10` unless it stands here.
+    requires: Option<String>,
 }
 
 /// The table `[model]`.

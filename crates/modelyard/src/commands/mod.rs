@@ -15,6 +15,7 @@ mod new;
 mod onnxruntime;
 mod orders;
 pub mod package;
+mod publish;
 mod reference;
 mod registry;
 mod rehearse;
@@ -43,6 +44,8 @@ pub enum Command {
     New(new::New),
     /// Build a package from a model folder.
     Package(package::Package),
+    /// Upload wheels and source distributions to a Python package index.
+    Publish(publish::Publish),
     /// Show what a package is.
     Inspect(inspect::Inspect),
     /// List the models of the local registry.
@@ -121,6 +124,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Demo(command) => command.run(context),
         Command::New(command) => command.run(context),
         Command::Package(command) => command.run(context),
+        Command::Publish(command) => command.run(context),
         Command::Inspect(command) => command.run(context),
         Command::Models(command) => command.run(context),
         Command::Versions(command) => command.run(context),

@@ -18,14 +18,8 @@ use crate::terminal::{Busy, Paint, say, table};
 pub enum Format {
     /// One tar file that holds program, package and engine: unpack it and start `./run`.
     Standalone,
-}
-
-impl Format {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Standalone => "standalone",
-        }
-    }
+    /// A Python package, wheel and source distribution, that loads and asks the model.
+    Wheel,
 }
 
 /// Arguments of `package`.
@@ -82,16 +76,18 @@ impl Package {
         let mut exported = Vec::new();
         for format in &self.format {
             let folder = super::inspect::store(context)?.unpack(&built.digest)?;
-            let done = match format {
-                Format::Standalone => standalone::export(context, &built.package, &folder, &self.out)?,
-            };
-            exported.push((*format, done));
+            match format {
+                Format::Standalone => {
+                    exported.push(("standalone", standalone::export(context, &built.package, &folder, &self.out)?));
+                }
+                Format::Wheel => exported.extend(wheel(&built.package, &folder, &self.out)?),
+            }
         }
         let formats: Vec<Value> = exported
             .iter()
             .map(|(format, done)| {
                 json!({
-                    "format": format.name(), "path": done.path, "digest": done.digest,
+                    "format": format, "path": done.path, "digest": done.digest,
                     "size_bytes": done.size_bytes, "seconds": done.seconds,
                 })
             })
@@ -105,7 +101,21 @@ impl Package {
     }
 }
 
-fn text(built: &Built, exported: &[(Format, Exported)]) -> String {
+/// Writes wheel and source distribution, and says what they are called.
+fn wheel(package: &Document, folder: &Path, out: &Path) -> miette::Result<Vec<(&'static str, Exported)>> {
+    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
+    let options = BuildOptions::from_source_date_epoch(epoch.as_deref())?;
+    let written = modelyard_package::wheel::export(package, folder, out, &options)?;
+    written.notes.iter().for_each(|note| say(note));
+    let done = written.files.into_iter().map(|file| {
+        let exported =
+            Exported { path: file.path, digest: file.digest, size_bytes: file.size_bytes, seconds: file.seconds };
+        (file.format, exported)
+    });
+    Ok(done.collect())
+}
+
+fn text(built: &Built, exported: &[(&'static str, Exported)]) -> String {
     let took = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
     let name = format!("{}:{}", built.package.name, built.package.version);
     let mut rows = vec![vec![name, built.digest.to_string(), size(built.size_bytes), took(built.seconds)]];

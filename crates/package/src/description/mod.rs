@@ -17,13 +17,15 @@ use modelyard_core::{ModelName, Version};
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
+use crate::wheel::PYTHON_REQUIRES;
+
 pub(crate) use self::reader::nearest;
 use self::reader::{Reader, Table};
 pub(crate) use self::tables::request_path_fault;
 
 /// Keys that stand above the first table.
 const ALONE: [&str; 2] = ["files", "samples"];
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "model",
     "runtime",
     "files",
@@ -34,6 +36,7 @@ const KEYS: [&str; 10] = [
     "flags",
     "resources",
     "annotations",
+    "python",
 ];
 const MODEL: [&str; 6] = ["name", "version", "description", "license", "authors", "card"];
 
@@ -153,7 +156,8 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     let dependencies = reader.named_texts(whole, "dependencies");
     let flags = tables::flags(reader, whole);
     let resources = tables::resources(reader, whole);
-    let annotations = reader.named_texts(whole, "annotations");
+    let mut annotations = reader.named_texts(whole, "annotations");
+    python(reader, whole, &mut annotations);
     let (model, (runtime, at)) = (model?, runtime?);
     let runtime = Placed { value: runtime, at };
     Some(Description {
@@ -180,6 +184,20 @@ fn model(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Model> {
     let card = reader.text(&table, "card");
     card.iter().for_each(|path| tables::path(reader, "card", path));
     Some(Model { name: name?, version: version?, description, license, authors, card })
+}
+
+/// `[python]` becomes an annotation, so that a package without it is what it was.
+fn python(reader: &mut Reader<'_>, whole: &Table<'_>, annotations: &mut BTreeMap<String, String>) {
+    if !whole.entries.contains_key("python") {
+        return;
+    }
+    let requires = reader.table(whole, "python", &["requires"]).and_then(|table| reader.text(&table, "requires"));
+    let Some(requires) = requires else { return };
+    if !modelyard_registry::python::is_range(&requires.value) {
+        reader.mistake(requires.at, "`requires` is no range of Python versions; write for example \">=3.10\"");
+    } else if annotations.insert(PYTHON_REQUIRES.to_owned(), requires.value).is_some() {
+        reader.mistake(requires.at, format!("`requires` stands in `[annotations]` too, as `{PYTHON_REQUIRES}`"));
+    }
 }
 
 fn samples(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Placed<Samples>> {

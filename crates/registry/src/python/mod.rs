@@ -23,7 +23,7 @@ use axum::routing::{get, post};
 use modelyard_core::Digest;
 
 pub use self::document::{Document, MAX_METADATA_BYTES};
-pub use self::names::{FileName, Kind, normalise, normalise_version};
+pub use self::names::{FileName, Kind, is_range, normalise, normalise_version};
 
 use self::meta::Meta;
 use crate::blob::Blobs;

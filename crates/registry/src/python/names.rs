@@ -82,6 +82,21 @@ pub fn normalise_version(text: &str) -> Option<String> {
     rest.0.is_empty().then_some(normal)
 }
 
+/// Whether it is a range of versions such as `>=3.10,<4`.
+pub fn is_range(text: &str) -> bool {
+    const OPERATORS: [&str; 7] = [">=", "<=", "==", "!=", "~=", ">", "<"];
+    !text.is_empty()
+        && text.len() <= LONGEST
+        && text.split(',').all(|part| {
+            let part = part.trim();
+            let Some(operator) = OPERATORS.iter().find(|operator| part.starts_with(**operator)) else { return false };
+            let version = part[operator.len()..].trim();
+            let version =
+                if ["==", "!="].contains(operator) { version.strip_suffix(".*").unwrap_or(version) } else { version };
+            normalise_version(version).is_some()
+        })
+}
+
 fn without_zeros(digits: &str) -> &str {
     let short = digits.trim_start_matches('0');
     if short.is_empty() { "0" } else { short }
@@ -225,6 +240,16 @@ mod tests {
         }
         for bad in ["", "latest", "1.", "1..2", "1.0-x", "2024-01-02", "1 0", "1+", "1+a..b", "a1", "1.0.0-rc1-2-3"] {
             assert_eq!(normalise_version(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_told_from_versions() {
+        for good in [">=3.10", ">=3.10, <4", "==3.11.*", "~=1.2", "!=1.5,>1"] {
+            assert!(is_range(good), "{good}");
+        }
+        for bad in ["", "3.10", ">=", ">=3.10,", ">=3.*", "=>3", ">=3.10; x", ">=a"] {
+            assert!(!is_range(bad), "{bad}");
         }
     }
 
