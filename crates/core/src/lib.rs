@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod exposition;
 pub mod failure;
 pub mod feedback;
+pub mod flags;
 pub mod home;
 pub mod instance;
 pub mod measure;
