@@ -407,3 +407,23 @@ fn the_registry_gives_what_was_packaged_and_sweeps_what_nobody_needs() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&registry), rustix::process::Signal::TERM).unwrap();
     assert!(registry.wait().unwrap().success());
 }
+
+#[test]
+fn packages_go_from_home_to_home_through_the_control_plane_s_registry() {
+    let (there, here) = (World::up(), World::default());
+    here.run(&["package", examples().join("wine/v1").to_str().unwrap()]).ended(0);
+    let remote = format!("{}/wine", there.control);
+    let pushed = here.json(&["push", "wine:1.0.0", &remote]);
+    assert!(pushed["blobs"].as_u64().unwrap() > 2 && pushed["reused"] == 0, "{pushed}");
+    assert_eq!(here.json(&["push", "wine:1.0.0", &remote])["blobs"], 0, "only what is missing moves");
+    assert_eq!(there.json(&["versions", "wine"])["versions"][0]["digest"], pushed["digest"]);
+    there.run(&["deploy", "wine:1.0.0", "--wait"]).ended(0);
+    let third = World::default();
+    let pulled = third.json(&["pull", &format!("{remote}:1.0.0")]);
+    assert_eq!((&pulled["digest"], &pulled["version"]), (&pushed["digest"], &"1.0.0".into()));
+    third.run(&["inspect", "wine:1.0.0"]).ended(0);
+    let missing = third.run(&["pull", &format!("{remote}:9.9.9")]).ended(1);
+    assert!(missing.err.contains("is not there") && missing.err.contains("tags/list"), "{}", missing.err);
+    third.run(&["pull", "wine:1.0.0"]).ended(2);
+    there.down();
+}

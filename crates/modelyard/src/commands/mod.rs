@@ -24,6 +24,7 @@ mod rollback;
 mod serve;
 mod standalone;
 mod status;
+mod transfer;
 pub mod up;
 mod upgrade_gateway;
 mod versions;
@@ -54,6 +55,10 @@ pub enum Command {
     Versions(versions::Versions),
     /// Let an alias point to a version.
     Alias(alias::Alias),
+    /// Push a package to any OCI registry.
+    Push(transfer::Push),
+    /// Pull a package from any OCI registry.
+    Pull(transfer::Pull),
     /// Serve the registry alone: any OCI client can push to it and pull from it.
     Registry(registry::Registry),
     /// Remove blobs of the registry that no version and no manifest refers to.
@@ -129,6 +134,8 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Models(command) => command.run(context),
         Command::Versions(command) => command.run(context),
         Command::Alias(command) => command.run(context),
+        Command::Push(command) => command.run(context),
+        Command::Pull(command) => command.run(context),
         Command::Registry(command) => command.run(context),
         Command::Gc(command) => command.run(context),
         Command::Serve(command) => command.run(context),

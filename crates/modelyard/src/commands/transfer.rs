@@ -1,0 +1,120 @@
+//! `modelyard push` and `modelyard pull`: packages to and from any OCI registry.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use modelyard_registry::client::{Moved, Remote, pull, push};
+use serde_json::json;
+
+use super::package::size;
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// How often progress is drawn.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Arguments of `push`.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The package: `wine:2.1.0`, `wine@champion`, `wine@sha256:…`.
+    #[arg(value_name = "REF")]
+    package: String,
+    /// Where to: `registry.example/team/wine`, with a tag if it is not to be the version.
+    #[arg(value_name = "REMOTE")]
+    remote: Remote,
+    /// Speak plain HTTP with a registry that is not on this machine.
+    #[arg(long)]
+    plain_http: bool,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// What to fetch: `registry.example/team/wine:2.1.0`, or by digest.
+    #[arg(value_name = "REMOTE")]
+    remote: Remote,
+    /// Speak plain HTTP with a registry that is not on this machine.
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl Push {
+    /// Pushes what the registry does not have.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        let (digest, package) = super::inspect::find(context, &self.package)?;
+        let remote = chosen(self.remote.or_tag(package.version.as_str()), self.plain_http);
+        let progress = Progress::default();
+        let began = Instant::now();
+        let moved = push(&super::inspect::store(context)?, &digest, &remote, &|done, all| progress.tell(done, all));
+        progress.end();
+        let moved = moved?;
+        let document = document(&moved, &remote, began);
+        context.print(&document, || format!("pushed {remote}\n{}", in_words(&moved, began)))?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Pull {
+    /// Pulls what this registry does not have.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        let remote = chosen(self.remote, self.plain_http);
+        let progress = Progress::default();
+        let began = Instant::now();
+        let pulled = pull(&super::inspect::store(context)?, &remote, &|done, all| progress.tell(done, all));
+        progress.end();
+        let (moved, model, version) = pulled?;
+        let mut document = document(&moved, &remote, began);
+        (document["name"], document["version"]) = (json!(model), json!(version));
+        context.print(&document, || format!("pulled {model}:{version} from {remote}\n{}", in_words(&moved, began)))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn chosen(remote: Remote, plain_http: bool) -> Remote {
+    if plain_http { remote.over_plain_http() } else { remote }
+}
+
+fn document(moved: &Moved, remote: &Remote, began: Instant) -> serde_json::Value {
+    json!({
+        "remote": remote.to_string(), "digest": moved.digest, "blobs": moved.blobs, "bytes": moved.bytes,
+        "reused": moved.reused, "seconds": began.elapsed().as_secs_f64(),
+    })
+}
+
+fn in_words(moved: &Moved, began: Instant) -> String {
+    let seconds = began.elapsed().as_secs_f64();
+    format!(
+        "{}\n{} blobs moved ({}), {} were there, {seconds:.1} s",
+        moved.digest,
+        moved.blobs,
+        size(moved.bytes),
+        moved.reused
+    )
+}
+
+/// A line that is drawn over and over while somebody looks on.
+#[derive(Default)]
+struct Progress {
+    drawn: Mutex<Option<Instant>>,
+}
+
+impl Progress {
+    fn tell(&self, done: u64, all: u64) {
+        let Ok(mut drawn) = self.drawn.lock() else { return };
+        if !std::io::stderr().is_terminal() || drawn.is_some_and(|at| at.elapsed() < FRAME) {
+            return;
+        }
+        *drawn = Some(Instant::now());
+        let share = if all == 0 { 30 } else { usize::try_from(done * 30 / all).unwrap_or(30) };
+        let bar = format!("{}{}", "█".repeat(share), "░".repeat(30 - share.min(30)));
+        let _ = write!(std::io::stderr(), "\r{bar} {} of {}  ", size(done), size(all));
+    }
+
+    fn end(&self) {
+        if self.drawn.lock().is_ok_and(|drawn| drawn.is_some()) {
+            let _ = write!(std::io::stderr(), "\r{}\r", " ".repeat(70));
+        }
+    }
+}
