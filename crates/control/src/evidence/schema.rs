@@ -51,6 +51,8 @@ pub fn open(path: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // A segment of the spool is removed once its transaction is on disk, so that must be true of a power cut too.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // 16 MiB: request ids fall anywhere in the index, and a small cache would read and write each page again and again.
+    connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
     migrate(&mut connection)?;
     Ok(connection)
@@ -150,9 +152,17 @@ impl Rows<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Keeps an answer, new or changed.
+    /// Keeps what a known answer counts for.
+    pub fn update_answer(&self, row: &AnswerRow) -> Result<(), Error> {
+        let sql = "UPDATE answers SET scores = ?4, excluded = ?5 WHERE service = ?1 AND id = ?2 AND revision = ?3";
+        let row = params![self.service, row.id, row.revision.0, to_json(&row.scores), row.excluded];
+        self.transaction.prepare_cached(sql)?.execute(row)?;
+        Ok(())
+    }
+
+    /// Keeps a new answer.
     pub fn put_answer(&self, row: &AnswerRow) -> Result<(), Error> {
-        let sql = "INSERT OR REPLACE INTO answers (service, id, revision, at, scope, shadow, unit, status, micros, predictions, scores, excluded)
+        let sql = "INSERT INTO answers (service, id, revision, at, scope, shadow, unit, status, micros, predictions, scores, excluded)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         self.transaction.prepare_cached(sql)?.execute(params![
             self.service,

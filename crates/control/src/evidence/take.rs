@@ -129,7 +129,7 @@ impl<'a> Taking<'a> {
                 }
                 row.scores.insert(name, value);
             }
-            self.rows.put_answer(&row)?;
+            self.rows.update_answer(&row)?;
         }
         Ok(Became::Joined)
     }
@@ -218,7 +218,7 @@ impl<'a> Taking<'a> {
             }
             row.scores = scores;
             row.excluded = true;
-            self.rows.put_answer(&row)?;
+            self.rows.update_answer(&row)?;
         }
         if let Some(met) = unit.and_then(|unit| self.units.get_mut(unit)) {
             met.excluded = true;
