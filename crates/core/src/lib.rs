@@ -19,6 +19,7 @@ pub mod mirror;
 pub mod names;
 pub mod package;
 pub mod ports;
+pub mod profile;
 pub mod route;
 pub mod sample;
 pub mod service;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::profile::Profile;
 use crate::sample::Sample;
 use crate::signature::Signature;
 use crate::{Digest, ModelName, Version};
@@ -51,6 +52,9 @@ pub struct Package {
     /// Typed flags that a revision may set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flags: BTreeMap<String, Flag>,
+    /// How its inputs and outputs were spread in the reference data: what is seen later is held against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// What an instance needs.
     #[serde(default)]
     pub resources: Resources,
@@ -134,6 +138,9 @@ pub enum Flag {
     Boolean {
         /// Value unless a revision says otherwise.
         default: bool,
+        /// Input of the model that it fills when a caller leaves it out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<String>,
     },
     /// A number within limits.
     Number {
@@ -145,6 +152,12 @@ pub enum Flag {
         /// Largest allowed value.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         maximum: Option<f64>,
+        /// Only whole numbers.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        whole: bool,
+        /// Input of the model that it fills when a caller leaves it out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<String>,
     },
     /// One of several texts, or any text if none is listed.
     String {
@@ -153,6 +166,12 @@ pub enum Flag {
         /// Allowed values.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         one_of: Vec<String>,
+        /// Input of the model that it fills when a caller leaves it out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<String>,
+        /// Model files of the package that it chooses between, by value.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        files: BTreeMap<String, String>,
     },
 }
 
