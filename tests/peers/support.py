@@ -154,6 +154,29 @@ def served(folder):
             process.wait(timeout=30)
 
 
+@contextlib.contextmanager
+def served_by(command, folder):
+    """A server of somebody else's that takes `--port PORT FOLDER`; gives its address and ends it afterwards."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with open(Path(folder).parent / "server.log", "w+", encoding="utf-8") as log:
+        process = subprocess.Popen([*map(str, command), "--port", str(port), str(folder)], stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.01)
+            else:
+                log.seek(0)
+                sys.exit(f"FAILED: {command[0]} did not come up:\n{log.read()[-2000:]}")
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
 def library():
     """The ONNX Runtime library of this Python, so that nothing needs to be fetched."""
     return str(next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")))

@@ -4,7 +4,7 @@
 //! Absent on purpose: following redirects. A login that goes to another host than was meant is given away.
 
 use std::fs::File;
-use std::io::{Cursor, Read, Seek};
+use std::io::{Cursor, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,6 +87,17 @@ pub enum PublishError {
         /// Why.
         why: String,
     },
+    /// The index went away while it was being told, as some do that want a login.
+    #[error("{url} ended the connection before it had the whole file: {why}")]
+    #[diagnostic(help(
+        "it may want a login (set TWINE_USERNAME and TWINE_PASSWORD), or not take files of this size; its log says which"
+    ))]
+    BrokeOff {
+        /// Where.
+        url: String,
+        /// Why.
+        why: String,
+    },
     /// The index says no.
     #[error("{url} refuses `{filename}` ({status}): {told}")]
     #[diagnostic(help("{}", help_for(*status)))]
@@ -158,7 +169,15 @@ pub fn publish(url: &str, login: Option<&Login>, path: &Path) -> Result<Publishe
     if let Some(login) = login {
         request = request.header(header::AUTHORIZATION, login.header());
     }
-    let unreachable = |error: ureq::Error| PublishError::Unreachable { url: url.to_owned(), why: error.to_string() };
+    let unreachable = |error: ureq::Error| {
+        let (url, why) = (url.to_owned(), error.to_string());
+        match error {
+            ureq::Error::Io(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                PublishError::BrokeOff { url, why }
+            }
+            _ => PublishError::Unreachable { url, why },
+        }
+    };
     let mut answer = request.send(SendBody::from_reader(&mut body)).map_err(unreachable)?;
     let status = answer.status().as_u16();
     if answer.status().is_success() {
