@@ -76,6 +76,23 @@ pub struct Tensor<'a> {
     pub elements: Vec<Scalar<'a>>,
 }
 
+impl<'a> Tensor<'a> {
+    /// How many rows it has.
+    pub const fn rows(&self) -> usize {
+        self.elements.len() / self.width
+    }
+
+    /// At most about `most` of its elements with their places, evenly spaced: whole rows where they are counted in several `columns`.
+    pub fn spread(&self, columns: usize, most: usize) -> impl Iterator<Item = (usize, &Scalar<'a>)> {
+        let unit = columns.max(1);
+        let every = self.elements.len().div_ceil(most.max(unit)).max(1);
+        let chosen = self.elements.chunks(unit).enumerate().step_by(every);
+        chosen.flat_map(move |(row, elements)| {
+            elements.iter().enumerate().map(move |(at, value)| (row * unit + at, value))
+        })
+    }
+}
+
 /// The tensors of one side of a body; empty when it is of none of the known forms.
 pub fn tensors(side: Side, body: &Value) -> Vec<Tensor<'_>> {
     let key = match side {
@@ -176,6 +193,16 @@ mod tests {
         ] {
             assert_eq!(tensors(Side::Input, &body), [], "{body}");
         }
+    }
+
+    #[test]
+    fn a_large_tensor_is_looked_at_evenly() {
+        let elements: Vec<Scalar<'_>> = (0..3_000).map(|n| Scalar::Number(f64::from(n))).collect();
+        let tensor = Tensor { name: "x", datatype: None, width: 3, elements };
+        let places: Vec<usize> = tensor.spread(3, 9).map(|(at, _)| at).collect();
+        assert_eq!((tensor.rows(), &places[..6], places.len()), (1_000, &[0, 1, 2, 1_002, 1_003, 1_004][..], 9));
+        assert_eq!(tensor.spread(3, 10_000).count(), 3_000);
+        assert_eq!(tensor.spread(1, 100).count(), 100);
     }
 
     #[test]
