@@ -96,7 +96,10 @@ async fn a_stable_instance_that_crashes_is_replaced_and_nothing_is_rolled_back()
     life.until("the replacement", |life| {
         let state = life.ledger.service(&wine());
         let back = state.instances.contains_key(&InstanceId::new("wine-r1-3").unwrap());
-        (back && !state.is_busy()).then_some(())
+        // The gateway is told a moment after the log.
+        let table = rig.gateway.table();
+        let told = table.services.get(&wine()).and_then(|route| route.pools.get(&RevisionNumber(1)));
+        (back && !state.is_busy() && told.is_some_and(|pool| pool.instances.len() == 2)).then_some(())
     })
     .await;
     let log = life.log().await;
