@@ -107,7 +107,7 @@ impl Progress {
             return;
         }
         *drawn = Some(Instant::now());
-        let share = if all == 0 { 30 } else { usize::try_from(done * 30 / all).unwrap_or(30) };
+        let share = (done * 30).checked_div(all).map_or(30, |share| usize::try_from(share).unwrap_or(30));
         let bar = format!("{}{}", "█".repeat(share), "░".repeat(30 - share.min(30)));
         let _ = write!(std::io::stderr(), "\r{bar} {} of {}  ", size(done), size(all));
     }
