@@ -75,6 +75,11 @@ impl Home {
         self.0.join("cache")
     }
 
+    /// Captured requests, answers and feedback: Parquet files per service and day.
+    pub fn capture(&self) -> PathBuf {
+        self.0.join("capture")
+    }
+
     /// Activity reports.
     pub fn reports(&self) -> PathBuf {
         self.0.join("reports")

@@ -139,6 +139,12 @@ pub struct ToldAnswer {
     /// Length of the JSON part when the response is binary tensors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header_length: Option<usize>,
+    /// Length of the request's body, when it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_bytes: Option<u64>,
+    /// Length of the response's body, when it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_bytes: Option<u64>,
     /// Request body, base64; none unless it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,

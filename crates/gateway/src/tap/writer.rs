@@ -181,6 +181,7 @@ fn told(route: &Route, answer: &Answer) -> ToldAnswer {
     let fitting = |body: &Option<Bytes>, limit: u64| {
         body.as_ref().filter(|body| body.len() as u64 <= limit).map(|body| STANDARD.encode(body))
     };
+    let length = |body: &Option<Bytes>| body.as_ref().map(|body| body.len() as u64);
     let digits = answer.session.map(|session| session.digits());
     ToldAnswer {
         id: answer.id.clone(),
@@ -193,6 +194,8 @@ fn told(route: &Route, answer: &Answer) -> ToldAnswer {
         path: answer.path.clone(),
         content_type: answer.said.content_type.clone(),
         header_length: answer.said.header_length,
+        request_bytes: length(&answer.request),
+        response_bytes: length(&answer.said.body),
         // A limit of 0 asks for no requests, not even for empty ones.
         request: if route.rule.body_bytes == 0 { None } else { fitting(&answer.request, route.rule.body_bytes) },
         response: fitting(&answer.said.body, route.response_bytes()),
