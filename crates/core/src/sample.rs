@@ -2,6 +2,8 @@
 //!
 //! Source of the closeness rule: NumPy `isclose`, |a − b| ≤ absolute + relative·|b|, with `b` the expected value.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -60,6 +62,9 @@ pub struct Sample {
     /// How far numbers may be off.
     #[serde(default)]
     pub tolerance: Tolerance,
+    /// Values of flags under which the response is right; the sample is asked under no others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, Value>,
 }
 
 /// The first place where an answer is not the expected one.
@@ -135,7 +140,14 @@ mod tests {
     use serde_json::json;
 
     fn sample(response: Value) -> Sample {
-        Sample { name: "s".into(), path: None, request: json!({}), response, tolerance: Tolerance::default() }
+        Sample {
+            name: "s".into(),
+            path: None,
+            request: json!({}),
+            response,
+            tolerance: Tolerance::default(),
+            flags: BTreeMap::new(),
+        }
     }
 
     #[test]

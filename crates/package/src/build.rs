@@ -121,7 +121,7 @@ fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Package {
         parameters: description.parameters,
         metrics: description.metrics,
         dependencies: description.dependencies,
-        flags: description.flags,
+        flags: description.flags.into_iter().map(|(name, flag)| (name, flag.value)).collect(),
         profile: None,
         resources: description.resources,
         files,

@@ -15,7 +15,7 @@ use modelyard_registry::{MAX_DOCUMENT_BYTES, paths};
 use serde_json::Value;
 
 use crate::description::{Description, Mistake, Samples};
-use crate::{DESCRIPTION, Error, files, onnx, samples};
+use crate::{DESCRIPTION, Error, files, flags, onnx, samples};
 
 /// How a file looked: what was read of it before must be what is stored of it after.
 pub(crate) type Look = (u64, Option<SystemTime>);
@@ -52,29 +52,44 @@ impl Draft {
             mistakes,
         };
         let description = Description::parse(&text).map_err(refuse)?;
-        let gathered = gather(folder, &description).map_err(|mistakes| {
-            refuse(mistakes.into_iter().map(|(at, what)| Mistake::new(&text, at, what)).collect())
-        })?;
-        Self::from(folder, description, gathered)
+        let refuse =
+            |wrong: flags::Wrong| refuse(wrong.into_iter().map(|(at, what)| Mistake::new(&text, at, what)).collect());
+        let gathered = gather(folder, &description).map_err(refuse)?;
+        Self::from(folder, description, gathered, refuse)
     }
 
-    fn from(folder: &Path, mut description: Description, mut paths: BTreeSet<String>) -> Result<Self, Error> {
+    fn from(
+        folder: &Path,
+        mut description: Description,
+        mut paths: BTreeSet<String>,
+        refuse: impl Fn(flags::Wrong) -> Error,
+    ) -> Result<Self, Error> {
         let (mut signature, mut graph, mut unshaped) = (Signature::default(), None, BTreeSet::new());
         let (mut weights, mut model) = (BTreeSet::new(), None);
         if let Runtime::Onnx { model: path } = &description.runtime.value {
             let (facts, look) = facts(&folder.join(path))?;
             weights = external(folder, path, &facts)?;
             weights.insert(path.clone());
-            paths.extend(weights.iter().cloned());
             (signature, graph, unshaped) = (facts.signature, Some(facts.graph), facts.unshaped);
             model = Some((path.clone(), look));
+            let (further, mut wrong) = flags::alternatives(folder, &description.flags, path, &signature)?;
+            weights.extend(further);
+            paths.extend(weights.iter().cloned());
+            wrong.extend(flags::bind(&description.flags, &mut signature));
+            if !wrong.is_empty() {
+                return Err(refuse(wrong));
+            }
         }
         if let Some((path, why)) = paths::clash(paths.iter().map(String::as_str)) {
             return Err(Error::Path { path: path.to_owned(), why: why.to_owned() });
         }
         let list = sample_list(folder, description.samples.take().map(|samples| samples.value))?;
-        let against =
-            samples::Model { runtime: &description.runtime.value, signature: &signature, unshaped: &unshaped };
+        let against = samples::Model {
+            runtime: &description.runtime.value,
+            signature: &signature,
+            unshaped: &unshaped,
+            flags: &description.flags,
+        };
         let samples = samples::read(list, &against).map_err(|faults| Error::Samples { faults })?;
         Ok(Self { description, signature, graph, samples, paths, weights, model })
     }
@@ -131,6 +146,7 @@ fn gather(folder: &Path, description: &Description) -> Result<BTreeSet<String>, 
             wrong.extend(command_faults(folder, command, &paths).into_iter().map(|why| (at.clone(), why)));
         }
     }
+    wrong.extend(flags::check(folder, &description.flags, runtime));
     paths.remove(DESCRIPTION);
     wrong.sort_by_key(|(at, _)| at.start);
     if wrong.is_empty() { Ok(paths) } else { Err(wrong) }

@@ -10,6 +10,7 @@ mod description;
 mod draft;
 mod error;
 mod files;
+mod flags;
 pub mod onnx;
 mod publish;
 mod samples;

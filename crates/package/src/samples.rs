@@ -4,14 +4,15 @@
 //! Promises: every wrong sample is reported, with its place; data is not echoed. What passes here is a request that the model
 //! server takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use modelyard_core::package::Runtime;
+use modelyard_core::package::{Flag, Runtime};
 use modelyard_core::sample::{Sample, Tolerance};
 use modelyard_core::signature::{Datatype, Signature, TensorSpec, shape_fits};
 use serde_json::{Map, Value, json};
 
-use crate::description::{nearest, request_path_fault};
+use crate::description::{Placed, nearest, request_path_fault};
+use crate::flags::sample_fault;
 
 /// A wrong sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +29,12 @@ pub(crate) struct Model<'a> {
     pub(crate) signature: &'a Signature,
     /// Outputs whose shape is not known.
     pub(crate) unshaped: &'a BTreeSet<String>,
+    /// The package's flags: a sample may hold under some of their values only.
+    pub(crate) flags: &'a BTreeMap<String, Placed<Flag>>,
 }
 
-const WHOLE: [&str; 5] = ["name", "path", "request", "response", "tolerance"];
-const PLAIN: [&str; 4] = ["name", "inputs", "outputs", "tolerance"];
+const WHOLE: [&str; 6] = ["name", "path", "request", "response", "tolerance", "flags"];
+const PLAIN: [&str; 5] = ["name", "inputs", "outputs", "tolerance", "flags"];
 
 /// Reads a list of samples and checks each.
 pub(crate) fn read(list: Vec<Value>, model: &Model<'_>) -> Result<Vec<Sample>, Vec<SampleFault>> {
@@ -39,9 +42,10 @@ pub(crate) fn read(list: Vec<Value>, model: &Model<'_>) -> Result<Vec<Sample>, V
     let mut names = BTreeSet::new();
     for (index, written) in list.iter().enumerate() {
         let name = written.get("name").and_then(Value::as_str).map_or_else(|| format!("sample-{index}"), str::to_owned);
-        let sample = one(written, &name, model).and_then(|sample| match names.insert(name.clone()) {
-            true => Ok(sample),
-            false => Err("another sample has the same name".to_owned()),
+        let sample = one(written, &name, model).and_then(|sample| match sample_fault(model.flags, &sample) {
+            None if names.insert(name.clone()) => Ok(sample),
+            None => Err("another sample has the same name".to_owned()),
+            Some(why) => Err(why),
         });
         match sample {
             Ok(sample) => samples.push(sample),
@@ -62,7 +66,12 @@ fn one(written: &Value, name: &str, model: &Model<'_>) -> Result<Sample, String>
     let plain = written.contains_key("inputs") || written.contains_key("outputs");
     check_keys(written, if plain { &PLAIN } else { &WHOLE })?;
     let tolerance = tolerance(written.get("tolerance"))?;
-    let sample = |path, request, response| Sample { name: name.to_owned(), path, request, response, tolerance };
+    let flags = match written.get("flags") {
+        None => BTreeMap::new(),
+        Some(Value::Object(values)) => values.clone().into_iter().collect(),
+        Some(_) => return Err("its `flags` are no object of values by name".to_owned()),
+    };
+    let sample = |path, request, response| Sample { name: name.to_owned(), path, request, response, tolerance, flags };
     match (model.runtime, plain) {
         (Runtime::Onnx { .. }, true) => {
             let request = json!({"inputs": tensors(written, "inputs", &model.signature.inputs)?});
@@ -276,7 +285,7 @@ mod tests {
 
     fn read_list(list: Vec<Value>, runtime: &Runtime) -> Result<Vec<Sample>, Vec<SampleFault>> {
         let (signature, unshaped) = (signature(), BTreeSet::from(["z".to_owned()]));
-        read(list, &Model { runtime, signature: &signature, unshaped: &unshaped })
+        read(list, &Model { runtime, signature: &signature, unshaped: &unshaped, flags: &BTreeMap::new() })
     }
 
     fn read_one(value: Value) -> Result<Sample, String> {

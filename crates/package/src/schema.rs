@@ -101,6 +101,8 @@ enum Flag {
     Boolean {
         /// Value unless a revision says otherwise.
         default: bool,
+        /// Input of the model that it fills when a caller leaves it out.
+        input: Option<String>,
     },
     /// A number within limits.
     Number {
@@ -110,6 +112,10 @@ enum Flag {
         minimum: Option<f64>,
         /// Largest allowed value.
         maximum: Option<f64>,
+        /// Only whole numbers.
+        whole: Option<bool>,
+        /// Input of the model that it fills when a caller leaves it out.
+        input: Option<String>,
     },
     /// One of several texts.
     String {
@@ -117,6 +123,10 @@ enum Flag {
         default: String,
         /// Allowed values.
         one_of: Option<Vec<String>>,
+        /// Input of the model that it fills when a caller leaves it out.
+        input: Option<String>,
+        /// Model files of the package that it chooses between, by value.
+        files: Option<BTreeMap<String, String>>,
     },
 }
 

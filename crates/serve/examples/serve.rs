@@ -31,6 +31,9 @@ fn main() -> Result<(), Failure> {
     if let Some(threads) = variable("THREADS")? {
         options.threads = threads;
     }
+    if let Ok(flags) = std::env::var(modelyard_core::flags::VARIABLE) {
+        options.flags = serde_json::from_str(&flags)?;
+    }
     if let Some(rows) = variable("MAX_BATCH_ROWS")? {
         options.max_batch_rows = rows;
     }

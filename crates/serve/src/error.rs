@@ -17,6 +17,9 @@ pub enum Error {
         /// The runtime's name.
         runtime: &'static str,
     },
+    /// Values of flags that the package or its model cannot take.
+    #[error("the flags do not fit the package: {}", .0.join("; "))]
+    Flags(Vec<String>),
     /// An address that other machines could reach.
     #[error(
         "refusing to listen on {address}: without tokens only loopback addresses such as 127.0.0.1:8080 are allowed"

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use modelyard_core::flags::Values;
 use modelyard_core::home::Announcement;
 use modelyard_core::package::Package;
 
@@ -17,6 +18,8 @@ pub struct ServeOptions {
     pub package: Package,
     /// Folder that holds the package's files.
     pub package_dir: PathBuf,
+    /// Values of the package's flags; those that are left out keep their defaults.
+    pub flags: Values,
     /// Name under which the model answers; the package's own name by default.
     pub name: String,
     /// Where callers connect, REST and gRPC alike; port 0 picks a free one. Loopback only.
@@ -52,6 +55,7 @@ impl ServeOptions {
             name: package.name.to_string(),
             package,
             package_dir: package_dir.into(),
+            flags: Values::new(),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             probe: None,
             announce: None,

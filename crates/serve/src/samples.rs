@@ -161,6 +161,7 @@ mod tests {
             request: json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [[1, 2, 3, 4]]}]}),
             response: json!({"model_name": "other", "outputs": [{"name": "p", "data": [[0.1, 0.2, 0.7]]}]}),
             tolerance: Default::default(),
+            flags: Default::default(),
         };
         let prepared = prepare(&model(), &sample);
         assert_eq!(prepared.sample.response, json!({"outputs": [{"name": "p", "data": [0.1, 0.2, 0.7]}]}));
@@ -170,8 +171,14 @@ mod tests {
     #[test]
     fn a_sample_that_does_not_fit_says_why() {
         let request = json!({"inputs": {"x": [[1, 2, 3]]}});
-        let sample =
-            Sample { name: "a".into(), path: None, request, response: json!({}), tolerance: Default::default() };
+        let sample = Sample {
+            name: "a".into(),
+            path: None,
+            request,
+            response: json!({}),
+            tolerance: Default::default(),
+            flags: Default::default(),
+        };
         assert!(prepare(&model(), &sample).question.unwrap_err().contains("has the shape [1,3]"));
     }
 }

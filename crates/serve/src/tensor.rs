@@ -74,6 +74,18 @@ impl Data {
         data
     }
 
+    /// The first element, `count` times.
+    pub(crate) fn repeated(&self, count: usize) -> Self {
+        macro_rules! same {
+            ($($variant:ident),*) => {
+                match self {
+                    $(Self::$variant(list) => Self::$variant(list.iter().take(1).cycle().take(count).cloned().collect()),)*
+                }
+            };
+        }
+        same!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64, Bytes)
+    }
+
     /// How many elements there are.
     pub(crate) fn len(&self) -> usize {
         each!(self, list => list.len())

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use modelyard_core::flags;
 use modelyard_core::instance::InstanceSpec;
-use modelyard_core::package::Package;
 use modelyard_core::ports::{Target, TargetError};
 use modelyard_core::service::Revision;
 use modelyard_core::{InstanceId, ServiceName, Timestamp};
@@ -131,7 +131,7 @@ async fn start(target: &dyn Target, packages: &dyn Packages, gate: &Gate, wanted
         package: digest,
         package_dir,
         runtime: package.runtime.clone(),
-        environment: environment(&wanted.revision, &package),
+        environment: environment(&wanted.revision),
         resources: wanted.revision.resources,
         generation: wanted.generation,
     };
@@ -146,22 +146,9 @@ async fn start(target: &dyn Target, packages: &dyn Packages, gate: &Gate, wanted
     }
 }
 
-/// Configuration as it is; flags as one JSON document and one variable each.
-fn environment(revision: &Revision, package: &Package) -> BTreeMap<String, String> {
+/// Configuration as it is, and the flags.
+fn environment(revision: &Revision) -> BTreeMap<String, String> {
     let mut variables = revision.configuration.clone();
-    if package.flags.is_empty() {
-        return variables;
-    }
-    for (name, value) in &revision.flags {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        variables.insert(format!("MODELYARD_FLAG_{}", variable(name)), text);
-    }
-    let all = serde_json::to_string(&revision.flags).unwrap_or_default();
-    variables.insert("MODELYARD_FLAGS".to_owned(), all);
+    variables.extend(flags::environment(&revision.flags));
     variables
-}
-
-/// A flag's name as part of an environment variable's: `max-depth` becomes `MAX_DEPTH`.
-fn variable(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }

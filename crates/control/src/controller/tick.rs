@@ -171,7 +171,7 @@ impl Controller {
                 Runtime::Command { health, .. } => Check::Command {
                     address: *address,
                     health: health.clone(),
-                    samples: package.samples.clone().into(),
+                    samples: package.samples_under(&revision.flags).cloned().collect(),
                 },
             };
             self.prober.follow(id, &waker, || check);

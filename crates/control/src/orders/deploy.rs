@@ -13,7 +13,6 @@ use modelyard_rollout::{Plan, Rollout};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::flags::resolve;
 use super::{Accepted, Decision, Error, Orders, package_of};
 use crate::store::fold::ServiceState;
 
@@ -93,7 +92,7 @@ impl Orders {
         let package = self.packages.document(arm.package).await?;
         let mut given = spec.flags.clone();
         given.extend(arm.flags);
-        let flags = resolve(&package.flags, &given).map_err(Error::Flags)?;
+        let flags = package.flag_values(&given).map_err(Error::Flags)?;
         self.check_compatible(&self.ledger.service(name), &package).await?;
         Ok(Chosen { digest: arm.package, package, flags })
     }

@@ -3,7 +3,6 @@
 //! Promises: an order is refused whole, with what to do instead, or committed in one transaction.
 
 mod deploy;
-mod flags;
 mod rollback;
 
 use std::sync::Arc;

@@ -54,6 +54,7 @@ async fn a_program_is_asked_its_samples() {
         request: json!({"x": [1.0]}),
         response: json!({"y": 2.0}),
         tolerance: Default::default(),
+        flags: Default::default(),
     };
     let check = |address| Check::Command { address, health: "/healthz".into(), samples: vec![sample.clone()].into() };
     let good = program(&[("/healthz", 200, "ok"), ("/score", 200, "{\"y\": 2.00000001, \"id\": 7}")]).await;

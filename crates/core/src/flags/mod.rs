@@ -11,6 +11,7 @@ mod evaluate;
 mod fractional;
 mod logic;
 mod semver;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub use self::definition::{Bucketing, Definition};
 pub use self::evaluate::{Context, Evaluated, EvaluationError, Reason};
+pub use self::values::equal;
 
 /// What the names of flags that Modelyard itself answers begin with; nobody else's may.
 pub const RESERVED: &str = "modelyard.";

@@ -58,7 +58,7 @@ pub struct Description {
     /// What it was trained with and needs.
     pub dependencies: BTreeMap<String, String>,
     /// Typed flags.
-    pub flags: BTreeMap<String, Flag>,
+    pub flags: BTreeMap<String, Placed<Flag>>,
     /// What an instance needs.
     pub resources: Resources,
     /// Free annotations.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use modelyard_core::flags::RESERVED;
 use modelyard_core::package::{Flag, Resources, Runtime};
 use modelyard_registry::paths;
 use toml::de::DeValue;
@@ -101,7 +102,7 @@ pub(crate) fn request_path_fault(path: &str) -> Option<String> {
     })
 }
 
-pub(super) fn flags(reader: &mut Reader<'_>, within: &Table<'_>) -> BTreeMap<String, Flag> {
+pub(super) fn flags(reader: &mut Reader<'_>, within: &Table<'_>) -> BTreeMap<String, Placed<Flag>> {
     let Some(table) = reader.free_table(within, "flags") else { return BTreeMap::new() };
     let mut flags = BTreeMap::new();
     for key in table.entries.keys() {
@@ -110,8 +111,11 @@ pub(super) fn flags(reader: &mut Reader<'_>, within: &Table<'_>) -> BTreeMap<Str
         {
             let rule = "use 1 to 128 letters, digits, `-`, `_` and `.`";
             reader.mistake(key.span(), format!("`{}` is no name of a flag: {rule}", name.escape_debug()));
+        } else if name.starts_with(RESERVED) {
+            reader.mistake(key.span(), format!("`{name}`: names that begin with `{RESERVED}` are Modelyard's own"));
         }
-        flags.extend(flag(reader, &table, name).map(|flag| (name.to_owned(), flag)));
+        let placed = |value| (name.to_owned(), Placed { value, at: key.span() });
+        flags.extend(flag(reader, &table, name).map(placed));
     }
     flags
 }
@@ -120,9 +124,9 @@ fn flag(reader: &mut Reader<'_>, within: &Table<'_>, name: &str) -> Option<Flag>
     let table = reader.free_table(within, name)?;
     let kind = reader.required(&table, "type", "\"boolean\"")?;
     let known: &[&str] = match kind.value.as_str() {
-        "boolean" => &["type", "default"],
-        "number" => &["type", "default", "minimum", "maximum"],
-        "string" => &["type", "default", "one_of"],
+        "boolean" => &["type", "default", "input"],
+        "number" => &["type", "default", "minimum", "maximum", "whole", "input"],
+        "string" => &["type", "default", "one_of", "input", "files"],
         other => {
             let what = format!("there is no type `{}` of flags; known are {}", other.escape_debug(), FLAGS.join(", "));
             reader.mistake(kind.at, what);
@@ -138,23 +142,44 @@ fn flag(reader: &mut Reader<'_>, within: &Table<'_>, name: &str) -> Option<Flag>
         return None;
     };
     let at = default.span();
+    let input = reader.text(&table, "input").map(|name| name.value);
     let flag = match (kind.value.as_str(), default.get_ref()) {
-        ("boolean", DeValue::Boolean(default)) => Flag::Boolean { default: *default },
+        ("boolean", DeValue::Boolean(default)) => Flag::Boolean { default: *default, input },
         ("boolean", _) => return refuse(reader, at, "`default`: write true or false"),
         ("number", _) => Flag::Number {
             default: reader.number(&table, "default")?.value,
             minimum: reader.number(&table, "minimum").map(|limit| limit.value),
             maximum: reader.number(&table, "maximum").map(|limit| limit.value),
+            whole: truth(reader, &table, "whole"),
+            input,
         },
         _ => Flag::String {
             default: reader.text(&table, "default")?.value,
             one_of: reader.texts(&table, "one_of").into_iter().flatten().map(|text| text.value).collect(),
+            input,
+            files: reader.named_texts(&table, "files"),
         },
     };
     if let Some(why) = flag_fault(&flag) {
         reader.mistake(at, why);
     }
+    for path in flag.files().values() {
+        if let Some(why) = paths::fault(path) {
+            reader.mistake(table.at.clone(), format!("`files`: the path `{}` is refused: {why}", path.escape_debug()));
+        }
+    }
     Some(flag)
+}
+
+fn truth(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> bool {
+    match table.entries.get(key).map(|value| (value.get_ref(), value.span())) {
+        None => false,
+        Some((DeValue::Boolean(flag), _)) => *flag,
+        Some((_, at)) => {
+            reader.mistake(at, format!("`{key}`: write true or false"));
+            false
+        }
+    }
 }
 
 fn refuse<T>(reader: &mut Reader<'_>, at: Range<usize>, what: &str) -> Option<T> {
@@ -162,19 +187,31 @@ fn refuse<T>(reader: &mut Reader<'_>, at: Range<usize>, what: &str) -> Option<T>
     None
 }
 
+/// What is wrong with a flag by itself.
 fn flag_fault(flag: &Flag) -> Option<String> {
     match flag {
         Flag::Boolean { .. } => None,
         Flag::Number { minimum: Some(low), maximum: Some(high), .. } if low > high => {
             Some(format!("its `minimum` {low} is above its `maximum` {high}"))
         }
-        Flag::Number { default, minimum, maximum } => {
+        Flag::Number { default, whole: true, .. } if default.fract() != 0.0 => {
+            Some(format!("the default {default} is no whole number"))
+        }
+        Flag::Number { default, minimum, maximum, .. } => {
             let inside = minimum.is_none_or(|low| low <= *default) && maximum.is_none_or(|high| *default <= high);
             (!inside).then(|| format!("the default {default} is outside its limits"))
         }
-        Flag::String { default, one_of } => {
-            let known = one_of.is_empty() || one_of.contains(default);
-            (!known).then(|| format!("the default `{}` is not among {}", default.escape_debug(), one_of.join(", ")))
+        Flag::String { default, one_of, files, .. } => {
+            let unknown = one_of.iter().filter(|_| !files.is_empty()).find(|value| !files.contains_key(*value));
+            if let Some(value) = unknown.or(files.keys().find(|key| !one_of.is_empty() && !one_of.contains(key))) {
+                return Some(format!("`one_of` and `files` differ in `{}`: leave `one_of` out", value.escape_debug()));
+            }
+            let why = flag.misfit("default", &default.as_str().into())?;
+            let known: Vec<&str> = one_of.iter().chain(files.keys()).map(String::as_str).collect();
+            match known.is_empty() {
+                true => Some(why),
+                false => Some(format!("the default `{}` is not among {}", default.escape_debug(), known.join(", "))),
+            }
         }
     }
 }

@@ -116,6 +116,9 @@ pub(crate) fn run_all(engine: &mut Engine, jobs: Vec<Job>, max_rows: usize, runs
     if max_rows <= 1 {
         return waiting.into_iter().for_each(|job| run_alone(engine, job, runs));
     }
+    // Merging was tried with the flags' values only.
+    let alone: Vec<Job> = waiting.extract_if(.., |job| engine.is_overridden(&job.inputs)).collect();
+    alone.into_iter().for_each(|job| run_alone(engine, job, runs));
     while !waiting.is_empty() {
         let group = take_group(&mut waiting, max_rows);
         run_group(engine, group, runs);

@@ -17,12 +17,18 @@ const VARIATIONS: i32 = 12;
 
 /// Whether requests to this model may be merged. `known` are inputs of real requests.
 pub(crate) fn mergeable(engine: &mut Engine, signature: &Signature, known: &[Vec<Option<Tensor>>]) -> bool {
-    let free = signature.inputs.iter().all(|spec| spec.shape.first() == Some(&-1));
+    // What a flag fills is the same for all: it has no rows of its own.
+    let filled = |index: &usize| engine.fills(*index);
+    let free = signature.inputs.iter().enumerate().all(|(i, spec)| filled(&i) || spec.shape.first() == Some(&-1));
     if !free || signature.inputs.is_empty() {
         return false;
     }
+    let left_out = |request: &Vec<Option<Tensor>>| -> Vec<Option<Tensor>> {
+        request.iter().enumerate().map(|(i, tensor)| tensor.clone().filter(|_| !filled(&i))).collect()
+    };
+    let known: Vec<_> = known.iter().map(left_out).collect();
     let mut tried = Tried::default();
-    let real = known_rows(known);
+    let real = known_rows(&known);
     real.iter().for_each(|row| tried.add(engine, row.clone()));
     let first = real.into_iter().next().unwrap_or_else(|| made_up(signature));
     for step in 1..=VARIATIONS {

@@ -14,7 +14,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{TensorElementType, ValueType};
 
-use super::Engine;
+use super::{Engine, Fill};
 use crate::Error;
 
 /// How an output of the engine becomes tensors.
@@ -33,6 +33,8 @@ pub(crate) enum Form {
 pub(crate) struct Blueprint {
     pub(crate) environment: Environment,
     pub(crate) path: PathBuf,
+    /// What fills inputs that callers leave out, in the signature's order; empty until the signature is known.
+    pub(crate) fills: Vec<Option<Fill>>,
 }
 
 impl Blueprint {
@@ -45,7 +47,7 @@ impl Blueprint {
         let forms = forms.collect::<Result<_, _>>().map_err(unservable)?;
         let required = session.inputs().iter().map(|outlet| outlet.name().to_owned());
         let optional = session.overridable_initializers().into_iter().map(|initializer| initializer.name().to_owned());
-        Ok(Engine { inputs: required.chain(optional).collect(), forms, session })
+        Ok(Engine { inputs: required.chain(optional).collect(), fills: self.fills.clone(), forms, session })
     }
 }
 

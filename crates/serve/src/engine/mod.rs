@@ -5,10 +5,12 @@
 //! Absent on purpose: sharing. One engine belongs to one thread: the binding wants `&mut` for a run, because parts of the
 //! engine are not safe to share. Small models are loaded once per thread instead.
 
+mod fill;
 mod library;
 mod load;
 mod outputs;
 
+pub(crate) use fill::{Fill, fills};
 pub(crate) use library::load as load_library;
 pub(crate) use load::{Blueprint, Form};
 
@@ -55,14 +57,20 @@ pub(crate) struct Engine {
     session: Session,
     /// Names of the inputs in the signature's order.
     inputs: Vec<String>,
+    /// What fills an input that was left out, in the same order.
+    fills: Vec<Option<Fill>>,
     forms: Vec<Form>,
 }
 
 impl Engine {
     /// Runs the model on inputs that fit the signature.
     pub(crate) fn run(&mut self, inputs: &[Option<Tensor>]) -> Result<Vec<Output>, EngineError> {
-        let present =
-            self.inputs.iter().zip(inputs).filter_map(|(name, tensor)| tensor.as_ref().map(|tensor| (name, tensor)));
+        let filled = self.filled(inputs);
+        let given = |(index, name): (usize, _)| {
+            let left_out = || filled.get(index).and_then(Option::as_ref);
+            inputs.get(index).and_then(Option::as_ref).or_else(left_out).map(|tensor: &Tensor| (name, tensor))
+        };
+        let present = self.inputs.iter().enumerate().filter_map(given);
         let values = present
             .map(|(name, tensor)| Ok((name.as_str().into(), input_value(tensor)?)))
             .collect::<Result<Vec<(std::borrow::Cow<'_, str>, _)>, ort::Error>>();
@@ -73,6 +81,35 @@ impl Engine {
             outputs::take(*form, &value, &mut outputs).map_err(|error| EngineError::new(&error))?;
         }
         Ok(outputs)
+    }
+
+    /// What flags put where callers left something out; nothing at all for a model without such inputs.
+    fn filled(&self, inputs: &[Option<Tensor>]) -> Vec<Option<Tensor>> {
+        if self.fills.iter().all(Option::is_none) {
+            return Vec::new();
+        }
+        let theirs = inputs.iter().zip(&self.fills).filter(|(_, fill)| fill.is_none());
+        let rows = theirs.filter_map(|(tensor, _)| tensor.as_ref()?.shape.first().copied()).next().unwrap_or(1);
+        let fill = |(tensor, fill): (&Option<Tensor>, &Option<Fill>)| match (tensor, fill) {
+            (None, Some(fill)) => Some(fill.tensor(rows)),
+            _ => None,
+        };
+        inputs.iter().zip(&self.fills).map(fill).collect()
+    }
+
+    /// Tells the engine what fills inputs that are left out.
+    pub(crate) fn fill(&mut self, fills: Vec<Option<Fill>>) {
+        self.fills = fills;
+    }
+
+    /// Whether a flag fills that input when it is left out.
+    pub(crate) fn fills(&self, index: usize) -> bool {
+        self.fills.get(index).is_some_and(Option::is_some)
+    }
+
+    /// Whether the caller says another value than the flag.
+    pub(crate) fn is_overridden(&self, inputs: &[Option<Tensor>]) -> bool {
+        inputs.iter().enumerate().any(|(index, tensor)| tensor.is_some() && self.fills(index))
     }
 }
 

@@ -24,7 +24,13 @@ pub(super) fn server() -> Value {
 /// Model metadata.
 pub(super) fn model(model: &Model) -> Value {
     let tensors = |specs: &[TensorSpec]| -> Vec<Value> {
-        let tensor = |spec: &TensorSpec| json!({"name": spec.name, "datatype": spec.datatype, "shape": spec.shape});
+        let tensor = |spec: &TensorSpec| {
+            let mut tensor = json!({"name": spec.name, "datatype": spec.datatype, "shape": spec.shape});
+            if spec.optional {
+                tensor["optional"] = json!(true);
+            }
+            tensor
+        };
         specs.iter().map(tensor).collect()
     };
     json!({

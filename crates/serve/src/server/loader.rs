@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Loaded, Shared};
 use crate::batch::{Lane, Worker, nanos, size, verify};
-use crate::engine::{Blueprint, Engine, load_library};
+use crate::engine::{Blueprint, Engine, fills, load_library};
 use crate::model::Model;
 use crate::options::ServeOptions;
 use crate::samples::Samples;
@@ -51,15 +51,23 @@ fn load(
     engines: Vec<oneshot::Sender<Delivery>>,
 ) -> Result<Samples, Error> {
     let started = Instant::now();
-    let blueprint = Blueprint { environment: load_library(&options.onnxruntime)?, path: path.to_owned() };
+    let environment = load_library(&options.onnxruntime)?;
+    let mut blueprint = Blueprint { environment, path: path.to_owned(), fills: Vec::new() };
     let mut engine = blueprint.load(1)?;
-    let signature = engine.signature().map_err(|reason| Error::Unservable { path: path.to_owned(), reason })?;
+    let mut signature = engine.signature().map_err(|reason| Error::Unservable { path: path.to_owned(), reason })?;
+    blueprint.fills =
+        fills(&options.package.flags, &options.flags, &signature).map_err(|why| Error::Flags(vec![why]))?;
+    engine.fill(blueprint.fills.clone());
+    for (spec, fill) in signature.inputs.iter_mut().zip(&blueprint.fills) {
+        spec.optional |= fill.is_some();
+    }
     check_signature(&options.package.signature, &signature)
         .map_err(|reason| Error::Signature { path: path.to_owned(), reason })?;
     let version = options.package.version.as_str();
     let model = Model::new(&options.name, version, signature);
-    let mut samples = Samples::new(&model, &options.package.samples)
-        .map_err(|source| Error::SetUp { what: "the samples' runtime", source })?;
+    let holding: Vec<_> = options.package.samples_under(&options.flags).cloned().collect();
+    let mut samples =
+        Samples::new(&model, &holding).map_err(|source| Error::SetUp { what: "the samples' runtime", source })?;
     let known: Vec<_> = samples.inputs().cloned().collect();
     let (cost, cost_size) = warm_up(&mut engine, &model, known.first())
         .map_err(|reason| Error::WarmUp { path: path.to_owned(), reason })?;

@@ -17,7 +17,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use modelyard_core::home::Announcement;
-use modelyard_core::package::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::options::ServeOptions;
@@ -28,11 +27,12 @@ use crate::{Error, announce};
 /// # Errors
 /// [`Error`] if the server could not start, or if the drain took longer than its grace.
 pub fn run(mut options: ServeOptions) -> Result<(), Error> {
-    let model = match &options.package.runtime {
-        Runtime::Onnx { model } => options.package_dir.join(model),
-        other => {
+    options.flags = options.package.flag_values(&options.flags).map_err(Error::Flags)?;
+    let model = match options.package.model_file(&options.flags) {
+        Some(model) => options.package_dir.join(model),
+        None => {
             let package = format!("{}:{}", options.package.name, options.package.version);
-            return Err(Error::Runtime { package, runtime: other.name() });
+            return Err(Error::Runtime { package, runtime: options.package.runtime.name() });
         }
     };
     let listener = listen(options.http)?;

@@ -69,15 +69,26 @@ impl Server {
         server
     }
 
+    /// Starts a server of a fixture whose package declares flags, with values of them, and waits until it is ready.
+    pub fn flagged(fixture: &str, samples: Value, flags: Value, values: Value) -> Self {
+        let server = Self::launch_with(fixture, samples, flags, values);
+        server.wait_for("/v2/health/ready", 200);
+        server
+    }
+
     /// Starts a server and waits only until it listens.
     pub fn launch(fixture: &str, samples: Value) -> Self {
+        Self::launch_with(fixture, samples, json!({}), json!({}))
+    }
+
+    fn launch_with(fixture: &str, samples: Value, flags: Value, values: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = format!("{fixture}.onnx");
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(&file);
         std::fs::copy(from, folder.path().join(&file)).unwrap();
         let document = json!({
             "format_version": 1, "name": fixture, "version": "2.1.0", "runtime": {"kind": "onnx", "model": file},
-            "signature": {"inputs": [], "outputs": []}, "samples": samples, "files": {},
+            "signature": {"inputs": [], "outputs": []}, "samples": samples, "flags": flags, "files": {},
         });
         std::fs::write(folder.path().join("modelyard.json"), document.to_string()).unwrap();
         let announce = folder.path().join("announce.json");
@@ -86,6 +97,7 @@ impl Server {
             .args([fixture, "127.0.0.1:0", "127.0.0.1:0"])
             .arg(&announce)
             .env("THREADS", "2")
+            .env("MODELYARD_FLAGS", values.to_string())
             .stdin(Stdio::null())
             .spawn()
             .expect("the example `serve` is built by cargo test");
