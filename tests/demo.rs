@@ -27,7 +27,7 @@ fn the_demo_does_the_whole_job_and_leaves_nothing_behind() {
         ", 0 failed",
         "1.0.0 to 2.0.0: promoted",
         "`accuracy` is better",
-        "labels that came late",
+        "labels came late",
         "1.0.0 to 2.0.0: compared",
         "disagrees in",
         "3.0.0-crash: taken back by itself (crash",
