@@ -98,7 +98,7 @@ fn nonsense_is_answered_with_its_line() {
         play("submit tango", 1),
         Err(ScriptError {
             line: 1,
-            what: "`tango` is no strategy; there are recreate, rolling, blue-green, canary".into()
+            what: "`tango` is no strategy; there are recreate, rolling, blue-green, canary, ab, shadow".into()
         })
     );
     assert!(play("advance soon", 1).unwrap_err().what.contains("is not a span of time"));
