@@ -16,14 +16,20 @@ const OLD: RevisionNumber = RevisionNumber(1);
 const NEW: RevisionNumber = RevisionNumber(2);
 
 fn spec(strategy: Strategy, instances: u32) -> ServiceSpec {
-    ServiceSpec {
+    let mut spec = ServiceSpec {
         instances,
         strategy,
         analysis: Default::default(),
         rollback: RollbackPolicy::default(),
         routing: Routing::default(),
         ..ServiceSpec::named(ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name")))
+    };
+    if let Strategy::Ab(ab) = &mut spec.strategy {
+        ab.metric = "accuracy".into(); // a test cannot be planned without what decides it
+        let accuracy = serde_json::json!({ "name": "accuracy", "kind": "accuracy", "from": "feedback" });
+        spec.metrics.push(serde_json::from_value(accuracy).unwrap());
     }
+    spec
 }
 
 /// A world without delay: what is desired is so at the next look, a quarter of a second later.
