@@ -10,6 +10,7 @@ use modelyard_core::Timestamp;
 use modelyard_core::event::EventBody;
 use modelyard_core::home::{Home, Running};
 use modelyard_core::ports::{Clock, Target};
+use modelyard_monitor::capture::SPAN;
 use modelyard_registry::distribution::Distribution;
 use modelyard_targets::ProcessTarget;
 use modelyard_targets::identity::Identity;
@@ -255,7 +256,14 @@ fn open_ledger(home: &Home, clock: Arc<dyn Clock>) -> Result<Arc<Ledger>, Error>
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(200);
 
 fn open_book(home: &Home, clock: Arc<dyn Clock>) -> Result<Arc<Book>, Error> {
-    let places = Places { file: home.evidence(), spool: home.tap(), retention: Retention::default(), settle: SETTLE };
+    let places = Places {
+        file: home.evidence(),
+        spool: home.tap(),
+        retention: Retention::default(),
+        settle: SETTLE,
+        capture: home.capture(),
+        capture_span: SPAN,
+    };
     let wrap = |source| Error::Evidence { path: home.evidence(), source: Box::new(source) };
     Book::open(places, clock).map(Arc::new).map_err(wrap)
 }

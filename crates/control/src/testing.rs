@@ -236,6 +236,8 @@ impl Rig {
             spool: self.folder.path().join("tap"),
             retention: Retention::default(),
             settle: Duration::from_millis(200),
+            capture: self.folder.path().join("capture"),
+            capture_span: modelyard_monitor::capture::SPAN,
         };
         let ports = Ports {
             target,

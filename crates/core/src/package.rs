@@ -3,6 +3,7 @@
 //! A package is named by the digest of its OCI manifest. The document never holds that digest (it is part of what is hashed).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +55,7 @@ pub struct Package {
     pub flags: BTreeMap<String, Flag>,
     /// How its inputs and outputs were spread in the reference data: what is seen later is held against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub profile: Option<Profile>,
+    pub profile: Option<Arc<Profile>>,
     /// What an instance needs.
     #[serde(default)]
     pub resources: Resources,

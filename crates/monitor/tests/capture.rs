@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use modelyard_core::feedback::Feedback;
 use modelyard_core::mirror::{Told, ToldAnswer};
 use modelyard_core::profile::Side;
 use modelyard_core::service::Capture;
@@ -333,6 +334,28 @@ fn what_cannot_be_written_is_counted_and_harms_nobody() {
     captures.take(&ServiceName::new("other").unwrap(), "1", &[plain("x")], &form, NOW);
     drop(captures);
     assert_eq!(ids(&root), ["c"], "and goes on once it can");
+}
+
+#[test]
+fn feedback_that_comes_by_another_way_is_kept_and_leaves_segments_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let item = |id: &str| Feedback { id: id.into(), body: json!({"id": id, "label": 1}) };
+    let life = || {
+        let mut captures = Captures::open(folder.path().to_owned(), SPAN).unwrap();
+        captures.follow(&wine(), Some(rule(|_| ())), NOW);
+        captures
+    };
+    let mut captures = life();
+    captures.feedback(&wine(), &[item("early")], NOW);
+    captures.take(&wine(), "1", &[plain("a")], &form, NOW);
+    captures.feedback(&wine(), &[item("a")], NOW);
+    std::mem::forget(captures);
+    let mut captures = life();
+    captures.take(&wine(), "1", &[plain("a")], &form, NOW);
+    drop(captures);
+    let files = parquet(folder.path());
+    let posted: Vec<String> = rows(&files[1]).iter().map(|row| text(row, "id")).collect();
+    assert_eq!((ids(folder.path()), posted), (vec!["a".to_owned()], vec!["early".to_owned(), "a".to_owned()]));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use modelyard_core::event::EventBody;
 use modelyard_core::exposition::{CONTENT_TYPE, Exposition};
 use modelyard_core::{RevisionNumber, ServiceName, Timestamp, Weight};
+use modelyard_monitor::capture;
 use modelyard_monitor::metrics::{ControlMetrics, RolloutInfo, render};
 use serde_json::{Value, json};
 
@@ -88,7 +89,8 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
         present(&app, &mut metrics);
         render(&metrics, VERSION)
     };
-    let text = text + &evidence(app.controller.book().counts());
+    let book = app.controller.book();
+    let text = text + &evidence(book.counts()) + &captured(book.captured()) + &drift(&app);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 
@@ -111,6 +113,60 @@ fn evidence(counts: &Counts) -> String {
     .sample(&[("result", &"read")], read(&counts.read))
     .sample(&[("result", &"repeated")], read(&counts.repeated))
     .sample(&[("result", &"skipped")], read(&counts.skipped));
+    out.finish()
+}
+
+/// What was kept as files.
+fn captured(counts: &capture::Counts) -> String {
+    let mut out = Exposition::default();
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    out.family(
+        "modelyard_capture_rows_total",
+        "counter",
+        "Answers and feedback for Parquet files: kept, or lost because they could not be written.",
+    )
+    .sample(&[("result", &"kept")], read(&counts.kept))
+    .sample(&[("result", &"lost")], read(&counts.lost));
+    out.family(
+        "modelyard_capture_files_total",
+        "counter",
+        "Parquet files: completed, or removed because they were too old or too many.",
+    )
+    .sample(&[("result", &"completed")], read(&counts.files))
+    .sample(&[("result", &"removed")], read(&counts.removed));
+    out.finish()
+}
+
+/// Fields of a revision whose drift is exported: those that moved most.
+const DRIFTED: usize = 12;
+
+/// How far inputs and outputs have moved.
+fn drift(app: &App) -> String {
+    let mut out = Exposition::default();
+    let services: Vec<ServiceName> = app.ledger.world().services.keys().cloned().collect();
+    let known = |service: ServiceName| Some((app.controller.book().evidence(&service)?, service));
+    let known: Vec<_> = services.into_iter().filter_map(known).collect();
+    if known.iter().all(|(evidence, _)| evidence.drift.is_empty()) {
+        return String::new();
+    }
+    out.family(
+        "modelyard_drift_psi",
+        "gauge",
+        "Population stability index of an input or output over the last hour, of those that moved most.",
+    );
+    for (evidence, service) in &known {
+        for (revision, fields) in &evidence.drift {
+            for field in fields.iter().take(DRIFTED) {
+                let labels: [(&str, &dyn std::fmt::Display); 4] = [
+                    ("service", service),
+                    ("revision", revision),
+                    ("field", &field.field),
+                    ("reference", &field.reference),
+                ];
+                out.sample(&labels, field.psi);
+            }
+        }
+    }
     out.finish()
 }
 

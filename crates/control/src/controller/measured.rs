@@ -6,9 +6,11 @@ use std::sync::Arc;
 use modelyard_core::evidence::{Evidence, Statistic};
 use modelyard_core::metric::{Metric, MetricSource};
 use modelyard_core::mirror::{Comparison, Tap};
-use modelyard_core::service::ServiceSpec;
+use modelyard_core::profile::Profile;
+use modelyard_core::service::{Revision, ServiceSpec};
 use modelyard_core::strategy::{Strategy, Unit};
 use modelyard_core::{RevisionNumber, Timestamp, Weight};
+use modelyard_monitor::{capture, drift};
 
 use crate::evidence::Following;
 use crate::store::fold::{Open, ServiceState};
@@ -19,14 +21,17 @@ const SPOOL: u64 = 256 << 20;
 const BODY: u64 = 64 << 10;
 
 /// What is measured; nothing of a service that was removed.
-pub fn following(state: &ServiceState) -> Option<Following> {
+pub fn following(state: &ServiceState, profiles: BTreeMap<RevisionNumber, Arc<Profile>>) -> Option<Following> {
     let spec = state.spec.as_ref()?;
     let metrics = spec.metrics.clone();
+    let asked = spec.quality.max_psi.is_some();
+    let drift = asked.then(|| drift::Rule { reference: spec.quality.reference, stable: state.stable, profiles });
+    let capture = captured(state, spec);
     let last = state.rollouts.last();
     let Some(open) = &state.open else {
         let scope = last.map_or_else(String::new, |record| format!("after {}", record.id));
         let since = last.map(|record| record.ended.unwrap_or(record.started));
-        return Some(Following { scope, since, until: None, metrics, unit: Unit::Request });
+        return Some(Following { scope, since, until: None, metrics, unit: Unit::Request, drift, capture });
     };
     let ended = last.and_then(|record| record.ended);
     let (unit, since, until) = match &open.machine.plan.strategy {
@@ -34,7 +39,16 @@ pub fn following(state: &ServiceState) -> Option<Following> {
         Strategy::Ab(ab) => (ab.unit, open.split.since, earlier(open.split.until, ended)),
         _ => (Unit::Request, Some(open.machine.started), ended),
     };
-    Some(Following { scope: open.id.to_string(), since, until, metrics, unit })
+    Some(Following { scope: open.id.to_string(), since, until, metrics, unit, drift, capture })
+}
+
+/// What is kept as files. The gateway may tell more than that, when others want to know.
+fn captured(state: &ServiceState, spec: &ServiceSpec) -> Option<capture::Rule> {
+    let capture = spec.capture.clone()?;
+    let told = tap(state, spec)?.share;
+    let keep = f64::from(capture.share.basis_points()) / f64::from(told.basis_points());
+    let version = |revision: &Arc<Revision>| (revision.number, revision.version.to_string());
+    Some(capture::Rule { capture, keep, versions: state.revisions.values().map(version).collect() })
 }
 
 fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
@@ -89,12 +103,15 @@ pub fn evidence(
     Some(Evidence { shadows, ..known })
 }
 
+/// Fields of a revision whose drift the log keeps: those that moved most.
+const DRIFTED: usize = 12;
 /// Values of a sample that the log keeps: quantiles in steps of half a percent.
 const LOGGED: usize = 201;
 
 /// Evidence as it goes into the log: without what only judges need, for it is written every few seconds.
 pub fn for_the_log(evidence: &Evidence) -> Evidence {
     let mut brief = evidence.clone();
+    brief.drift.values_mut().for_each(|fields| fields.truncate(DRIFTED));
     for arm in brief.arms.values_mut() {
         arm.series.clear();
         for statistic in arm.metrics.values_mut() {

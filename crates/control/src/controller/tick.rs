@@ -1,6 +1,6 @@
 //! One look at one service, and what follows from it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::instance::InstanceState;
 use modelyard_core::measure::Counters;
 use modelyard_core::package::Runtime;
+use modelyard_core::profile::Profile;
 use modelyard_core::service::Routing;
 use modelyard_core::{InstanceId, RevisionNumber, RolloutId, ServiceName, Timestamp};
 use modelyard_rollout::Rollout;
@@ -116,7 +117,8 @@ impl Controller {
     /// Observe, step, commit, act. Returns when to look again at the latest.
     async fn tick(&self, name: &ServiceName, memory: &mut Memory) -> Result<Option<Timestamp>, Error> {
         let Some(seen) = self.seen() else { return Ok(None) };
-        self.book.follow(name, following(&self.ledger.service(name)));
+        let state = self.ledger.service(name);
+        self.book.follow(name, following(&state, self.profiles(&state).await));
         self.record_findings(name, &seen, memory).await?;
         self.step(name, memory).await?;
         // The split first: from a verdict to the last request on a bad revision every millisecond counts.
@@ -128,6 +130,21 @@ impl Controller {
         self.stop_drained(&state, &seen, holds_from, memory).await;
         self.measure(&state, memory).await?;
         Ok(again)
+    }
+
+    /// Profiles of the packages that run, if drift is looked at.
+    async fn profiles(&self, state: &ServiceState) -> BTreeMap<RevisionNumber, Arc<Profile>> {
+        let mut profiles = BTreeMap::new();
+        if state.spec.as_ref().is_none_or(|spec| spec.quality.max_psi.is_none()) {
+            return profiles;
+        }
+        let running = state.instances.values().map(|instance| instance.revision);
+        for number in running.chain(state.stable).collect::<BTreeSet<_>>() {
+            let Some(revision) = state.revisions.get(&number) else { continue };
+            let Ok(package) = self.packages.document(revision.package).await else { continue };
+            profiles.extend(package.profile.as_ref().map(|profile| (number, Arc::clone(profile))));
+        }
+        profiles
     }
 
     async fn record_findings(&self, name: &ServiceName, seen: &TargetSeen, memory: &mut Memory) -> Result<(), Error> {

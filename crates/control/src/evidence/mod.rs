@@ -7,6 +7,7 @@
 //! transaction is on disk. Counts of one rollout never go backwards. Hostile and torn lines are skipped and counted.
 //! Absent on purpose: what is concluded (`modelyard-rollout`), and shadows' comparisons (the gateway counts those).
 
+mod aside;
 pub mod csv;
 pub mod providers;
 mod reader;
@@ -31,10 +32,12 @@ use modelyard_core::metric::Metric;
 use modelyard_core::ports::Clock;
 use modelyard_core::strategy::Unit;
 use modelyard_core::{RevisionNumber, ServiceName, Timestamp};
+use modelyard_monitor::{capture, drift};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::ledger::lock;
+use aside::Aside;
 use reader::{Command, Reader};
 pub use schema::Retention;
 
@@ -74,6 +77,10 @@ pub struct Following {
     pub metrics: Vec<Metric>,
     /// What is independent of each other.
     pub unit: Unit,
+    /// What inputs and outputs are held against, if drift is looked at.
+    pub drift: Option<drift::Rule>,
+    /// What is kept as files, if anything is.
+    pub capture: Option<capture::Rule>,
 }
 
 impl Following {
@@ -126,6 +133,10 @@ pub struct Places {
     pub retention: Retention,
     /// How long a segment lies before it is read: what is measured now is known a little after it is true.
     pub settle: Duration,
+    /// The folder of captured requests.
+    pub capture: PathBuf,
+    /// How long captured requests are gathered for one file.
+    pub capture_span: Duration,
 }
 
 /// The latest evidence of each followed service.
@@ -138,6 +149,7 @@ pub struct Book {
     thread: Option<JoinHandle<()>>,
     known: Known,
     counts: Arc<Counts>,
+    captured: Arc<capture::Counts>,
     followed: Mutex<BTreeMap<ServiceName, Arc<Following>>>,
 }
 
@@ -150,10 +162,12 @@ impl Book {
         let connection = schema::open(&places.file)?;
         let (commands, queue) = mpsc::channel();
         let (known, counts) = (Known::default(), Arc::<Counts>::default());
-        let reader = Reader::new(connection, places, clock, Arc::clone(&known), Arc::clone(&counts));
+        let aside = Aside::open(places.capture.clone(), places.capture_span)?;
+        let captured = Arc::clone(aside.captures.counts());
+        let reader = Reader::new(connection, places, clock, aside, Arc::clone(&known), Arc::clone(&counts));
         let thread = std::thread::Builder::new().name("evidence".into()).spawn(move || reader.run(&queue))?;
         let followed = Mutex::default();
-        Ok(Self { commands: Some(commands), thread: Some(thread), known, counts, followed })
+        Ok(Self { commands: Some(commands), thread: Some(thread), known, counts, captured, followed })
     }
 
     /// Says what is measured of a service from now on; nothing, once it was removed. Asking for what is so already costs nothing.
@@ -209,6 +223,11 @@ impl Book {
     /// What was counted.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// What was captured.
+    pub fn captured(&self) -> &capture::Counts {
+        &self.captured
     }
 
     fn send(&self, command: Command) {

@@ -14,12 +14,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use modelyard_core::evidence::Evidence;
 use modelyard_core::feedback::Feedback;
-use modelyard_core::mirror::{Told, ToldAnswer};
+use modelyard_core::mirror::Told;
 use modelyard_core::ports::Clock;
 use modelyard_core::{RevisionNumber, ServiceName, Timestamp};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::aside::Aside;
 use super::schema::{Rows, clear};
 use super::sums::{self, Sums};
 use super::take::{Became, Room, Taking};
@@ -49,6 +50,7 @@ pub struct Reader {
     places: Places,
     clock: Arc<dyn Clock>,
     rooms: BTreeMap<ServiceName, Room>,
+    aside: Aside,
     known: Known,
     counts: Arc<Counts>,
     cleared: Timestamp,
@@ -60,10 +62,11 @@ impl Reader {
         connection: Connection,
         places: Places,
         clock: Arc<dyn Clock>,
+        aside: Aside,
         known: Known,
         counts: Arc<Counts>,
     ) -> Self {
-        Self { connection, places, clock, rooms: BTreeMap::new(), known, counts, cleared: Timestamp(0) }
+        Self { connection, places, clock, rooms: BTreeMap::new(), aside, known, counts, cleared: Timestamp(0) }
     }
 
     /// Runs until nobody can ask any more.
@@ -79,6 +82,7 @@ impl Reader {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.aside.captures.turn(self.clock.now());
             pause = match self.read_spool().and_then(|()| self.clear()) {
                 Ok(()) => LOOK,
                 Err(error) => {
@@ -107,6 +111,7 @@ impl Reader {
     }
 
     pub(super) fn follow(&mut self, service: &ServiceName, following: Option<Arc<Following>>) -> Result<(), Error> {
+        self.aside.follow(service, following.as_deref(), self.clock.now());
         let Some(following) = following else {
             self.rooms.remove(service);
             self.published().remove(service);
@@ -143,6 +148,7 @@ impl Reader {
             }
             Ok(became)
         })?;
+        self.aside.captures.feedback(service, items, now);
         Counts::add(&counts.orphaned, orphaned);
         Ok(Receipt { accepted: items.len() as u64, joined, orphaned })
     }
@@ -208,28 +214,33 @@ impl Reader {
                 return Ok(());
             }
         };
-        let (mut read, mut repeated, mut skipped, mut orphaned) = (0, 0, 0, 0);
+        let lines: Vec<Option<Told>> = Lines(BufReader::new(file))
+            .map(|line| line.and_then(|line| serde_json::from_slice::<Told>(&line).ok()))
+            .collect();
+        let skipped = lines.iter().filter(|told| told.is_none()).count() as u64;
+        let told: Vec<Told> = lines.into_iter().flatten().collect();
+        let (mut is_new, mut repeated, mut orphaned) = (Vec::with_capacity(told.len()), 0, 0);
         self.within(service, |taking| {
-            for line in Lines(BufReader::new(file)) {
-                let Some(told) = line.and_then(|line| serde_json::from_slice::<Told>(&line).ok()) else {
-                    skipped += 1;
-                    continue;
-                };
-                read += 1;
+            for told in &told {
                 let became = match told {
-                    Told::Answer(answer) => taking.answer(&answer, body(&answer).as_deref())?,
+                    Told::Answer(answer) => taking.answer(answer, decoded(answer.response.as_ref()).as_deref())?,
                     Told::Feedback(feedback) => {
                         taking.feedback(&feedback.id, Timestamp(feedback.at_ms), &feedback.body)?
                     }
                 };
+                is_new.push(became == Became::New);
                 repeated += u64::from(became == Became::Repeated);
                 orphaned += u64::from(became == Became::Orphaned);
             }
             Ok(())
         })?;
+        let name = segment.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default();
+        self.aside.take(service, &name, &told, &is_new, self.clock.now());
+        // The evidence that was published is that of the transaction; what was seen beside it comes after.
+        self.publish(service);
         let counts = &self.counts;
         for (counter, by) in [
-            (&counts.read, read),
+            (&counts.read, told.len() as u64),
             (&counts.repeated, repeated),
             (&counts.skipped, skipped),
             (&counts.orphaned, orphaned),
@@ -265,7 +276,8 @@ impl Reader {
 
     fn publish(&self, service: &ServiceName) {
         let Some(room) = self.rooms.get(service) else { return };
-        let evidence = Evidence { orphaned_feedback: room.orphans, ..room.sums.evidence() };
+        let drift = self.aside.drift(service, self.clock.now());
+        let evidence = Evidence { orphaned_feedback: room.orphans, drift, ..room.sums.evidence() };
         self.published().insert(service.clone(), Arc::new(evidence));
     }
 
@@ -291,9 +303,9 @@ impl Reader {
     }
 }
 
-/// The response, decoded.
-fn body(answer: &ToldAnswer) -> Option<Vec<u8>> {
-    STANDARD.decode(answer.response.as_ref()?).ok()
+/// A body, decoded.
+pub fn decoded(body: Option<&String>) -> Option<Vec<u8>> {
+    STANDARD.decode(body?).ok()
 }
 
 /// Whether a segment has lain for a while. A clock that was set back makes no segment wait for ever.

@@ -10,13 +10,26 @@ use serde_json::{Value, json};
 pub fn read(answer: &ToldAnswer, body: &[u8]) -> Option<Value> {
     let kind = answer.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if kind.starts_with("application/grpc") {
-        return grpc(body);
+        return grpc(body, Message::Response);
     }
     match answer.header_length {
-        Some(length) => binary(body.get(..length)?, body.get(length..)?),
+        Some(length) => binary(body.get(..length)?, body.get(length..)?, "outputs"),
         None if kind.is_empty() || kind.ends_with("json") => serde_json::from_slice(body).ok(),
         None => None,
     }
+}
+
+/// The request of an answer as JSON; nothing when it is none of the known forms.
+pub fn read_request(answer: &ToldAnswer, body: &[u8]) -> Option<Value> {
+    // Of a request no type is told; a call by gRPC is answered by gRPC.
+    if answer.content_type.starts_with("application/grpc") {
+        return grpc(body, Message::Request);
+    }
+    // Tensors in binary follow the JSON part: where that ends is where the first value does.
+    let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
+    let first = values.next()?.ok()?;
+    let (header, rest) = body.split_at_checked(values.byte_offset())?;
+    if rest.trim_ascii().is_empty() { Some(first) } else { binary(header, rest, "inputs") }
 }
 
 /// The first element of the first output: `{"outputs": [{"data": [...]}]}`, or `{"outputs": {name: ...}}`.
@@ -34,9 +47,9 @@ pub fn first(body: &Value) -> Option<&Value> {
     Some(leaf)
 }
 
-fn binary(header: &[u8], mut rest: &[u8]) -> Option<Value> {
+fn binary(header: &[u8], mut rest: &[u8], side: &str) -> Option<Value> {
     let mut document: Value = serde_json::from_slice(header).ok()?;
-    for output in document.get_mut("outputs")?.as_array_mut()? {
+    for output in document.get_mut(side)?.as_array_mut()? {
         let Some(size) = output.pointer("/parameters/binary_data_size").and_then(Value::as_u64) else { continue };
         let (bytes, after) = rest.split_at_checked(usize::try_from(size).ok()?)?;
         let datatype = output.get("datatype").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -83,38 +96,56 @@ fn strings(mut bytes: &[u8]) -> Option<Vec<Value>> {
     Some(all)
 }
 
-/// The first message of a gRPC stream, as the JSON form of a `ModelInferResponse`. Compressed messages are not read.
-fn grpc(body: &[u8]) -> Option<Value> {
+/// Which message is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Message {
+    /// `ModelInferRequest`: inputs in field 5, raw contents in field 7.
+    Request,
+    /// `ModelInferResponse`: outputs in field 5, raw contents in field 6.
+    Response,
+}
+
+/// The first message of a gRPC stream, as its JSON form. Compressed messages are not read.
+fn grpc(body: &[u8], kind: Message) -> Option<Value> {
     let (&[compressed, a, b, c, d], rest) = body.split_first_chunk::<5>()?;
     if compressed != 0 {
         return None;
     }
     let message = rest.get(..usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?)?;
-    let (mut outputs, mut raw) = (Vec::new(), Vec::new());
+    let (side, raw_field) = if kind == Message::Request { ("inputs", 7) } else { ("outputs", 6) };
+    let (mut tensors, mut raw) = (Vec::new(), Vec::new());
     for field in Fields(message) {
         match field? {
-            (5, Wire::Bytes(output)) => outputs.push(tensor(output)?),
-            (6, Wire::Bytes(bytes)) => raw.push(bytes),
+            (5, Wire::Bytes(bytes)) => tensors.push(tensor(bytes)?),
+            (field, Wire::Bytes(bytes)) if field == raw_field => raw.push(bytes),
             _ => {}
         }
     }
-    for (output, bytes) in outputs.iter_mut().zip(raw) {
-        let datatype = output.get("datatype").and_then(Value::as_str).unwrap_or_default().to_owned();
-        output["data"] = Value::Array(elements(&datatype, bytes)?);
+    for (tensor, bytes) in tensors.iter_mut().zip(raw) {
+        let datatype = tensor.get("datatype").and_then(Value::as_str).unwrap_or_default().to_owned();
+        tensor["data"] = Value::Array(elements(&datatype, bytes)?);
     }
-    Some(json!({ "outputs": outputs }))
+    Some(json!({ side: tensors }))
 }
 
 fn tensor(bytes: &[u8]) -> Option<Value> {
-    let mut tensor = json!({ "name": "", "datatype": "", "data": [] });
+    let mut tensor = json!({ "name": "", "datatype": "", "shape": [], "data": [] });
+    let mut shape = Vec::new();
     for field in Fields(bytes) {
         match field? {
             (1, Wire::Bytes(name)) => tensor["name"] = String::from_utf8_lossy(name).into(),
             (2, Wire::Bytes(datatype)) => tensor["datatype"] = String::from_utf8_lossy(datatype).into(),
+            (3, Wire::Varint(axis)) => shape.push(integer(3, axis)),
+            (3, Wire::Bytes(mut packed)) => {
+                while !packed.is_empty() {
+                    shape.push(integer(3, varint(&mut packed)?));
+                }
+            }
             (5, Wire::Bytes(contents)) => tensor["data"] = Value::Array(typed(contents)?),
             _ => {}
         }
     }
+    tensor["shape"] = Value::Array(shape);
     Some(tensor)
 }
 
@@ -262,13 +293,14 @@ mod tests {
     fn grpc_answers_read_as_their_json_form() {
         // ModelInferResponse { outputs: [{ name "y", datatype "INT64", contents { int64_contents [3, -1] } }] }
         let contents = [0x1a, 11, 3, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
-        let mut tensor = vec![0x0a, 1, b'y', 0x12, 5, b'I', b'N', b'T', b'6', b'4', 0x2a, contents.len() as u8];
+        let mut tensor =
+            vec![0x0a, 1, b'y', 0x12, 5, b'I', b'N', b'T', b'6', b'4', 0x1a, 1, 2, 0x2a, contents.len() as u8];
         tensor.extend(contents);
         let mut message = vec![0x2a, tensor.len() as u8];
         message.extend(&tensor);
         let frame = |message: &[u8]| [&[0, 0, 0, 0, message.len() as u8][..], message].concat();
         let read = read(&answer("application/grpc+proto", None), &frame(&message)).unwrap();
-        assert_eq!(read, json!({"outputs": [{"name": "y", "datatype": "INT64", "data": [3, -1]}]}));
+        assert_eq!(read, json!({"outputs": [{"name": "y", "datatype": "INT64", "shape": [2], "data": [3, -1]}]}));
         // Raw contents: the tensor has none of its own.
         let tensor = [0x0a, 1, b'y', 0x12, 4, b'F', b'P', b'3', b'2'];
         let mut message = vec![0x2a, tensor.len() as u8];
@@ -279,11 +311,36 @@ mod tests {
         assert_eq!(first(&read), Some(&json!(0.25)));
     }
 
+    #[test]
+    fn requests_read_as_their_json_form() {
+        let rest = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 2.0]}]});
+        let told = answer("application/json", None);
+        assert_eq!(read_request(&told, format!(" {rest}\n").as_bytes()), Some(rest.clone()));
+        let header = json!({"inputs": [
+            {"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}
+        ]});
+        let mut body = header.to_string().into_bytes();
+        body.extend([0.5f32, 2.0].iter().flat_map(|value| value.to_le_bytes()));
+        assert_eq!(read_request(&told, &body).unwrap().pointer("/inputs/0/data"), rest.pointer("/inputs/0/data"));
+        body.pop();
+        assert_eq!(read_request(&told, &body), None, "a torn tensor");
+        // ModelInferRequest { inputs: [{ name "x", datatype "FP32", shape 1, 2 }], raw_input_contents }
+        let tensor = [0x0a, 1, b'x', 0x12, 4, b'F', b'P', b'3', b'2', 0x18, 1, 0x18, 2];
+        let mut message = vec![0x0a, 1, b'm', 0x2a, tensor.len() as u8];
+        message.extend(tensor);
+        message.extend([0x3a, 8]);
+        message.extend([0.5f32, 2.0].iter().flat_map(|value| value.to_le_bytes()));
+        let frame = [&[0, 0, 0, 0, message.len() as u8][..], &message].concat();
+        assert_eq!(read_request(&answer("application/grpc", None), &frame), Some(rest));
+        assert_eq!(read_request(&told, b"no JSON"), None);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), length in 0usize..140) {
             for told in [answer("application/grpc", None), answer("", Some(length)), answer("application/json", None)] {
                 let _ = read(&told, &bytes).as_ref().and_then(first);
+                let _ = read_request(&told, &bytes);
             }
             for datatype in ["BYTES", "FP64", "BOOL", "?"] {
                 let _ = elements(datatype, &bytes);

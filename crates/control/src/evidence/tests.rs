@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use modelyard_core::evidence::{Evidence, Statistic};
 use modelyard_core::measure::Histogram;
+use modelyard_core::profile::{Builder, Profile, Side, tensors};
+use modelyard_core::service::Capture;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -17,19 +21,42 @@ struct Desk {
     reader: Reader,
     known: Known,
     counts: Arc<Counts>,
+    clock: Arc<AtomicU64>,
     segments: u64,
 }
 
-fn reader(folder: &Path) -> (Reader, Known, Arc<Counts>) {
+/// A clock that is set by hand; 0 is the real time.
+struct Hands(Arc<AtomicU64>);
+
+impl Clock for Hands {
+    fn now(&self) -> Timestamp {
+        match self.0.load(Ordering::Relaxed) {
+            0 => RealClock.now(),
+            now => Timestamp(now),
+        }
+    }
+}
+
+fn reader(folder: &Path, clock: &Arc<AtomicU64>) -> (Reader, Known, Arc<Counts>) {
     let places = Places {
         file: folder.join("evidence.sqlite"),
         spool: folder.join("tap"),
         retention: Retention { age_ms: u64::MAX, ..Retention::default() },
         settle: Duration::ZERO,
+        capture: folder.join("capture"),
+        capture_span: capture::SPAN,
     };
     let (known, counts) = (Known::default(), Arc::<Counts>::default());
     let connection = schema::open(&places.file).unwrap();
-    let reader = Reader::new(connection, places, Arc::new(RealClock), Arc::clone(&known), Arc::clone(&counts));
+    let aside = Aside::open(places.capture.clone(), places.capture_span).unwrap();
+    let reader = Reader::new(
+        connection,
+        places,
+        Arc::new(Hands(Arc::clone(clock))),
+        aside,
+        Arc::clone(&known),
+        Arc::clone(&counts),
+    );
     (reader, known, counts)
 }
 
@@ -50,20 +77,23 @@ fn following(unit: Unit) -> Following {
         until: Some(Timestamp(900_000)),
         metrics: metrics(),
         unit,
+        drift: None,
+        capture: None,
     }
 }
 
 impl Desk {
     fn new(unit: Unit) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (mut reader, known, counts) = reader(folder.path());
+        let clock = Arc::default();
+        let (mut reader, known, counts) = reader(folder.path(), &clock);
         reader.follow(&wine(), Some(Arc::new(following(unit)))).unwrap();
-        Self { folder, reader, known, counts, segments: 0 }
+        Self { folder, reader, known, counts, clock, segments: 0 }
     }
 
     /// Another control plane takes over what lies there.
     fn restart(&mut self, unit: Unit) {
-        (self.reader, self.known, self.counts) = reader(self.folder.path());
+        (self.reader, self.known, self.counts) = reader(self.folder.path(), &self.clock);
         self.reader.follow(&wine(), Some(Arc::new(following(unit)))).unwrap();
     }
 
@@ -97,6 +127,13 @@ impl Desk {
     fn count(&self, counter: impl Fn(&Counts) -> &AtomicU64) -> u64 {
         counter(&self.counts).load(Ordering::Relaxed)
     }
+}
+
+/// A desk where drift is looked at and everything is captured.
+fn desk_with(following: Following) -> Desk {
+    let mut desk = Desk::new(Unit::Request);
+    desk.reader.follow(&wine(), Some(Arc::new(following))).unwrap();
+    desk
 }
 
 /// An answer that predicts `class`.
@@ -286,6 +323,76 @@ fn values_of_others_are_kept_beside() {
     assert_eq!((last, all.count, all.mean), (3.0, 2, 2.0));
 }
 
+/// A profile of values that are spread evenly over 0 to 1.
+fn even() -> Arc<Profile> {
+    let mut builder = Builder::new();
+    for n in 0..1_000 {
+        let body =
+            json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [f64::from(n) / 1_000.0]}]});
+        builder.row();
+        builder.observe(Side::Input, &tensors(Side::Input, &body));
+    }
+    Arc::new(builder.build())
+}
+
+/// An answer to a request with the value `x`, told in the second `second`.
+fn asked(n: u32, revision: u32, x: f64) -> Value {
+    let request = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [x]}]}).to_string();
+    let line = with(answer(&format!("r{revision}-{n}"), revision, 1), "request", STANDARD.encode(request));
+    with(line, "at_ms", 1_000_000 + u64::from(n / 50) * 1_000)
+}
+
+#[test]
+fn drift_of_each_arm_is_evidence_and_counts_each_answer_once() {
+    let profiles = BTreeMap::from([(RevisionNumber(1), even()), (RevisionNumber(2), even())]);
+    let rule = drift::Rule { stable: Some(RevisionNumber(1)), profiles, ..drift::Rule::default() };
+    let mut desk = desk_with(Following { drift: Some(rule), ..following(Unit::Request) });
+    desk.clock.store(1_100_000, Ordering::Relaxed);
+    let lines: Vec<Value> = (0..600)
+        .flat_map(|n| {
+            [asked(n, 1, f64::from(n * 7 % 600) / 600.0), asked(n, 2, f64::from(n * 7 % 600) / 1_200.0 + 0.5)]
+        })
+        .collect();
+    desk.tell(&lines);
+    let failed = with(asked(9_000, 2, 5.0), "status", 500);
+    desk.tell(&[lines[0].clone(), lines[1].clone(), failed]);
+    let drift = desk.evidence().drift;
+    let (stable, candidate) = (&drift[&RevisionNumber(1)][0], &drift[&RevisionNumber(2)][0]);
+    assert_eq!((candidate.field.as_str(), candidate.seen, candidate.reference.as_str()), ("input x", 600, "package"));
+    assert!(candidate.psi > 1.0 && candidate.ks.is_some_and(|ks| (ks - 0.5).abs() < 0.02), "{candidate:?}");
+    assert!(stable.seen == 600 && stable.psi < 0.01, "{stable:?}");
+    desk.reader.follow(&wine(), Some(Arc::new(following(Unit::Request)))).unwrap();
+    desk.tell(&[asked(9_001, 1, 0.5)]);
+    assert!(desk.evidence().drift.is_empty(), "nobody asks any more");
+}
+
+#[test]
+fn what_is_captured_becomes_files_once() {
+    let versions = BTreeMap::from([(RevisionNumber(1), "1.0.0".to_owned())]);
+    let rule = capture::Rule { capture: Capture::default(), keep: 1.0, versions };
+    let following = Following { capture: Some(rule), ..following(Unit::Request) };
+    let mut desk = desk_with(following.clone());
+    desk.tell(&[asked(1, 1, 0.5), label("r1-1", 1)]);
+    let items = [Feedback { id: "r1-1".into(), body: json!({"id": "r1-1", "reward": 2}) }];
+    desk.reader.feedback(&wine(), &items).unwrap();
+    let open = desk.folder.path().join("capture/wine/.open");
+    let stage = std::fs::read_dir(&open).unwrap().next().unwrap().unwrap().path();
+    let lines = std::fs::read_to_string(stage).unwrap();
+    assert_eq!((lines.matches("{\"answer\"").count(), lines.matches("{\"feedback\"").count()), (1, 2), "{lines}");
+    desk.reader.follow(&wine(), None).unwrap();
+    desk.restart(Unit::Request);
+    let files = |folder: &Path| -> Vec<String> {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        names
+    };
+    let service = desk.folder.path().join("capture/wine");
+    let day = files(&service);
+    let made = files(&service.join(&day[0]));
+    assert!(day.len() == 1 && made.len() == 2 && made[1].starts_with("feedback-"), "{day:?} {made:?}");
+}
+
 #[tokio::test]
 async fn the_book_takes_feedback_in_bulk_and_reads_on_by_itself() {
     let folder = tempfile::tempdir().unwrap();
@@ -294,6 +401,8 @@ async fn the_book_takes_feedback_in_bulk_and_reads_on_by_itself() {
         spool: folder.path().join("tap"),
         retention: Retention::default(),
         settle: Duration::from_millis(50),
+        capture: folder.path().join("capture"),
+        capture_span: capture::SPAN,
     };
     let book = Book::open(places, Arc::new(RealClock)).unwrap();
     let now = modelyard_core::ports::Clock::now(&RealClock);

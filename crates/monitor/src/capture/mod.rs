@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use modelyard_core::affinity::hash;
-use modelyard_core::mirror::{Told, ToldAnswer};
+use modelyard_core::feedback::Feedback;
+use modelyard_core::mirror::{Told, ToldAnswer, ToldFeedback};
 use modelyard_core::profile::Side;
 use modelyard_core::service::Capture;
 use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp};
@@ -135,20 +136,16 @@ impl Captures {
     pub fn take(&mut self, service: &ServiceName, segment: &str, told: &[Told], form: Form<'_>, now: Timestamp) {
         let Some(kept) = self.services.get_mut(service) else { return };
         let rows: Vec<Line> = told.iter().filter_map(|told| kept.line(service, told, form)).collect();
-        let count = rows.len() as u64;
-        match kept.stage.append(segment, &rows, now) {
-            Ok(is_new) => {
-                kept.is_failing = false;
-                self.counts.kept.fetch_add(if is_new { count } else { 0 }, Ordering::Relaxed);
-            }
-            Err(error) => {
-                if !kept.is_failing {
-                    tracing::error!(%service, %error, "captured requests cannot be written; they are lost");
-                }
-                kept.is_failing = true;
-                self.counts.lost.fetch_add(count, Ordering::Relaxed);
-            }
-        }
+        kept.append(service, Some(segment), &rows, now, &self.counts);
+    }
+
+    /// Takes in feedback that did not come by the tap.
+    pub fn feedback(&mut self, service: &ServiceName, items: &[Feedback], now: Timestamp) {
+        let Some(kept) = self.services.get_mut(service) else { return };
+        let told = |item: &Feedback| ToldFeedback { id: item.id.clone(), at_ms: now.0, body: item.body.clone() };
+        let row = |item: &Feedback| Line::Feedback(row::Feedback::new(service, &told(item), &kept.masks));
+        let rows: Vec<Line> = items.iter().map(row).collect();
+        kept.append(service, None, &rows, now, &self.counts);
     }
 
     /// Completes stages whose time has come, and removes what is too old.
@@ -198,6 +195,23 @@ impl Kept {
         let before = if turns { seal(sealer, &folder, &mut self.stage, now) } else { self.stage.newest() };
         let (limit_bytes, age) = (self.rule.capture.limit_bytes, self.rule.capture.retention);
         sealer.send(Job::Retain { folder, before, limit_bytes, age, now });
+    }
+
+    fn append(&mut self, service: &ServiceName, segment: Option<&str>, rows: &[Line], now: Timestamp, counts: &Counts) {
+        let count = rows.len() as u64;
+        match self.stage.append(segment, rows, now) {
+            Ok(is_new) => {
+                self.is_failing = false;
+                counts.kept.fetch_add(if is_new { count } else { 0 }, Ordering::Relaxed);
+            }
+            Err(error) => {
+                if !self.is_failing {
+                    tracing::error!(%service, %error, "captured requests cannot be written; they are lost");
+                }
+                self.is_failing = true;
+                counts.lost.fetch_add(count, Ordering::Relaxed);
+            }
+        }
     }
 
     fn line(&self, service: &ServiceName, told: &Told, form: Form<'_>) -> Option<Line> {

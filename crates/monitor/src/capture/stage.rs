@@ -60,20 +60,21 @@ impl Stage {
         self.newest
     }
 
-    /// Appends what a segment gave. Says whether the segment was new.
+    /// Appends what a segment gave, or what came by another way. Says whether it was new.
     ///
     /// # Errors
     /// When it cannot be written; then nothing of it stays.
-    pub fn append(&mut self, segment: &str, rows: &[Line], now: Timestamp) -> io::Result<bool> {
-        if self.last.as_deref() == Some(segment) {
+    pub fn append(&mut self, segment: Option<&str>, rows: &[Line], now: Timestamp) -> io::Result<bool> {
+        if segment.is_some() && self.last.as_deref() == segment {
             return Ok(false);
         }
+        let last = segment.map(str::to_owned).or_else(|| self.last.clone());
         if rows.is_empty() {
             // Of a segment without rows nothing can be taken twice.
-            self.last = Some(segment.to_owned());
+            self.last = last;
             return Ok(true);
         }
-        let end = Line::End(segment.to_owned());
+        let end = Line::End(last.clone().unwrap_or_default());
         let mut lines = Vec::new();
         for line in rows.iter().chain([&end]) {
             serde_json::to_writer(&mut lines, line)?;
@@ -97,7 +98,7 @@ impl Stage {
         }
         open.bytes += lines.len() as u64;
         open.rows += rows.len() as u64;
-        self.last = Some(segment.to_owned());
+        self.last = last;
         Ok(true)
     }
 
