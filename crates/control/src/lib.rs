@@ -8,6 +8,7 @@ mod api;
 mod controller;
 mod down;
 mod evidence;
+mod flags;
 mod gateway;
 mod http_client;
 mod ledger;

@@ -269,6 +269,12 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stable: Option<RevisionNumber>,
     },
+    /// The service's flag definition was set, or taken away.
+    FlagsSet {
+        /// The document, in flagd's format; none takes it away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        definition: Option<serde_json::Value>,
+    },
     /// A service was removed.
     ServiceRemoved,
 }

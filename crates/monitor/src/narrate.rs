@@ -95,6 +95,13 @@ pub fn narrate(event: &Event) -> String {
         EventBody::RolloutFinished { outcome, cause, failure, stable } => {
             finished(*outcome, cause.map(|cause| cause.name()), failure.as_deref(), *stable)
         }
+        EventBody::FlagsSet { definition: Some(definition) } => {
+            let flags = definition.get("flags").and_then(serde_json::Value::as_object).map_or(0, serde_json::Map::len);
+            format!("The flag definition of {service} was set{}: {}.", by(&event.actor), counted(flags as u64, "flag"))
+        }
+        EventBody::FlagsSet { definition: None } => {
+            format!("The flag definition of {service} was taken away{}.", by(&event.actor))
+        }
         EventBody::ServiceRemoved => format!("{} was removed{}.", capital(service), by(&event.actor)),
     }
 }

@@ -36,9 +36,12 @@ impl From<orders::Error> for Refusal {
         let status = match &error {
             E::NoService(_) | E::NoRevision { .. } | E::Package(_) => StatusCode::NOT_FOUND,
             E::Open { .. } | E::NotOpen(_) | E::AlreadyStable { .. } | E::NothingEarlier(_) => StatusCode::CONFLICT,
-            E::OtherName { .. } | E::Plan(_) | E::Arms { .. } | E::Flags(_) | E::Incompatible { .. } => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            E::OtherName { .. }
+            | E::Plan(_)
+            | E::Arms { .. }
+            | E::Flags(_)
+            | E::Definition(_)
+            | E::Incompatible { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             E::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let text = match &error {

@@ -4,7 +4,7 @@
 //! led astray by foreign pages ([`guard`]); a POST with an `Idempotency-Key` is carried out once ([`idempotency`]).
 //! Absent on purpose: tokens and other addresses than loopback.
 
-mod error;
+pub mod error;
 mod events;
 mod evidence;
 mod guard;
@@ -27,6 +27,7 @@ use modelyard_core::ports::Target;
 use tokio::sync::Notify;
 
 use crate::controller::Controller;
+use crate::flags;
 use crate::gateway::process::GatewayProcess;
 use crate::ledger::Ledger;
 use crate::orders::Orders;
@@ -82,6 +83,7 @@ pub fn router(app: App) -> Router {
         .route("/api/gateway/upgrade", post(system::upgrade))
         .route("/api/down", post(system::down))
         .merge(services)
+        .merge(flags::routes())
         .fallback(error::no_such_address)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(from_fn_with_state(app.clone(), idempotency::once))
@@ -91,7 +93,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// Who asks, by the name that they give. Control characters and length are cut: names are shown to others.
-fn actor(by: Option<String>) -> Actor {
+pub fn actor(by: Option<String>) -> Actor {
     let name: String = by.unwrap_or_default().chars().filter(|c| !c.is_control()).take(100).collect();
     Actor::Person(if name.trim().is_empty() { "somebody".to_owned() } else { name.trim().to_owned() })
 }

@@ -33,13 +33,13 @@ pub fn route(state: &ServiceState, seen: &TargetSeen, session_key: &str) -> Opti
     })
 }
 
-/// How sessions stay with their arm. The salt is a rollout's id until the next begins, so that nobody moves when one ends.
+/// How sessions stay with their arm.
 fn affinity(state: &ServiceState, spec: &ServiceSpec, session_key: &str) -> Option<AffinityRoute> {
     let rule = spec.routing.affinity.clone()?;
     let secret = if rule.by == KeySource::Issued { session_key.to_owned() } else { String::new() };
     Some(AffinityRoute {
         rule,
-        salt: state.rollouts.last().map_or_else(|| state.name.to_string(), |record| record.id.to_string()),
+        salt: state.salt(),
         secret,
         starts: state.open.as_ref().map(|open| open.machine.starts().clone()).unwrap_or_default(),
     })

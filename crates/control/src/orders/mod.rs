@@ -3,6 +3,7 @@
 //! Promises: an order is refused whole, with what to do instead, or committed in one transaction.
 
 mod deploy;
+mod flags;
 mod rollback;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::store;
 use crate::store::fold::ServiceState;
 
 pub use deploy::{ArmPackage, Deploy};
+pub use flags::in_use;
 pub use rollback::Rollback;
 
 /// Why an order was refused. Nothing was changed.
@@ -79,6 +81,9 @@ pub enum Error {
     /// Values of flags do not fit the package's declarations.
     #[error("the flags do not fit the package: {}", .0.join("; "))]
     Flags(Vec<String>),
+    /// A flag definition makes no sense.
+    #[error("the flag definition cannot be used: {}", .0.join("; "))]
+    Definition(Vec<String>),
     /// The package cannot be had.
     #[error(transparent)]
     Package(#[from] PackageError),
@@ -119,6 +124,9 @@ impl Error {
             Self::Plan(_) => "change these keys of `service.toml`, or the flags of `modelyard deploy`".into(),
             Self::Arms { .. } => "name one package for each `[[strategy.arms]]`, in their order".into(),
             Self::Flags(_) => "see the package's flags with `modelyard inspect`".into(),
+            Self::Definition(_) => {
+                "nothing was changed; see docs/guide/flags.md, or flagd's documentation, for the form of a definition".into()
+            }
             Self::Package(_) => "build it with `modelyard package`, then deploy the digest that it prints".into(),
             Self::Incompatible { .. } => {
                 "callers would break: keep the inputs and outputs that there are, or deploy it as a service of another name".into()

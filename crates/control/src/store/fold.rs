@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use modelyard_core::event::{Event, EventBody, Order, Outcome};
+use modelyard_core::event::{Actor, Event, EventBody, Order, Outcome};
 use modelyard_core::failure::{Cause, Failure};
+use modelyard_core::flags::Definition;
 use modelyard_core::service::{Desired, Revision, ServiceSpec};
 use modelyard_core::{InstanceId, Millis, RevisionNumber, RolloutId, ServiceName, Timestamp, Weight};
 use modelyard_rollout::{Phase, Rollout};
@@ -96,6 +97,21 @@ pub struct ServiceState {
     pub trouble: BTreeMap<RevisionNumber, Trouble>,
     /// Split that the gateway applied last.
     pub applied: BTreeMap<RevisionNumber, Weight>,
+    /// Its flag definition, if it has one.
+    pub flags: Option<Arc<Defined>>,
+}
+
+/// A flag definition that was set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defined {
+    /// The document as it was given.
+    pub document: serde_json::Value,
+    /// The document read; what is wrong with it, when it is of a newer `modelyard`.
+    pub definition: Result<Definition, Vec<String>>,
+    /// When it was set.
+    pub at: Timestamp,
+    /// Who set it.
+    pub by: Actor,
 }
 
 /// The rollout that is not over yet.
@@ -223,6 +239,7 @@ impl ServiceState {
             numbered: BTreeMap::new(),
             trouble: BTreeMap::new(),
             applied: BTreeMap::new(),
+            flags: None,
         }
     }
 
@@ -247,6 +264,15 @@ impl ServiceState {
                 self.applied.clone_from(weights);
                 let desired = &self.desired;
                 self.open.iter_mut().for_each(|open| open.split.applied(desired, weights, event.at));
+            }
+            EventBody::FlagsSet { definition } => {
+                let held = |document: &serde_json::Value| Defined {
+                    document: document.clone(),
+                    definition: Definition::parse(document),
+                    at: event.at,
+                    by: event.actor.clone(),
+                };
+                self.flags = definition.as_ref().map(|document| Arc::new(held(document)));
             }
             EventBody::ServiceRemoved => self.remove(),
             EventBody::InstanceStarting { instance, revision } => self.ask_for(instance, *revision, event),
@@ -358,6 +384,7 @@ impl ServiceState {
         self.stable = None;
         self.open = None;
         self.desired = Desired::default();
+        self.flags = None;
         self.trouble.clear();
     }
 }
@@ -386,6 +413,11 @@ impl ServiceState {
     /// The rollout that present events belong to.
     pub fn current_rollout(&self) -> Option<&RolloutId> {
         self.open.as_ref().map(|open| &open.id)
+    }
+
+    /// What sessions are hashed with: a rollout's id until the next begins, so that nobody moves when one ends.
+    pub fn salt(&self) -> String {
+        self.rollouts.last().map_or_else(|| self.name.to_string(), |record| record.id.to_string())
     }
 
     /// The number that the next revision gets.

@@ -136,6 +136,8 @@ mod folding {
                 let failure = Failure { cause, revision, instance: Some(instance(n)), at, detail, evidence: vec![] };
                 EventBody::Failed { failure: Box::new(failure) }
             }),
+            any::<bool>()
+                .prop_map(|set| EventBody::FlagsSet { definition: set.then(|| serde_json::json!({"flags": {}})) }),
             Just(EventBody::ServiceRemoved),
             Just(EventBody::ControlStopped),
         ]
