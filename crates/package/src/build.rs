@@ -107,7 +107,7 @@ fn files_before(store: &Store, model: &ModelName, version: &Version) -> BTreeMap
 }
 
 fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Package {
-    let Draft { description, signature, graph, samples, .. } = draft;
+    let Draft { description, signature, graph, samples, profile, .. } = draft;
     let words = description.model;
     Package {
         format_version: FORMAT_VERSION,
@@ -122,7 +122,7 @@ fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Package {
         metrics: description.metrics,
         dependencies: description.dependencies,
         flags: description.flags.into_iter().map(|(name, flag)| (name, flag.value)).collect(),
-        profile: None,
+        profile,
         resources: description.resources,
         files,
         model_card: words.card.map(|card| card.value),

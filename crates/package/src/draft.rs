@@ -5,17 +5,19 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use miette::NamedSource;
 use modelyard_core::package::{Graph, Runtime};
+use modelyard_core::profile::Profile;
 use modelyard_core::sample::Sample;
 use modelyard_core::signature::Signature;
 use modelyard_registry::{MAX_DOCUMENT_BYTES, paths};
 use serde_json::Value;
 
 use crate::description::{Description, Mistake, Samples};
-use crate::{DESCRIPTION, Error, files, flags, onnx, samples};
+use crate::{DESCRIPTION, Error, files, flags, onnx, profile, samples};
 
 /// How a file looked: what was read of it before must be what is stored of it after.
 pub(crate) type Look = (u64, Option<SystemTime>);
@@ -30,6 +32,9 @@ pub(crate) struct Draft {
     pub(crate) signature: Signature,
     pub(crate) graph: Option<Graph>,
     pub(crate) samples: Vec<Sample>,
+    /// How the reference data is spread, and what is probably not meant of it.
+    pub(crate) profile: Option<Arc<Profile>>,
+    profile_warnings: Vec<String>,
     /// Every file of the package.
     pub(crate) paths: BTreeSet<String>,
     /// Those of them that hold weights for certain.
@@ -91,12 +96,21 @@ impl Draft {
             flags: &description.flags,
         };
         let samples = samples::read(list, &against).map_err(|faults| Error::Samples { faults })?;
-        Ok(Self { description, signature, graph, samples, paths, weights, model })
+        let (profile, profile_warnings) = match &description.reference {
+            None => (None, Vec::new()),
+            Some(data) => {
+                let against = profile::Model { signature: &signature, unshaped: &unshaped };
+                let read = profile::read(&folder.join(&data.value), &against);
+                let refuse = |why| Error::Reference { path: PathBuf::from(&data.value), why };
+                read.map(|(profile, warnings)| (Some(Arc::new(profile)), warnings)).map_err(refuse)?
+            }
+        };
+        Ok(Self { description, signature, graph, samples, profile, profile_warnings, paths, weights, model })
     }
 
     /// What is allowed but probably not meant.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.profile_warnings.clone();
         if self.samples.is_empty() {
             let what = "the package has no samples: nothing can tell whether an instance answers correctly";
             warnings.push(what.to_owned());
@@ -132,6 +146,11 @@ fn gather(folder: &Path, description: &Description) -> Result<BTreeSet<String>, 
     {
         wrong.push((at.clone(), why));
     }
+    if let Some(data) = &description.reference
+        && let Err(why) = files::length(folder, &data.value)
+    {
+        wrong.push((data.at.clone(), why));
+    }
     let (runtime, at) = (&description.runtime.value, &description.runtime.at);
     match runtime {
         Runtime::Onnx { model } => wrong.extend(files::length(folder, model).err().map(|why| (at.clone(), why))),
@@ -141,6 +160,9 @@ fn gather(folder: &Path, description: &Description) -> Result<BTreeSet<String>, 
                 wrong.extend(files::everything(folder, &mut paths).err().map(|why| (at.clone(), why)));
                 if let Some((path, _)) = samples {
                     paths.remove(path);
+                }
+                if let Some(data) = &description.reference {
+                    paths.remove(&data.value);
                 }
             }
             wrong.extend(command_faults(folder, command, &paths).into_iter().map(|why| (at.clone(), why)));

@@ -73,6 +73,14 @@ pub enum Error {
         /// Each of them.
         faults: Vec<SampleFault>,
     },
+    /// The reference data cannot be used.
+    #[error("the reference data `{}` cannot be used: {why}", path.display())]
+    Reference {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        why: String,
+    },
     /// A file that is part of the package document is too long.
     #[error("`{}` has more than 64 MiB", .0.display())]
     TooLong(PathBuf),
@@ -124,6 +132,7 @@ impl Error {
             Self::Weights { .. } => "modelyard::package::weights",
             Self::Path { .. } => "modelyard::package::path",
             Self::SampleFile { .. } | Self::Samples { .. } => "modelyard::package::sample",
+            Self::Reference { .. } => "modelyard::package::reference",
             Self::TooLong(_) | Self::DocumentTooLong(_) => "modelyard::package::too_long",
             Self::Changed(_) => "modelyard::package::changed",
             Self::SourceDateEpoch(_) => "modelyard::package::source_date_epoch",
@@ -150,6 +159,9 @@ impl Error {
             Self::SampleFile { .. } => "write a list: [{\"inputs\": {…}, \"outputs\": {…}}]; nothing was packaged",
             Self::Samples { .. } => {
                 "a sample is a real request with the answer that a correct model gives; nothing was packaged"
+            }
+            Self::Reference { .. } => {
+                "columns are called as the model's inputs, `x` or `x[3]`; see docs/guide/drift.md; nothing was packaged"
             }
             Self::TooLong(_) | Self::DocumentTooLong(_) => "a handful of samples is plenty; nothing was packaged",
             Self::Changed(_) => "package again once nothing writes to the folder; the registry has no new version",

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod flags;
 pub mod onnx;
+mod profile;
 mod publish;
 mod samples;
 mod scaffold;

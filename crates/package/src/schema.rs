@@ -25,6 +25,8 @@ struct File {
     metrics: Option<BTreeMap<String, f64>>,
     /// What it was trained with and needs, by name.
     dependencies: Option<BTreeMap<String, String>>,
+    /// Data that the model's inputs and outputs are like.
+    reference: Option<Reference>,
     /// Typed flags that a revision may set.
     flags: Option<BTreeMap<String, Flag>>,
     /// What an instance needs.
@@ -128,6 +130,14 @@ enum Flag {
         /// Model files of the package that it chooses between, by value.
         files: Option<BTreeMap<String, String>>,
     },
+}
+
+/// Reference data: how its values are spread goes into the package, the data does not.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Reference {
+    /// A `.csv` file whose columns are called as the inputs (`x`, `x[3]`), or a `.json` or `.jsonl` file of rows.
+    data: String,
 }
 
 /// What an instance needs and may take.

@@ -25,7 +25,7 @@ pub(crate) use self::tables::request_path_fault;
 
 /// Keys that stand above the first table.
 const ALONE: [&str; 2] = ["files", "samples"];
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "model",
     "runtime",
     "files",
@@ -34,10 +34,12 @@ const KEYS: [&str; 11] = [
     "metrics",
     "dependencies",
     "flags",
+    "reference",
     "resources",
     "annotations",
     "python",
 ];
+const REFERENCE: [&str; 1] = ["data"];
 const MODEL: [&str; 6] = ["name", "version", "description", "license", "authors", "card"];
 
 /// What `modelyard.toml` says.
@@ -57,6 +59,8 @@ pub struct Description {
     pub metrics: BTreeMap<String, f64>,
     /// What it was trained with and needs.
     pub dependencies: BTreeMap<String, String>,
+    /// File of data that the model's inputs and outputs are like: its profile goes into the package.
+    pub reference: Option<Placed<String>>,
     /// Typed flags.
     pub flags: BTreeMap<String, Placed<Flag>>,
     /// What an instance needs.
@@ -155,6 +159,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     let metrics = reader.named_numbers(whole, "metrics");
     let dependencies = reader.named_texts(whole, "dependencies");
     let flags = tables::flags(reader, whole);
+    let reference = reference(reader, whole);
     let resources = tables::resources(reader, whole);
     let mut annotations = reader.named_texts(whole, "annotations");
     python(reader, whole, &mut annotations);
@@ -168,6 +173,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
         parameters,
         metrics,
         dependencies,
+        reference,
         flags,
         resources,
         annotations,
@@ -198,6 +204,13 @@ fn python(reader: &mut Reader<'_>, whole: &Table<'_>, annotations: &mut BTreeMap
     } else if annotations.insert(PYTHON_REQUIRES.to_owned(), requires.value).is_some() {
         reader.mistake(requires.at, format!("`requires` stands in `[annotations]` too, as `{PYTHON_REQUIRES}`"));
     }
+}
+
+fn reference(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Placed<String>> {
+    let table = reader.table(whole, "reference", &REFERENCE)?;
+    let data = reader.required(&table, "data", "\"reference.csv\"")?;
+    tables::path(reader, "data", &data);
+    Some(data)
 }
 
 fn samples(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Placed<Samples>> {
