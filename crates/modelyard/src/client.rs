@@ -98,6 +98,16 @@ impl Client {
         self.read(path, if text.trim().is_empty() { "null" } else { &text })
     }
 
+    /// `PUT` of a JSON document, answered with one.
+    pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        self.read(path, &self.finish(self.authorised(self.agent.put(self.url(path))).send_json(body))?)
+    }
+
+    /// `DELETE`, answered with a JSON document.
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.read(path, &self.finish(self.authorised(self.agent.delete(self.url(path))).call())?)
+    }
+
     /// `POST` of a text of another type, answered with a JSON document.
     pub fn post_text<T: DeserializeOwned>(&self, path: &str, content_type: &str, text: &str) -> Result<T, Error> {
         let request = self.authorised(self.agent.post(self.url(path))).header("content-type", content_type);
@@ -140,7 +150,8 @@ fn refused(status: u16, text: &str) -> Error {
     let plain = || format!("the control plane answered with status {status}");
     Error::Refused {
         status,
-        error: said("error").unwrap_or_else(plain),
+        // The second is how OpenFeature's protocol says it.
+        error: said("error").or_else(|| said("errorDetails")).unwrap_or_else(plain),
         help: said("help").unwrap_or_else(|| "nothing was changed; `modelyard status` shows what runs".to_owned()),
     }
 }

@@ -112,6 +112,19 @@ impl Flag {
         }
     }
 
+    /// A value as it is written on a command line. What is none of this type stays a text, which [`Flag::misfit`] refuses.
+    pub fn read(&self, text: &str) -> Value {
+        let read = match self {
+            Self::Boolean { .. } => text.parse::<bool>().ok().map(Value::from),
+            Self::Number { .. } => {
+                let whole = text.parse::<i64>().ok().map(Value::from);
+                whole.or_else(|| text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from))
+            }
+            Self::String { .. } => None,
+        };
+        read.unwrap_or_else(|| Value::from(text))
+    }
+
     /// The input of the model that it fills.
     pub fn input(&self) -> Option<&str> {
         let (Self::Boolean { input, .. } | Self::Number { input, .. } | Self::String { input, .. }) = self;
@@ -261,6 +274,21 @@ mod tests {
             assert!(mistakes.contains(part), "{part}: {mistakes}");
         }
         assert!(package().flag_values(&given(json!({"mode": "fa\0st"}))).unwrap_err()[0].contains("NUL"));
+    }
+
+    #[test]
+    fn values_are_read_by_their_type() {
+        let package = package();
+        for (name, text, value) in [
+            ("depth", "5", json!(5)),
+            ("depth", "0.5", json!(0.5)),
+            ("depth", "inf", json!("inf")),
+            ("strict", "true", json!(true)),
+            ("strict", "yes", json!("yes")),
+            ("mode", "7", json!("7")),
+        ] {
+            assert_eq!(package.flags[name].read(text), value, "{name} {text}");
+        }
     }
 
     #[test]

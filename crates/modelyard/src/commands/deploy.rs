@@ -6,11 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use modelyard_core::package::Package;
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::{Arm, Recreate, Strategy};
 use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
 use serde_json::{Value, json};
 
+use super::flags::{given, kept};
 use crate::cli::{Connect, span};
 use crate::client::Client;
 use crate::context::{Context, person};
@@ -43,6 +45,9 @@ pub struct Deploy {
     /// How long each step is watched (canary, blue-green).
     #[arg(long, value_name = "SPAN", value_parser = span)]
     bake: Option<Millis>,
+    /// Value of a flag that the package declares, such as `threshold=0.7`. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    flag: Vec<String>,
     /// Any key of a `service.toml`, such as `analysis.min-requests=20`. May be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -61,6 +66,7 @@ pub struct Deploy {
 struct Chosen {
     model: String,
     digest: Digest,
+    package: Package,
     needs_onnxruntime: bool,
 }
 
@@ -77,7 +83,7 @@ impl Deploy {
         let named = self.service.as_ref().map(ToString::to_string).or_else(|| from_file.name().map(str::to_owned));
         let name = named.unwrap_or_else(|| chosen.model.clone());
         let is_there = present(&client, &name)?.is_some();
-        let spec = self.spec(&client, file.as_deref(), &name)?;
+        let spec = self.spec(&client, file.as_deref(), &name, &chosen.package)?;
         if chosen.needs_onnxruntime && self.connect.control.is_none() {
             onnxruntime(context)?;
         }
@@ -112,9 +118,12 @@ impl Deploy {
     }
 
     /// The whole description: what the service already is, the file, flags, `--set`.
-    fn spec(&self, client: &Client, file: Option<&Path>, name: &str) -> miette::Result<ServiceSpec> {
+    fn spec(&self, client: &Client, file: Option<&Path>, name: &str, package: &Package) -> miette::Result<ServiceSpec> {
         let mut draft = match present(client, name)? {
-            Some(spec) => Draft::from_spec(&spec),
+            Some(mut spec) => {
+                spec.flags = kept(client, name, &spec.flags, &package.flags)?;
+                Draft::from_spec(&spec)
+            }
             None => Draft::default(),
         };
         if let Some(path) = file {
@@ -128,7 +137,10 @@ impl Deploy {
             self.steps.as_ref().map(|list| format!("strategy.steps={}", steps_value(list))),
             self.bake.map(|bake| format!("strategy.bake={}ms", bake.0)),
         ];
-        for assignment in flags.into_iter().flatten().chain(self.set.iter().cloned()) {
+        // JSON's keys and scalars are TOML's too.
+        let values = given(package, &self.flag)?;
+        let values = values.iter().map(|(name, value)| format!("flags.{}={value}", Value::from(name.as_str())));
+        for assignment in flags.into_iter().flatten().chain(values).chain(self.set.iter().cloned()) {
             draft.set(&assignment)?;
         }
         Ok(draft.finish(name)?)
@@ -183,11 +195,12 @@ fn choose(context: &Context, what: &str) -> miette::Result<Chosen> {
             needs_onnxruntime: super::package::is_onnx(&built.package),
             model: built.package.name.to_string(),
             digest: built.digest,
+            package: built.package,
         });
     }
     let (digest, package) = super::inspect::find(context, what)?;
     let needs_onnxruntime = super::package::is_onnx(&package);
-    Ok(Chosen { model: package.name.to_string(), digest, needs_onnxruntime })
+    Ok(Chosen { model: package.name.to_string(), digest, package, needs_onnxruntime })
 }
 
 /// What callers will notice of a strategy that stops everything first.

@@ -5,6 +5,7 @@ mod demo;
 pub mod deploy;
 pub mod down;
 mod feedback;
+mod flags;
 mod gateway;
 mod history;
 mod inspect;
@@ -85,6 +86,8 @@ pub enum Command {
     Rehearse(rehearse::Rehearse),
     /// Post true labels or rewards from a file, joined to earlier answers by request id.
     Feedback(feedback::Feedback),
+    /// Show a service's flags, explain one, or set a definition in flagd's format.
+    Flags(flags::Flags),
     /// Let a rollout go on at once: to the next step, or out of a wait for a person.
     Promote(orders::Promote),
     /// Say yes to a rollout that waits for a person.
@@ -149,6 +152,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Report(command) => command.run(context),
         Command::Rehearse(command) => command.run(context),
         Command::Feedback(command) => command.run(context),
+        Command::Flags(command) => command.run(context),
         Command::Promote(command) => command.run(context),
         Command::Approve(command) => command.run(context),
         Command::Pause(command) => command.run(context, &modelyard_core::event::Order::Pause),

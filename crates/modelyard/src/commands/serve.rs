@@ -5,11 +5,13 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use modelyard_core::flags::{self, VARIABLE, Values};
 use modelyard_core::home::Announcement;
 use modelyard_core::package::{DOCUMENT, Package, Runtime};
 use modelyard_serve::ServeOptions;
 use serde_json::json;
 
+use super::flags::given;
 use super::up::loopback;
 use crate::cli::Output;
 use crate::context::{Context, print_data};
@@ -38,6 +40,12 @@ pub struct Serve {
     /// Name under which the model answers. Default: its own.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Value of a flag that the package declares, such as `threshold=0.7`. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    flag: Vec<String>,
+    /// Values of flags as one JSON object; `--flag` weighs more.
+    #[arg(long, value_name = "JSON", env = VARIABLE, hide = true)]
+    flags: Option<String>,
     /// Threads that read requests and write answers. Default: one per core.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -60,16 +68,35 @@ impl Serve {
     }
 
     fn package(self, context: &Context, package: Package, folder: PathBuf) -> miette::Result<Exit> {
+        let values = self.values(&package)?;
         match &package.runtime {
-            Runtime::Onnx { .. } => self.onnx(context, package, folder),
-            Runtime::Command { command, environment, .. } => self.command(&package, command, environment, &folder),
+            Runtime::Onnx { .. } => self.onnx(context, package, folder, values),
+            Runtime::Command { command, environment, .. } => {
+                let mut environment = environment.clone();
+                environment.extend(flags::environment(&values));
+                self.command(&package, command, &environment, &folder)
+            }
         }
     }
 
-    fn onnx(self, context: &Context, package: Package, folder: PathBuf) -> miette::Result<Exit> {
+    /// The value of every flag that the package declares.
+    fn values(&self, package: &Package) -> miette::Result<Values> {
+        let refuse = |what: String| Usage::new(what, "`modelyard inspect` shows the package's flags");
+        let mut values: Values = match &self.flags {
+            None => Values::new(),
+            Some(text) => {
+                serde_json::from_str(text).map_err(|error| refuse(format!("{VARIABLE} is no JSON object: {error}")))?
+            }
+        };
+        values.extend(given(package, &self.flag)?);
+        Ok(package.flag_values(&values).map_err(|mistakes| refuse(mistakes.join("; ")))?)
+    }
+
+    fn onnx(self, context: &Context, package: Package, folder: PathBuf, flags: Values) -> miette::Result<Exit> {
         let library = library(&context.home.cache())?;
         let by_hand = self.announce.is_none();
         let mut options = ServeOptions::new(package, folder, library);
+        options.flags = flags;
         if let Some(name) = self.name {
             options.name = name;
         }
