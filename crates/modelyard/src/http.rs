@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 caller for `demo`: one connection, kept alive, every failure visible.
+//! A small HTTP/1.1 caller for traffic that we make: one connection, kept alive, every failure visible.
 //!
 //! Promises: nothing is tried again behind the caller's back, so that a failed request is counted as one.
 //! Absent on purpose: redirects, proxies, TLS, pipelining.
@@ -47,12 +47,21 @@ impl Caller {
 
     /// One `POST` of a JSON body.
     pub fn post(&mut self, path: &str, body: &[u8]) -> io::Result<Answer> {
+        self.ask("POST", path, body)
+    }
+
+    /// One `GET`.
+    pub fn get(&mut self, path: &str) -> io::Result<Answer> {
+        self.ask("GET", path, b"")
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect()?,
         };
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             self.address,
             body.len()
         );

@@ -18,6 +18,7 @@ mod reference;
 mod rehearsal;
 mod service_file;
 mod terminal;
+mod traffic;
 mod view;
 
 use std::process::ExitCode;

@@ -25,6 +25,7 @@ mod rollback;
 mod serve;
 mod standalone;
 mod status;
+mod traffic;
 mod transfer;
 pub mod up;
 mod upgrade_gateway;
@@ -84,6 +85,8 @@ pub enum Command {
     Report(report::Report),
     /// Play a rollout before production: with described traffic and faults, strategy by strategy.
     Rehearse(rehearse::Rehearse),
+    /// Play requests against a service or a package, and tell how fast and how well it answers.
+    Traffic(traffic::Traffic),
     /// Post true labels or rewards from a file, joined to earlier answers by request id.
     Feedback(feedback::Feedback),
     /// Show a service's flags, explain one, or set a definition in flagd's format.
@@ -151,6 +154,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::History(command) => command.run(context),
         Command::Report(command) => command.run(context),
         Command::Rehearse(command) => command.run(context),
+        Command::Traffic(command) => command.run(context),
         Command::Feedback(command) => command.run(context),
         Command::Flags(command) => command.run(context),
         Command::Promote(command) => command.run(context),

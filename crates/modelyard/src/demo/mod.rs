@@ -7,7 +7,6 @@ mod examples;
 mod show;
 mod stage;
 mod summary;
-mod traffic;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,9 +20,16 @@ use crate::context::Context;
 use crate::exit::{Exit, Failed};
 use crate::service_file::Draft;
 use crate::terminal::{Paint, say};
+use crate::traffic::{self, Plan, Tally, Traffic};
 use show::{heading, rows};
 use stage::{Interrupt, Stage};
-use traffic::{Tally, Traffic};
+
+/// Callers per service: more than one per core, so that requests meet each other.
+const CALLERS: u32 = 4;
+/// Requests per second of a service, which two busy cores manage with room for instances to start.
+const RATE: f64 = 240.0;
+/// Every so many requests a caller takes a fresh connection.
+const FRESH_EVERY: u64 = 25;
 
 /// What the demo is asked.
 #[derive(Debug)]
@@ -97,8 +103,20 @@ pub fn play(context: &Context, options: Options) -> miette::Result<Exit> {
     for built in [&wine1, &cancer1, &digits1] {
         first(&stage, built, &interrupt)?;
     }
-    let play = |service: &str, labels| {
-        Traffic::play(stage.started.gateway, service, &examples.join(service).join("traffic.json"), labels)
+    let play = |service: &str, labels: bool| -> Result<Traffic, traffic::Error> {
+        let rows = traffic::read(&examples.join(service).join("traffic.json"))?;
+        Ok(Traffic::play(Plan {
+            address: stage.started.gateway,
+            path: format!("/v2/models/{service}/infer"),
+            prefix: String::new(),
+            rows: rows.into(),
+            callers: CALLERS,
+            rate: Some(RATE),
+            span: None,
+            requests: None,
+            fresh_every: Some(FRESH_EVERY),
+            feedback: labels.then(|| format!("/{service}/feedback")),
+        }))
     };
 
     heading(3, "Canary: wine 2.0.0 takes over, step by step, while held-out rows are asked");

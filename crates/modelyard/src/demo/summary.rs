@@ -4,8 +4,9 @@ use std::path::Path;
 
 use modelyard_core::measure::Histogram;
 
-use super::{Act, Story, Tally};
+use super::{Act, Story};
 use crate::terminal::Paint;
+use crate::traffic::Tally;
 use crate::view::latency;
 
 /// What happened.
@@ -71,7 +72,7 @@ fn accuracy(tally: &Tally, act: &Act) -> String {
 
 fn latencies(tallies: &[Tally]) -> Histogram {
     let mut all = Histogram::default();
-    tallies.iter().flat_map(|tally| tally.revisions.values()).for_each(|seen| all.add(&seen.latency));
+    tallies.iter().for_each(|tally| all.add(&tally.latency()));
     all
 }
 
