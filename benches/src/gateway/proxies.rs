@@ -154,7 +154,7 @@ fn table(upstreams: [SocketAddr; 2]) -> Result<RouteTable> {
     let (mut pools, mut weights) = (BTreeMap::new(), BTreeMap::new());
     for ((revision, weight), address) in revisions.into_iter().zip(upstreams) {
         let id = InstanceId::new(format!("bench-{revision}-1"))?;
-        let pool = Pool { version: Version::new("1.0.0")?, instances: BTreeMap::from([(id, address)]) };
+        let pool = Pool { version: Version::new("1.0.0")?, instances: BTreeMap::from([(id, address)]), flags: None };
         pools.insert(revision, pool);
         weights.insert(revision, Weight::new(weight)?);
     }

@@ -87,7 +87,7 @@ impl Ours {
 fn table(generation: u64, stable: SocketAddr, shadow: Option<SocketAddr>) -> Result<RouteTable> {
     let pool = |revision: u32, address| -> Result<(RevisionNumber, Pool)> {
         let id = InstanceId::new(format!("bench-{revision}-1"))?;
-        let pool = Pool { version: Version::new("1.0.0")?, instances: BTreeMap::from([(id, address)]) };
+        let pool = Pool { version: Version::new("1.0.0")?, instances: BTreeMap::from([(id, address)]), flags: None };
         Ok((RevisionNumber(revision), pool))
     };
     let mut pools = BTreeMap::from([pool(1, stable)?]);

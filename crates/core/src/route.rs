@@ -65,6 +65,9 @@ pub struct Pool {
     pub version: Version,
     /// Where the instances listen.
     pub instances: BTreeMap<InstanceId, SocketAddr>,
+    /// Values of the revision's flags as instances are told them with each request ([`crate::flags::HEADER`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<String>,
 }
 
 /// What is wrong with a table.
@@ -164,6 +167,7 @@ mod tests {
         let pool = |n: u32, alive: bool| Pool {
             version: Version::new("1").unwrap(),
             instances: alive.then(|| (InstanceId::new(format!("i{n}")).unwrap(), address)).into_iter().collect(),
+            flags: None,
         };
         alive.iter().map(|&(n, alive)| (RevisionNumber(n), pool(n, alive))).collect()
     }

@@ -10,6 +10,8 @@ use crate::baggage::BAGGAGE;
 pub const REVISION: HeaderName = HeaderName::from_static("modelyard-revision");
 /// Session that a request belongs to, told to instances: 16 hexadecimal digits.
 pub const SESSION: HeaderName = HeaderName::from_static("modelyard-session");
+/// Values of the revision's flags, told to instances.
+pub const FLAGS: HeaderName = HeaderName::from_static(modelyard_core::flags::HEADER);
 /// Version of the package that answered.
 pub const VERSION: HeaderName = HeaderName::from_static("modelyard-version");
 /// Service wanted by a gRPC call whose messages do not name a model.
@@ -51,6 +53,7 @@ pub fn is_left_out(name: &HeaderName) -> bool {
         || *name == FORWARDED_PROTO
         || *name == REVISION
         || *name == SESSION
+        || *name == FLAGS
         || *name == BAGGAGE
         || *name == SHADOW
         || *name == SHADOW_OF

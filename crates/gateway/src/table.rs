@@ -88,6 +88,8 @@ pub struct Pool {
     pub revision_value: HeaderValue,
     /// The version as a header's value.
     pub version_value: HeaderValue,
+    /// Values of its flags as a header's value, if it has any.
+    pub flags: Option<HeaderValue>,
     /// Share of the default API version.
     pub weight: Weight,
     /// Its instances.
@@ -290,6 +292,7 @@ fn compile(
             version: pool.version.clone(),
             revision_value: HeaderValue::from(revision.0),
             version_value: value(pool.version.as_str()),
+            flags: pool.flags.as_deref().and_then(|flags| HeaderValue::from_str(flags).ok()),
             weight: weights.and_then(|split| split.get(&revision)).copied().unwrap_or_default(),
             instances: instances.collect(),
             memory: memory.pool(revision),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::affinity::{AffinityRoute, KeySource};
+use modelyard_core::flags;
 use modelyard_core::instance::InstanceState;
 use modelyard_core::mirror::Mirror;
 use modelyard_core::route::{Pool, ServiceRoute, effective_split};
@@ -71,12 +72,12 @@ fn default_api(state: &ServiceState) -> u16 {
 
 /// Live instances of a revision, where they listen.
 fn pool(state: &ServiceState, seen: &TargetSeen, revision: RevisionNumber) -> Option<Pool> {
-    let version = state.revisions.get(&revision)?.version.clone();
+    let made = state.revisions.get(&revision)?;
     let live = state.staying(revision).filter(|(_, instance)| instance.stage == Stage::Live);
     let address = |id| match seen.instances.get(id)?.state {
         InstanceState::Running { address, .. } => Some(address),
         InstanceState::Starting | InstanceState::Exited(_) => None,
     };
     let instances = live.filter_map(|(id, _)| Some((id.clone(), address(id)?))).collect();
-    Some(Pool { version, instances })
+    Some(Pool { version: made.version.clone(), instances, flags: flags::header(&made.flags) })
 }

@@ -49,6 +49,28 @@ pub fn environment(values: &Values) -> BTreeMap<String, String> {
     variables
 }
 
+/// Longest value of [`HEADER`] in bytes: servers refuse heads that are much longer.
+const LONGEST_HEADER: usize = 4096;
+
+/// The header that tells an instance the values of the revision that a request was assigned to, as one JSON document.
+pub const HEADER: &str = "modelyard-flags";
+
+/// The value of [`HEADER`], in visible ASCII; none when there are no flags, or they are too long for a header.
+pub fn header(values: &Values) -> Option<String> {
+    if values.is_empty() {
+        return None;
+    }
+    let all = serde_json::to_string(values).unwrap_or_else(|error| unreachable!("values are plain data: {error}"));
+    let mut ascii = String::with_capacity(all.len());
+    for letter in all.chars() {
+        match letter {
+            ' '..='~' => ascii.push(letter),
+            other => other.encode_utf16(&mut [0; 2]).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    (ascii.len() <= LONGEST_HEADER).then_some(ascii)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -66,5 +88,15 @@ mod tests {
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(environment(&values), expected.into());
         assert!(environment(&Values::new()).is_empty());
+    }
+
+    #[test]
+    fn values_become_a_header() {
+        let values: Values = [("mode".into(), json!("f\u{e4}st \u{1f600}")), ("top".into(), json!(3))].into();
+        let header = header(&values).unwrap();
+        assert_eq!(header, r#"{"mode":"f\u00e4st \ud83d\ude00","top":3}"#);
+        assert_eq!(serde_json::from_str::<Values>(&header).unwrap(), values, "it is the same document");
+        assert_eq!(super::header(&Values::new()), None);
+        assert_eq!(super::header(&[("long".into(), json!("x".repeat(5_000)))].into()), None);
     }
 }

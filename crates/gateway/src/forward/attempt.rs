@@ -111,6 +111,7 @@ fn outbound<'a>(call: &'a Call<'_>, passed: Passed<'a>, flight: &'a Flight) -> O
         traceparent: call.trace.as_bytes(),
         request_id: call.request_id.as_bytes(),
         revision: flight.pool().revision_value.as_bytes(),
+        flags: flight.pool().flags.as_ref().map(HeaderValue::as_bytes),
         session: passed.session,
         shadow_of: None,
     }

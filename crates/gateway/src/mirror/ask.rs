@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::BodyExt;
 
@@ -44,6 +44,7 @@ pub async fn ask(copied: &Copied, plan: &Plan, instance: &Rc<Instance>, now_ms: 
         traceparent: trace.as_bytes(),
         request_id: copied.id.as_bytes(),
         revision: plan.revision_value.as_bytes(),
+        flags: plan.flags.as_ref().map(HeaderValue::as_bytes),
         session: copied.session,
         shadow_of: Some(copied.trace.as_bytes()),
     };

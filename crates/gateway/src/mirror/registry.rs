@@ -41,11 +41,8 @@ impl Registry {
         let mut known = self.known();
         let known = known.entry(name.clone()).or_default();
         let ways = route.mirrors.iter().map(|mirror| {
-            let pool = route.pools.get(&mirror.revision);
-            let instances = pool.into_iter().flat_map(|pool| &pool.instances);
-            let instances = instances.map(|(id, &address)| (id.clone(), address)).collect();
             let shadow = known.shadows.entry(mirror.revision).or_default().clone();
-            Way { shadow, plan: Arc::new(Plan::new(mirror, instances)) }
+            Way { shadow, plan: Arc::new(Plan::new(mirror, route.pools.get(&mirror.revision))) }
         });
         let ways = ways.collect();
         let tap = route

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use modelyard_core::mirror::{Comparison, Mirror};
+use modelyard_core::route::Pool;
 use modelyard_core::{InstanceId, RevisionNumber};
 
 use crate::compare::Rules;
@@ -17,6 +18,8 @@ pub struct Plan {
     pub revision: RevisionNumber,
     /// The revision as a header's value.
     pub revision_value: HeaderValue,
+    /// Values of its flags as a header's value, if it has any.
+    pub flags: Option<HeaderValue>,
     /// Of 10 000 draws, those below get a copy.
     pub share: u16,
     /// Most copies that wait or are under way.
@@ -30,11 +33,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a mirror whose pool has these instances.
-    pub fn new(mirror: &Mirror, instances: Vec<(InstanceId, SocketAddr)>) -> Self {
+    /// The plan of a mirror with this pool.
+    pub fn new(mirror: &Mirror, pool: Option<&Pool>) -> Self {
+        let instances =
+            pool.into_iter().flat_map(|pool| &pool.instances).map(|(id, &address)| (id.clone(), address)).collect();
         Self {
             revision: mirror.revision,
             revision_value: HeaderValue::from(mirror.revision.0),
+            flags: pool.and_then(|pool| HeaderValue::from_str(pool.flags.as_deref()?).ok()),
             share: mirror.share.basis_points(),
             limit: mirror.limit,
             timeout: Duration::from_millis(mirror.timeout_ms),

@@ -156,6 +156,9 @@ pub fn request(outbound: &Outbound<'_>, payload: &Payload) -> Result<Request<Cur
 /// Which arm the call was assigned to, and by which session.
 fn assign(map: &mut HeaderMap, outbound: &Outbound<'_>) {
     insert(map, headers::REVISION, outbound.revision);
+    if let Some(flags) = outbound.flags {
+        insert(map, headers::FLAGS, flags);
+    }
     let digits = outbound.session.map(Session::digits);
     let digits = digits.as_ref().map(<[u8; 16]>::as_slice);
     let mut list = Vec::new();

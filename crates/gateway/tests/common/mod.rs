@@ -158,6 +158,7 @@ pub fn table_with(
         let pool = Pool {
             version: Version::new(format!("{revision}.0.0")).unwrap(),
             instances: instances.iter().map(|address| (id(address), *address)).collect(),
+            flags: None,
         };
         route.pools.insert(RevisionNumber(revision), pool);
         if weight > 0 {

@@ -29,6 +29,8 @@ pub struct Outbound<'a> {
     pub request_id: &'a [u8],
     /// The revision that it was assigned to.
     pub revision: &'a [u8],
+    /// The revision's flags, if it has any.
+    pub flags: Option<&'a [u8]>,
     /// Its session, if it has one.
     pub session: Option<Session>,
     /// Of a shadow's copy: the trace context of the request that it is a copy of.
@@ -82,6 +84,9 @@ fn named_fields(map: &HeaderMap) -> Vec<HeaderName> {
 /// Which arm the request was assigned to, and by which session.
 fn assignment(out: &mut Vec<u8>, request: &Outbound<'_>) {
     field(out, "modelyard-revision", request.revision);
+    if let Some(flags) = request.flags {
+        field(out, headers::FLAGS.as_str(), flags);
+    }
     let digits = request.session.map(Session::digits);
     let session = digits.as_ref().map(<[u8; 16]>::as_slice);
     if let Some(session) = session {
@@ -147,6 +152,7 @@ mod tests {
             traceparent: b"00-t-p-00",
             request_id: b"id",
             revision: b"3",
+            flags: Some(b"{\"top\":3}"),
             session: Some(Session(0xab)),
             shadow_of: None,
         };
@@ -169,6 +175,7 @@ mod tests {
             ("accept", "b"),
             ("modelyard-revision", "1"),
             ("modelyard-session", "ffffffffffffffff"),
+            ("modelyard-flags", "{}"),
             ("baggage", "a=b"),
         ] {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -176,7 +183,7 @@ mod tests {
         assert_eq!(
             written(&map, &Payload::Whole(Bytes::from_static(b"{}"))),
             "POST /v2/models/wine/infer?a=1 HTTP/1.1\r\nhost: wine.test\r\naccept: a\r\naccept: b\r\n\
-             modelyard-revision: 3\r\nmodelyard-session: 00000000000000ab\r\n\
+             modelyard-revision: 3\r\nmodelyard-flags: {\"top\":3}\r\nmodelyard-session: 00000000000000ab\r\n\
              baggage: a=b,modelyard.revision=3,modelyard.session=00000000000000ab\r\ntraceparent: 00-t-p-00\r\n\
              x-request-id: id\r\nx-forwarded-for: 10.0.0.1, 127.0.0.1\r\nx-forwarded-proto: http\r\ncontent-length: 2\r\n\r\n"
         );

@@ -1,0 +1,150 @@
+//! Flags from outside: one package, revisions that differ in flags alone, and how values reach a model.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use serde_json::{Value, json};
+use support::World;
+
+fn fixture(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+    folder.canonicalize().unwrap().display().to_string()
+}
+
+/// Readings with a mean of 0.6: above the default threshold of 0.5, below 0.7. The larger file doubles them.
+fn readings() -> Value {
+    json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.6, 0.6, 0.6, 0.6]}]})
+}
+
+/// The revision that answered, and its answer.
+fn ask(world: &World, path: &str) -> Result<(u32, Value), String> {
+    let url = format!("http://{}{path}", world.gateway);
+    let mut answer = ureq::post(url).send_json(readings()).map_err(|error| error.to_string())?;
+    let revision = answer.headers().get("modelyard-revision").and_then(|value| value.to_str().ok()?.parse().ok());
+    Ok((revision.unwrap_or(0), answer.body_mut().read_json().map_err(|error| error.to_string())?))
+}
+
+fn output(answer: &Value, name: &str) -> Value {
+    let outputs = answer["outputs"].as_array().unwrap_or_else(|| panic!("no outputs: {answer}"));
+    let one = outputs.iter().find(|output| output["name"] == name).unwrap_or_else(|| panic!("no {name}: {answer}"));
+    one["data"][0].clone()
+}
+
+const ALARM: &str = "/v2/models/alarm/infer";
+
+/// Rules with short steps.
+const QUICK: &[&str] =
+    &["--steps", "20,100", "--bake", "500ms", "--set", "analysis.min-requests=10", "--set", "analysis.window=2s"];
+
+/// Asks again and again until told to stop; gives every answer's revision and label.
+fn callers(world: &World) -> (Arc<AtomicBool>, JoinHandle<Result<Vec<(u32, Value)>, String>>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (gateway, stopped) = (world.gateway, stop.clone());
+    let asking = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        while !stopped.load(Ordering::Relaxed) {
+            let mut answer = ureq::post(format!("http://{gateway}{ALARM}"))
+                .send_json(readings())
+                .map_err(|error| format!("after {} answers: {error}", seen.len()))?;
+            let revision = answer.headers()["modelyard-revision"].to_str().unwrap().parse().unwrap();
+            let body: Value = answer.body_mut().read_json().map_err(|error| error.to_string())?;
+            seen.push((revision, output(&body, "label")));
+        }
+        Ok(seen)
+    });
+    (stop, asking)
+}
+
+#[test]
+fn another_value_of_a_flag_is_rolled_out_and_taken_back_as_a_new_model_is() {
+    let world = World::up();
+    let first = world.run(&["deploy", &fixture("threshold"), "--wait", "--output", "json"]).ended(0).json();
+    assert_eq!(first["outcome"], "promoted", "{first}");
+    assert_eq!(output(&ask(&world, ALARM).unwrap().1, "label"), 1, "0.6 is above the default");
+
+    let (stop, asking) = callers(&world);
+    let same =
+        [&["deploy", "alarm:1.0.0", "--wait", "--output", "json", "--flag", "threshold=0.7"][..], QUICK].concat();
+    let second = world.run(&same).ended(0).json();
+    assert_eq!((&second["outcome"], &second["strategy"]), (&"promoted".into(), &"canary".into()), "{second}");
+    stop.store(true, Ordering::Relaxed);
+    let seen = asking.join().unwrap().expect("no request fails");
+    for (revision, label) in &seen {
+        let expected = if *revision == 1 { 1 } else { 0 };
+        assert_eq!(*label, expected, "revision {revision} answers with its own value");
+    }
+    assert!(seen.iter().any(|(revision, _)| *revision == 1) && seen.iter().any(|(revision, _)| *revision == 2));
+
+    let shown = world.run(&["flags", "alarm"]).ended(0).out;
+    assert!(shown.contains("threshold") && shown.contains("0.7 (set)") && shown.contains("model file"), "{shown}");
+    let why = world.json(&["flags", "alarm", "threshold"]);
+    assert_eq!((&why["value"], &why["reason"]), (&json!(0.7), &json!("STATIC")), "{why}");
+
+    // What serves is the same package; only the values differ, and they go back with the revision.
+    world.run(&["rollback", "alarm"]).ended(0);
+    assert_eq!(output(&ask(&world, ALARM).unwrap().1, "label"), 1);
+    assert_eq!(world.json(&["flags", "alarm", "threshold"])["value"], 0.5);
+    world.down();
+}
+
+#[test]
+fn a_flag_chooses_between_files_of_the_package() {
+    let world = World::up();
+    world.run(&["deploy", &fixture("threshold"), "--wait"]).ended(0);
+    let score = |world: &World| output(&ask(world, ALARM).unwrap().1, "score").as_f64().unwrap();
+    assert!((score(&world) - 0.6).abs() < 1e-6);
+    world
+        .run(&[
+            "deploy",
+            "alarm:1.0.0",
+            "--wait",
+            "--flag",
+            "size=large",
+            "--strategy",
+            "blue-green",
+            "--bake",
+            "300ms",
+        ])
+        .ended(0);
+    assert!((score(&world) - 1.2).abs() < 1e-6, "the other file serves: {}", score(&world));
+    world.down();
+}
+
+#[test]
+fn values_that_do_not_fit_are_refused_before_anything_starts() {
+    let world = World::up();
+    world.run(&["deploy", &fixture("threshold"), "--wait"]).ended(0);
+    for (flag, word) in [
+        ("threshold=1.5", "at most 1"),
+        ("threshold=high", "number"),
+        ("size=huge", "large, small"),
+        ("sise=large", "sise"),
+        ("threshold", "no `=`"),
+    ] {
+        let ran = world.run(&["deploy", "alarm:1.0.0", "--flag", flag]).ended(2);
+        assert!(ran.err.contains(word), "{flag}: {}", ran.err);
+    }
+    assert_eq!(world.events("alarm").iter().filter(|event| event["event"] == "rollout-started").count(), 1);
+    world.down();
+}
+
+#[test]
+fn a_program_is_told_its_flags_in_its_environment_and_with_each_request() {
+    let world = World::up();
+    world.run(&["deploy", &fixture("echo"), "--wait", "--flag", "depth=5"]).ended(0);
+    let (_, told) = ask(&world, "/echo/v1/anything").unwrap();
+    let environment = &told["environment"];
+    assert_eq!(
+        (&environment["MODELYARD_FLAG_DEPTH"], &environment["MODELYARD_FLAG_MODE"]),
+        (&"5".into(), &"fast".into()),
+        "{told}"
+    );
+    let header: Value = serde_json::from_str(told["header"].as_str().unwrap()).unwrap();
+    assert_eq!(header, json!({"depth": 5, "mode": "fast"}), "{told}");
+    world.down();
+}
