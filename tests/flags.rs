@@ -41,8 +41,11 @@ const ALARM: &str = "/v2/models/alarm/infer";
 const QUICK: &[&str] =
     &["--steps", "20,100", "--bake", "500ms", "--set", "analysis.min-requests=10", "--set", "analysis.window=2s"];
 
+/// Revisions and labels, as they were answered.
+type Answers = Vec<(u32, Value)>;
+
 /// Asks again and again until told to stop; gives every answer's revision and label.
-fn callers(world: &World) -> (Arc<AtomicBool>, JoinHandle<Result<Vec<(u32, Value)>, String>>) {
+fn callers(world: &World) -> (Arc<AtomicBool>, JoinHandle<Result<Answers, String>>) {
     let stop = Arc::new(AtomicBool::new(false));
     let (gateway, stopped) = (world.gateway, stop.clone());
     let asking = std::thread::spawn(move || {
