@@ -1,6 +1,8 @@
 """Flags, asked by OpenFeature's own SDK: over OFREP, and by flagd's provider from the definition that we hand out.
 
-Both must give the same value, variant and reason for everybody; fractions, rules and targeting keys included.
+Both must give the same value, variant and reason for everybody; fractions, rules and targeting keys included. The provider's core is of
+before 2.0 and makes buckets of plain text, which the definition has to say; what flagd decided on since (deterministic CBOR), and what we do
+unasked, is held against the same hash made here.
 """
 
 import json
@@ -13,6 +15,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import cbor2
+import mmh3
 from openfeature import api
 from openfeature.contrib.provider.flagd import FlagdProvider
 from openfeature.contrib.provider.flagd.config import ResolverType
@@ -92,6 +96,17 @@ def asked(client, key, context):
     return details.value, details.variant, str(details.reason), details.error_code
 
 
+def by_cbor(flag, key):
+    """The variant of a fraction without a key of its own. Source: flagd's custom operations, "harden hashing consistency"."""
+    fractions = DEFINITION["flags"][flag]["targeting"]["fractional"]
+    hashed = mmh3.hash(cbor2.dumps([flag, key], canonical=True), signed=False)
+    bucket = hashed * sum(weight for _, weight in fractions) >> 32
+    for variant, weight in fractions:
+        if bucket < weight:
+            return variant
+        bucket -= weight
+
+
 def main():
     logging.disable(logging.CRITICAL)  # errors that are asked for on purpose
     modelyard("deploy", PACKAGE, "--wait", "--flag", "threshold=0.4")
@@ -99,13 +114,24 @@ def main():
         given = Path(folder) / "given.json"
         given.write_text(json.dumps(DEFINITION), encoding="utf-8")
         modelyard("flags", "alarm", "--set", given)
+        api.set_provider_and_wait(OFREPProvider(SERVICE), "remote")
+        remote = api.get_client("remote")
+        for number in range(500):
+            key = f"person-{number}"
+            expected = by_cbor("colour", key)
+            given_to = asked(remote, "colour", EvaluationContext(key))[1]
+            if given_to != expected:
+                sys.exit(f"FAILED: {key} gets {given_to}, and CBOR says {expected}")
+        expect(True, "500 people get the variant that MurmurHash3 of deterministic CBOR gives")
+
+        given.write_text(json.dumps(DEFINITION | {"metadata": {"modelyard.bucketing": "text"}}), encoding="utf-8")
+        modelyard("flags", "alarm", "--set", given)
         with urllib.request.urlopen(f"{SERVICE}/flags/definition", timeout=30) as answer:
             handed = Path(folder) / "handed.json"
             handed.write_bytes(answer.read())
-        api.set_provider_and_wait(OFREPProvider(SERVICE), "remote")
         local = FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(handed))
         api.set_provider_and_wait(local, "local")
-        remote, local = api.get_client("remote"), api.get_client("local")
+        local = api.get_client("local")
 
         # The flags of the revision, and which arm it is.
         expect(remote.get_float_value("threshold", 0.0) == 0.4, "a revision's number is asked over OFREP")
