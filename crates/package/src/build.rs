@@ -5,12 +5,13 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
-use modelyard_core::package::{FORMAT_VERSION, FileEntry, Package, Resources, Runtime};
+use modelyard_core::package::{FORMAT_VERSION, FileEntry, Package};
 use modelyard_core::{Digest, ModelName, Version};
 use modelyard_registry::Store;
 
 use crate::Error;
-use crate::draft::{Draft, external, facts, look};
+use crate::description::Model;
+use crate::draft::{Draft, look};
 use crate::publish::publish;
 use crate::scaffold::slug;
 
@@ -64,7 +65,11 @@ pub struct Built {
 #[tracing::instrument(name = "package", skip_all, fields(folder = %folder.display()), err)]
 pub fn build(folder: &Path, store: &Store, options: &BuildOptions) -> Result<Built, Error> {
     let start = Instant::now();
-    let draft = Draft::new(folder)?;
+    finish(Draft::new(folder)?, folder, store, options, start)
+}
+
+/// Stores what was read and found right.
+fn finish(draft: Draft, folder: &Path, store: &Store, options: &BuildOptions, start: Instant) -> Result<Built, Error> {
     let (files, reused) = store_files(&draft, folder, store)?;
     let (warnings, weights) = (draft.warnings(), draft.weights.clone());
     let package = package(draft, files);
@@ -132,36 +137,62 @@ fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Package {
     }
 }
 
+/// What a bare ONNX file is called, which says neither name nor version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Name of the model.
+    pub name: ModelName,
+    /// Version of the package.
+    pub version: Version,
+}
+
+impl Named {
+    /// Called like the file, at version 1.
+    ///
+    /// # Errors
+    /// [`Error::Path`] when the path names no file, or one whose name is not UTF-8.
+    pub fn after(path: &Path) -> Result<Self, Error> {
+        let refuse = |why: String| Error::Path { path: path.display().to_string(), why };
+        let version = Version::new("1").map_err(|error| refuse(error.to_string()))?;
+        Ok(Self { name: slug(file_name(path)?.trim_end_matches(".onnx")), version })
+    }
+}
+
+fn file_name(path: &Path) -> Result<&str, Error> {
+    let refuse = || Error::Path { path: path.display().to_string(), why: "it names no file in UTF-8".to_owned() };
+    path.file_name().and_then(|name| name.to_str()).ok_or_else(refuse)
+}
+
+/// Reads a bare ONNX file; also the folder that it lies in.
+fn draft_of_model<'p>(path: &'p Path, named: &Named) -> Result<(Draft, &'p Path), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let model = Model {
+        name: named.name.clone(),
+        version: named.version.clone(),
+        description: String::new(),
+        license: None,
+        authors: Vec::new(),
+        card: None,
+    };
+    Ok((Draft::of_model(folder, file_name(path)?, model)?, folder))
+}
+
+/// Builds a bare ONNX file, and the files that hold its weights, into `store`.
+///
+/// # Errors
+/// [`Error`]; the registry then has no new version.
+#[tracing::instrument(name = "package", skip_all, fields(model = %path.display()), err)]
+pub fn build_model(path: &Path, named: &Named, store: &Store, options: &BuildOptions) -> Result<Built, Error> {
+    let start = Instant::now();
+    let (draft, folder) = draft_of_model(path, named)?;
+    finish(draft, folder, store, options, start)
+}
+
 /// A package for a bare ONNX file, so that it can be served without a folder of its own. It is stored nowhere and has no samples.
 ///
 /// # Errors
 /// [`Error::Onnx`] when the file is no usable model; [`Error::Weights`] when files with weights are missing or outside its folder.
 pub fn package_of_model(path: &Path) -> Result<Package, Error> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let file = path.file_name().and_then(|name| name.to_str());
-    let refuse = |why: &str| Error::Path { path: path.display().to_string(), why: why.to_owned() };
-    let file = file.ok_or_else(|| refuse("it is not UTF-8"))?;
-    let (facts, _) = facts(path)?;
-    external(folder, file, &facts)?;
-    Ok(Package {
-        format_version: FORMAT_VERSION,
-        name: slug(file.trim_end_matches(".onnx")),
-        version: Version::new("1").map_err(|error| refuse(&error.to_string()))?,
-        description: String::new(),
-        runtime: Runtime::Onnx { model: file.to_owned() },
-        signature: facts.signature,
-        graph: Some(facts.graph),
-        samples: Vec::new(),
-        parameters: BTreeMap::new(),
-        metrics: BTreeMap::new(),
-        dependencies: BTreeMap::new(),
-        flags: BTreeMap::new(),
-        profile: None,
-        resources: Resources::default(),
-        files: BTreeMap::new(),
-        model_card: None,
-        license: None,
-        authors: Vec::new(),
-        annotations: BTreeMap::new(),
-    })
+    let (draft, _) = draft_of_model(path, &Named::after(path)?)?;
+    Ok(package(draft, BTreeMap::new()))
 }

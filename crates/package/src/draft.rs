@@ -16,7 +16,7 @@ use modelyard_core::signature::Signature;
 use modelyard_registry::{MAX_DOCUMENT_BYTES, paths};
 use serde_json::Value;
 
-use crate::description::{Description, Mistake, Samples};
+use crate::description::{Description, Mistake, Model, Samples};
 use crate::{DESCRIPTION, Error, files, flags, onnx, profile, samples};
 
 /// How a file looked: what was read of it before must be what is stored of it after.
@@ -61,6 +61,15 @@ impl Draft {
             |wrong: flags::Wrong| refuse(wrong.into_iter().map(|(at, what)| Mistake::new(&text, at, what)).collect());
         let gathered = gather(folder, &description).map_err(refuse)?;
         Self::from(folder, description, gathered, refuse)
+    }
+
+    /// Reads a bare ONNX file, which says nothing of itself but its signature; `model` is what it is called.
+    pub(crate) fn of_model(folder: &Path, file: &str, model: Model) -> Result<Self, Error> {
+        let refuse = |why| Error::Path { path: file.to_owned(), why };
+        files::length(folder, file).map_err(refuse)?;
+        let description = Description::of(model, Runtime::Onnx { model: file.to_owned() });
+        // It has no flags, so nothing of them can be wrong.
+        Self::from(folder, description, BTreeSet::new(), |_| refuse("it has flags".to_owned()))
     }
 
     fn from(

@@ -19,7 +19,7 @@ mod scaffold;
 mod schema;
 pub mod wheel;
 
-pub use build::{BuildOptions, Built, build, package_of_model};
+pub use build::{BuildOptions, Built, Named, build, build_model, package_of_model};
 pub use description::{Description, Mistake, Model, Placed, Samples};
 pub use error::Error;
 pub use samples::SampleFault;

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use modelyard_package::{BuildOptions, Built, Error, build};
+use modelyard_package::{BuildOptions, Built, Error, Named, build, build_model};
 use modelyard_registry::Store;
 
 fn example(name: &str) -> PathBuf {
@@ -289,6 +289,10 @@ fn weights_in_files_beside_the_model_belong_to_the_package() {
 
     let bare = modelyard_package::package_of_model(&folder.join("onnx/m.onnx")).unwrap();
     assert_eq!((bare.name.as_str(), bare.signature), ("m", built.package.signature));
+    let named = Named::after(&folder.join("onnx/m.onnx")).unwrap();
+    let store = store(&home.path().join("bare"));
+    let alone = build_model(&folder.join("onnx/m.onnx"), &named, &store, &BuildOptions::default()).unwrap();
+    assert_eq!(alone.package.files.keys().collect::<Vec<_>>(), ["m.onnx", "w.bin"]);
     let copy = home.path().join("copy");
     modelyard_package::scaffold(&copy, Some(&folder.join("onnx/m.onnx"))).unwrap();
     let files = build_in(home.path(), &copy).unwrap().package.files;

@@ -63,7 +63,7 @@ pub enum Error {
     #[diagnostic(
         code(modelyard::registry::version_taken),
         help(
-            "a version names one package for ever: raise the version in modelyard.toml, or restore the files if the change was not meant"
+            "a version names one package for ever: raise the version in modelyard.toml (a bare ONNX file: `--as NAME:VERSION`), or restore the files if the change was not meant"
         )
     )]
     VersionTaken {

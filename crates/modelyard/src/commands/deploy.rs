@@ -1,6 +1,6 @@
-//! `modelyard deploy REF|DIR|FILE`: start a rollout, from a package, a model folder or a `service.toml`.
+//! `modelyard deploy REF|DIR|FILE`: start a rollout, from a package, a model folder, an ONNX file or a `service.toml`.
 //!
-//! Promises: a folder is packaged first; nothing is started before the whole description was checked; with `--wait` the exit code tells
+//! Promises: a folder or bare file is packaged first; nothing is started before the whole description was checked; with `--wait` the exit code tells
 //! the end: 0 promoted, 3 rolled back or aborted, 4 waits for a person.
 
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
 use serde_json::{Value, json};
 
 use super::flags::{given, kept};
+use super::package::{Called, is_model_file};
 use crate::cli::{Connect, span};
 use crate::client::Client;
 use crate::context::{Context, person};
@@ -24,9 +25,12 @@ use crate::terminal::{Paint, say};
 /// Arguments of `deploy`.
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// A package (`wine:2.1.0`, `wine@champion`, `wine@sha256:…`), a model folder, or a `service.toml`.
+    /// A package (`wine:2.1.0`, `wine@champion`, `wine@sha256:…`), a model folder, an ONNX file, or a `service.toml`.
     #[arg(value_name = "REF|DIR|FILE")]
     what: String,
+    /// What a bare ONNX file is called. Default: its own name, at version 1.
+    #[arg(long = "as", value_name = "NAME:VERSION")]
+    named: Option<Called>,
     /// Name under which the model is served. Default: what the file says, else the model's name.
     #[arg(long, value_name = "S")]
     service: Option<ServiceName>,
@@ -79,7 +83,7 @@ impl Deploy {
         if let Some(path) = &file {
             from_file.file(path)?;
         }
-        let chosen = choose(context, &self.package(file.as_deref(), &from_file)?)?;
+        let chosen = choose(context, &self.package(file.as_deref(), &from_file)?, self.named.as_ref())?;
         let named = self.service.as_ref().map(ToString::to_string).or_else(|| from_file.name().map(str::to_owned));
         let name = named.unwrap_or_else(|| chosen.model.clone());
         let is_there = present(&client, &name)?.is_some();
@@ -171,34 +175,33 @@ fn present(client: &Client, name: &str) -> miette::Result<Option<ServiceSpec>> {
 fn service_file(what: &str) -> Result<Option<PathBuf>, Usage> {
     let path = Path::new(what);
     let is_package_file = path.file_name().is_some_and(|name| name == "modelyard.toml");
-    if path.is_file() && !is_package_file {
+    if path.is_file() && !is_package_file && !is_model_file(path) {
         return Ok(Some(path.to_owned()));
     }
-    let looks_like_a_path = what.starts_with(['.', '/', '~']) || what.ends_with(".toml") || what.ends_with('/');
+    let looks_like_a_path = what.starts_with(['.', '/', '~'])
+        || what.ends_with('/')
+        || [".toml", ".onnx"].iter().any(|end| what.ends_with(end));
     if looks_like_a_path && !path.exists() {
-        let help =
-            "name a model folder, a `service.toml`, or a package such as wine:2.1.0 (`modelyard models` lists them)";
+        let help = "name a model folder, an ONNX file, a `service.toml`, or a package such as wine:2.1.0 (`modelyard models` lists them)";
         return Err(Usage::new(format!("there is no file or folder {what}"), help));
     }
     Ok(None)
 }
 
-/// The package that `what` names; a folder is packaged first.
-fn choose(context: &Context, what: &str) -> miette::Result<Chosen> {
+/// The package that `what` names; a folder or bare file is packaged first.
+fn choose(context: &Context, what: &str, called: Option<&Called>) -> miette::Result<Chosen> {
     let path = Path::new(what);
-    let folder = if path.is_file() { path.parent().map(Path::to_owned) } else { Some(path.to_owned()) };
-    if let Some(folder) = folder.filter(|_| path.exists()) {
-        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
-        let built = super::package::build(context, &folder)?;
-        say(&format!("packaged {}:{} sha256:{}", built.package.name, built.package.version, built.digest.short()));
-        return Ok(Chosen {
-            needs_onnxruntime: super::package::is_onnx(&built.package),
-            model: built.package.name.to_string(),
-            digest: built.digest,
-            package: built.package,
-        });
-    }
-    let (digest, package) = super::inspect::find(context, what)?;
+    let (digest, package) = match path.exists() {
+        true => {
+            let built = super::package::build(context, path, called)?;
+            say(&format!("packaged {}:{} sha256:{}", built.package.name, built.package.version, built.digest.short()));
+            (built.digest, built.package)
+        }
+        false if called.is_some() => {
+            return Err(Usage::new(format!("`--as` is for an ONNX file, and {what} is none"), "leave it out").into());
+        }
+        false => super::inspect::find(context, what)?,
+    };
     let needs_onnxruntime = super::package::is_onnx(&package);
     Ok(Chosen { model: package.name.to_string(), digest, package, needs_onnxruntime })
 }
@@ -217,10 +220,10 @@ fn outage(spec: &ServiceSpec) -> Option<String> {
     ))
 }
 
-/// A package that a file names: a folder relative to the file, or a reference.
+/// A package that a file names: a folder or an ONNX file relative to the file, or a reference.
 fn beside(file: Option<&Path>, named: &str) -> String {
-    let folder = file.and_then(Path::parent).unwrap_or(Path::new("")).join(named);
-    if folder.is_dir() { folder.display().to_string() } else { named.to_owned() }
+    let path = file.and_then(Path::parent).unwrap_or(Path::new("")).join(named);
+    if path.is_dir() || is_model_file(&path) { path.display().to_string() } else { named.to_owned() }
 }
 
 /// The packages of the further arms, in the order of the plan.
@@ -231,7 +234,7 @@ fn arms(context: &Context, file: Option<&Path>, spec: &ServiceSpec) -> miette::R
         _ => return Ok(Vec::new()),
     };
     let resolve = |arm: &Arm| {
-        let chosen = choose(context, &beside(file, &arm.package))?;
+        let chosen = choose(context, &beside(file, &arm.package), None)?;
         Ok(json!({ "package": chosen.digest, "flags": arm.flags }))
     };
     arms.iter().map(resolve).collect()

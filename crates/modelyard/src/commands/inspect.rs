@@ -66,7 +66,7 @@ pub struct LaidOut {
 /// The package that `what` names, laid out as files. A model folder or file is looked at without taking a version in the registry.
 pub fn laid_out(context: &Context, what: &str) -> miette::Result<LaidOut> {
     let path = Path::new(what);
-    if path.is_file() && path.extension().is_some_and(|ending| ending == "onnx") {
+    if super::package::is_model_file(path) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let package = modelyard_package::package_of_model(path)?;
         return Ok(LaidOut { package, digest: None, folder: folder.to_owned(), _scratch: None });
@@ -84,7 +84,7 @@ fn scratch(folder: &Path) -> miette::Result<LaidOut> {
     let made = tempfile::Builder::new().prefix("modelyard-").tempdir();
     let scratch = made.map_err(|error| Failed::from(error, "could not make a temporary folder", "set TMPDIR"))?;
     let store = Store::open(scratch.path().join("registry"), scratch.path().join("unpacked"))?;
-    let built = super::package::build_into(&store, folder)?;
+    let built = super::package::build_into(&store, folder, None)?;
     let folder = store.unpack(&built.digest)?;
     Ok(LaidOut { package: built.package, digest: Some(built.digest), folder, _scratch: Some(scratch) })
 }

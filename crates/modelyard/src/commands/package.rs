@@ -1,16 +1,18 @@
-//! `modelyard package [DIR]`: a model folder becomes an immutable package. Also how every command packages a folder.
+//! `modelyard package [DIR|FILE]`: a model folder or a bare ONNX file becomes an immutable package. Also how every command packages one.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use modelyard_core::package::{Package as Document, Runtime};
-use modelyard_package::{BuildOptions, Built};
+use modelyard_core::{ModelName, Version};
+use modelyard_package::{BuildOptions, Built, DESCRIPTION, Named};
 use modelyard_registry::Store;
 use serde_json::{Value, json};
 
 use super::standalone::{self, Exported};
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::terminal::{Busy, Paint, say, table};
 
 /// What a package can be exported as today.
@@ -25,9 +27,12 @@ pub enum Format {
 /// Arguments of `package`.
 #[derive(Debug, Args)]
 pub struct Package {
-    /// The model folder, with its `modelyard.toml`.
-    #[arg(value_name = "DIR", default_value = ".")]
-    folder: PathBuf,
+    /// The model folder, with its `modelyard.toml`; or a bare ONNX file.
+    #[arg(value_name = "DIR|FILE", default_value = ".")]
+    what: PathBuf,
+    /// What a bare ONNX file is called. Default: its own name, at version 1.
+    #[arg(long = "as", value_name = "NAME:VERSION")]
+    named: Option<Called>,
     /// Export it as this, besides keeping it in the local registry. May be repeated.
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Vec<Format>,
@@ -36,22 +41,66 @@ pub struct Package {
     out: PathBuf,
 }
 
-/// Packages a folder into the local registry.
-pub fn build(context: &Context, folder: &Path) -> miette::Result<Built> {
-    build_into(&super::inspect::store(context)?, folder)
+/// What somebody calls a bare ONNX file.
+#[derive(Clone, Debug)]
+pub struct Called(Named);
+
+impl FromStr for Called {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, version) = text.split_once(':').ok_or("write a name and a version, such as wine:2")?;
+        let name = ModelName::new(name).map_err(|error| error.to_string())?;
+        let version = Version::new(version).map_err(|error| error.to_string())?;
+        Ok(Self(Named { name, version }))
+    }
 }
 
-/// Packages a folder into `store`, and says what is probably not meant.
-pub fn build_into(store: &Store, folder: &Path) -> miette::Result<Built> {
+/// Whether a path is that of a bare ONNX file.
+pub fn is_model_file(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "onnx") && path.is_file()
+}
+
+/// Packages a folder, or a bare ONNX file, into the local registry.
+pub fn build(context: &Context, what: &Path, called: Option<&Called>) -> miette::Result<Built> {
+    build_into(&super::inspect::store(context)?, what, called)
+}
+
+/// Packages a folder, or a bare ONNX file, into `store`, and says what is probably not meant.
+pub fn build_into(store: &Store, what: &Path, called: Option<&Called>) -> miette::Result<Built> {
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
     let options = BuildOptions::from_source_date_epoch(epoch.as_deref())?;
     let built = {
-        let _busy = Busy::with(&format!("packaging {}", folder.display()));
-        modelyard_package::build(folder, store, &options)?
+        let _busy = Busy::with(&format!("packaging {}", what.display()));
+        match is_model_file(what) {
+            true => {
+                let named = called.map_or_else(|| Named::after(what), |called| Ok(called.0.clone()))?;
+                modelyard_package::build_model(what, &named, store, &options)?
+            }
+            false => modelyard_package::build(&folder(what, called)?, store, &options)?,
+        }
     };
     let paint = Paint::stderr();
     built.warnings.iter().for_each(|warning| say(&format!("{}: {warning}", paint.warn("warning"))));
     Ok(built)
+}
+
+/// The model folder that is meant: itself, or where its description lies.
+fn folder(what: &Path, called: Option<&Called>) -> Result<PathBuf, Usage> {
+    if what.is_file() && what.file_name().is_none_or(|name| name != DESCRIPTION) {
+        let help = "a bare file must be ONNX, and end in `.onnx`; for anything else `modelyard new DIR` makes a model folder, whose program \
+                    serves it (docs/guide/packages.md)";
+        return Err(Usage::new(format!("{} is no model folder and no ONNX file", what.display()), help));
+    }
+    if called.is_some() {
+        let help = "change `name` and `version` there";
+        return Err(Usage::new(
+            "`--as` is for a bare ONNX file: a folder's modelyard.toml says what it is called",
+            help,
+        ));
+    }
+    let beside = || what.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(if what.is_file() { beside().to_owned() } else { what.to_owned() })
 }
 
 /// Whether an instance of the package needs ONNX Runtime.
@@ -72,7 +121,7 @@ pub fn size(bytes: u64) -> String {
 impl Package {
     /// Builds it.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let built = build(context, &self.folder)?;
+        let built = build(context, &self.what, self.named.as_ref())?;
         let mut exported = Vec::new();
         for format in &self.format {
             let folder = super::inspect::store(context)?.unpack(&built.digest)?;

@@ -158,7 +158,7 @@ fn packages(home: &Context, examples: &Path) -> miette::Result<[Built; 7]> {
     let mut lines = Vec::new();
     let mut built = Vec::new();
     for (service, version) in folders {
-        let done = package::build(home, &examples.join(service).join(version))?;
+        let done = package::build(home, &examples.join(service).join(version), None)?;
         let number = done.package.version.to_string();
         lines.push(vec![
             service.to_owned(),

@@ -124,6 +124,23 @@ impl Mistake {
 }
 
 impl Description {
+    /// What a file says of itself that has no description.
+    pub(crate) fn of(model: Model, runtime: Runtime) -> Self {
+        Self {
+            model,
+            runtime: Placed { value: runtime, at: 0..0 },
+            files: Vec::new(),
+            samples: None,
+            parameters: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            dependencies: BTreeMap::new(),
+            reference: None,
+            flags: BTreeMap::new(),
+            resources: Resources::default(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Reads the text of a `modelyard.toml`.
     ///
     /// # Errors

@@ -1,0 +1,109 @@
+//! A bare ONNX file from outside: packaged, inspected, deployed and replaced without a model folder.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use support::{Ran, World, examples};
+
+/// A file with the model of an example, called as somebody would have exported it.
+fn exported(world: &World, example: &str, file: &str) -> PathBuf {
+    let path = world.scratch("exports").join(file);
+    fs::copy(examples().join(example).join("model.onnx"), &path).unwrap();
+    path
+}
+
+/// What was said on stderr, without the line breaks of its layout.
+fn said(ran: &Ran) -> String {
+    ran.err.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_bare_file_is_packaged_under_its_own_name() {
+    let world = World::default();
+    let file = exported(&world, "wine/v1", "My Wine.onnx");
+    let built = world.json(&["package", text(&file)]);
+    assert_eq!((&built["name"], &built["version"]), (&json!("my-wine"), &json!("1")));
+    let again = world.json(&["package", text(&file)]);
+    assert_eq!(again["digest"], built["digest"], "the same file gives the same digest");
+
+    let inspected = world.json(&["inspect", "my-wine:1"]);
+    let bare = world.json(&["inspect", text(&file)]);
+    assert_eq!(inspected["signature"], bare["signature"]);
+    assert_eq!(inspected["signature"]["inputs"][0]["name"], "features");
+    assert_eq!(inspected["runtime"], json!({"kind": "onnx", "model": "My Wine.onnx"}));
+    let size = fs::metadata(&file).unwrap().len();
+    assert_eq!(inspected["files"]["My Wine.onnx"]["size_bytes"], size, "{inspected}");
+
+    let named = world.json(&["package", text(&file), "--as", "cellar:2024.1"]);
+    assert_eq!((&named["name"], &named["version"]), (&json!("cellar"), &json!("2024.1")));
+}
+
+#[test]
+fn what_cannot_be_packaged_bare_is_refused_with_what_to_do() {
+    let world = World::default();
+    let first = exported(&world, "wine/v1", "wine.onnx");
+    world.json(&["package", text(&first)]);
+    let changed = exported(&world, "wine/v2", "wine.onnx");
+    let taken = world.run(&["package", text(&changed)]).ended(1);
+    assert!(
+        said(&taken).contains("`wine:1` is sha256:") && said(&taken).contains("--as NAME:VERSION"),
+        "{}",
+        taken.err
+    );
+
+    let pickle = world.scratch("exports").join("model.pkl");
+    fs::write(&pickle, b"\x80\x04N.").unwrap();
+    let foreign = world.run(&["package", text(&pickle)]).ended(2);
+    assert!(said(&foreign).contains("no ONNX file") && said(&foreign).contains("modelyard new"), "{}", foreign.err);
+    let broken = world.scratch("exports").join("broken.onnx");
+    fs::write(&broken, b"no model").unwrap();
+    let broken = world.run(&["package", text(&broken)]).ended(1);
+    assert!(said(&broken).contains("cannot be packaged"), "{}", broken.err);
+
+    let folder = examples().join("wine/v1");
+    for (arguments, says) in [
+        (vec!["package", text(&folder), "--as", "wine:2"], "modelyard.toml says"),
+        (vec!["package", text(&first), "--as", "wine"], "wine:2"),
+        (vec!["package", text(&first), "--as", "Wine:2"], "not a"),
+    ] {
+        let ran = world.run(&arguments).ended(2);
+        assert!(said(&ran).contains(says), "{arguments:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn a_bare_file_is_deployed_replaced_and_taken_back() {
+    let world = World::up();
+    let ask = || -> Value {
+        let body = fs::read(examples().join("wine/traffic.json")).unwrap();
+        let rows: Vec<Value> = serde_json::from_slice(&body).unwrap();
+        let url = format!("http://{}/v2/models/wine/infer", world.gateway);
+        ureq::post(url).send_json(&rows[0]["request"]).unwrap().body_mut().read_json().unwrap()
+    };
+    let wait = ["--wait", "--timeout", "3m"];
+    let first = exported(&world, "wine/v1", "wine.onnx");
+    world.json(&[&["deploy", text(&first)][..], &wait].concat());
+    let (before, status) = (ask(), world.status("wine"));
+    assert_eq!((&status["stable"]["version"], &before["model_version"]), (&json!("1"), &json!("1")), "{status}");
+    assert_eq!(before["outputs"][0]["name"], "label", "{before}");
+
+    let second = exported(&world, "wine/v2", "retrained.onnx");
+    let strategy = ["--strategy", "blue-green", "--as", "wine:2", "--service", "wine"];
+    world.json(&[&["deploy", text(&second)][..], &strategy, &wait].concat());
+    let after = ask();
+    assert_eq!(after["model_version"], "2", "{after}");
+    assert_ne!(after["outputs"][1]["data"], before["outputs"][1]["data"], "another model answers");
+    world.json(&["rollback", "wine"]);
+    assert_eq!(ask(), before, "the first file answers again");
+    let missing = world.run(&["deploy", "nowhere.onnx"]).ended(2);
+    assert!(said(&missing).contains("no file or folder nowhere.onnx"), "{}", missing.err);
+    world.down();
+}
