@@ -12,13 +12,14 @@ use modelyard_core::{RolloutId, ServiceName, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use crate::store::fold::{ServiceState, World};
-use crate::store::{Batch, Error, Query, Store};
+use crate::store::{Batch, Error, Query, Store, Walked};
 
 /// The log and the state folded from it.
 pub struct Ledger {
     store: Store,
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
+    chain: Walked,
 }
 
 struct Shared {
@@ -35,11 +36,15 @@ impl Ledger {
     pub fn open(store: Store, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let folded = Arc::new(Mutex::new(World::default()));
         let world = Arc::clone(&folded);
-        store.replay(move |event| Ok(lock(&world).apply(&event)?))?;
+        let chain = store.replay(move |event| Ok(lock(&world).apply(&event)?))?;
+        if let Some(broken) = &chain.broken {
+            // It goes on: who cannot steer would be worse off, and gateway and instances serve either way.
+            tracing::error!(seq = broken.seq, why = %broken.why, "the history was changed behind Modelyard's back");
+        }
         let world = lock(&folded).clone();
         let head = watch::Sender::new(world.last_seq);
         let shared = Shared { world: RwLock::new(Arc::new(world)), head, wakes: Mutex::default() };
-        Ok(Self { store, clock, shared: Arc::new(shared) })
+        Ok(Self { store, clock, shared: Arc::new(shared), chain })
     }
 
     /// Now.
@@ -101,6 +106,11 @@ impl Ledger {
         };
         let publish = move |_: &[Event], next: World| after.publish(next, service.as_ref());
         self.store.append(batch, fold, publish).await
+    }
+
+    /// What the chain over the log was like when this control plane started.
+    pub fn chain(&self) -> &Walked {
+        &self.chain
     }
 
     /// Reads the log.

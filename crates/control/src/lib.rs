@@ -10,6 +10,7 @@ mod down;
 mod evidence;
 mod flags;
 mod gateway;
+mod history;
 mod http_client;
 mod ledger;
 mod orders;
@@ -23,3 +24,5 @@ mod store;
 mod testing;
 
 pub use run::{ControlOptions, Error, Ready, run};
+pub use store::Error as StoreError;
+pub use store::chain::{Anchor, Break, Walked, walk_file};

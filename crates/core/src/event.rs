@@ -8,7 +8,7 @@ use crate::evidence::Evidence;
 use crate::failure::{Cause, Failure};
 use crate::measure::Counters;
 use crate::service::{Desired, Revision, ServiceSpec};
-use crate::{InstanceId, RevisionNumber, RolloutId, ServiceName, Timestamp, Weight};
+use crate::{AliasName, InstanceId, ModelName, RevisionNumber, RolloutId, ServiceName, Timestamp, Version, Weight};
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -277,6 +277,48 @@ pub enum EventBody {
     },
     /// A service was removed.
     ServiceRemoved,
+    /// An alias of the registry was moved, or taken away.
+    AliasMoved {
+        /// Model.
+        model: ModelName,
+        /// Alias.
+        alias: AliasName,
+        /// Where it pointed before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Version>,
+        /// Where it points from now on; none takes it away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Version>,
+    },
+    /// A tag of a model or of a version was set, or taken away.
+    Tagged {
+        /// Model.
+        model: ModelName,
+        /// Version; none is the model itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<Version>,
+        /// Name of the tag.
+        key: String,
+        /// Its text from now on; none takes it away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<String>,
+    },
+    /// A version was withdrawn: nothing new is deployed from it.
+    Yanked {
+        /// Model.
+        model: ModelName,
+        /// Version.
+        version: Version,
+        /// Why, for people.
+        why: String,
+    },
+    /// A withdrawn version may be deployed again.
+    Unyanked {
+        /// Model.
+        model: ModelName,
+        /// Version.
+        version: Version,
+    },
 }
 
 #[cfg(test)]

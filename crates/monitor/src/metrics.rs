@@ -100,6 +100,10 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::RolloutFinished { .. } => "rollout-finished",
         EventBody::FlagsSet { .. } => "flags-set",
         EventBody::ServiceRemoved => "service-removed",
+        EventBody::AliasMoved { .. } => "alias-moved",
+        EventBody::Tagged { .. } => "tagged",
+        EventBody::Yanked { .. } => "yanked",
+        EventBody::Unyanked { .. } => "unyanked",
     }
 }
 

@@ -103,6 +103,34 @@ pub fn narrate(event: &Event) -> String {
             format!("The flag definition of {service} was taken away{}.", by(&event.actor))
         }
         EventBody::ServiceRemoved => format!("{} was removed{}.", capital(service), by(&event.actor)),
+        EventBody::AliasMoved { .. }
+        | EventBody::Tagged { .. }
+        | EventBody::Yanked { .. }
+        | EventBody::Unyanked { .. } => catalogued(event),
+    }
+}
+
+/// What happened in the registry.
+fn catalogued(event: &Event) -> String {
+    let by = by(&event.actor);
+    match &event.body {
+        EventBody::AliasMoved { model, alias, from: Some(from), to: Some(to) } => {
+            format!("{model}@{alias} was moved from {from} to {to}{by}.")
+        }
+        EventBody::AliasMoved { model, alias, to: Some(to), .. } => format!("{model}@{alias} was set to {to}{by}."),
+        EventBody::AliasMoved { model, alias, .. } => format!("{model}@{alias} was taken away{by}."),
+        EventBody::Tagged { model, version, key, value } => {
+            let of = version.as_ref().map_or_else(|| model.to_string(), |version| format!("{model}:{version}"));
+            match value {
+                Some(value) => format!("{of} was tagged {} = {}{by}.", detail(key), detail(value)),
+                None => format!("The tag {} of {of} was taken away{by}.", detail(key)),
+            }
+        }
+        EventBody::Yanked { model, version, why } => {
+            sentence(&format!("{model}:{version} was withdrawn{by}: {}", detail(why)))
+        }
+        EventBody::Unyanked { model, version } => format!("{model}:{version} may be deployed again{by}."),
+        _ => String::new(),
     }
 }
 

@@ -40,7 +40,7 @@ pub async fn list(
     // A position past any log would not fit the store's numbers; nothing comes after it either way.
     let after = after.min(i64::MAX as u64);
     let limit = Some(limit.unwrap_or(MOST).min(MOST));
-    let query = store::Query { service, rollout, after, until: None, limit };
+    let query = store::Query { service, rollout, after, limit, ..store::Query::default() };
     let deadline = Instant::now() + Duration::from_millis(wait_ms).min(LONGEST_WAIT);
     let mut head = app.ledger.head();
     loop {

@@ -8,6 +8,7 @@ pub mod error;
 mod events;
 mod evidence;
 mod guard;
+mod history;
 mod idempotency;
 mod page;
 mod rollouts;
@@ -68,6 +69,7 @@ pub fn router(app: App) -> Router {
         .route("/api/services/{service}/orders", post(services::order))
         .route("/api/services/{service}/rollback", post(services::roll_back))
         .route("/api/services/{service}/history", get(services::history))
+        .route("/api/services/{service}/at", get(history::at))
         .route("/api/services/{service}/logs", get(services::logs))
         .route("/api/services/{service}/figures", get(services::figures))
         .route("/api/services/{service}/evidence", get(evidence::of_service))
@@ -77,6 +79,7 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(system::metrics))
         .route("/api/health", get(system::health))
         .route("/api/events", get(events::list))
+        .route("/api/history/verify", get(history::verify))
         .route("/api/rollouts/{rollout}", get(rollouts::one))
         .route("/api/rollouts/{rollout}/evidence", get(evidence::of_rollout))
         .route("/api/rollouts/{rollout}/report", get(rollouts::report))

@@ -30,7 +30,11 @@ pub async fn health(State(app): State<App>) -> Json<Value> {
     let reachable = app.controller.report().is_some();
     let gateway =
         gateway.map(|running| json!({ "pid": running.pid, "address": running.address, "reachable": reachable }));
-    Json(json!({ "pid": std::process::id(), "version": VERSION, "gateway": gateway }))
+    let mut health = json!({ "pid": std::process::id(), "version": VERSION, "gateway": gateway });
+    if let Some(broken) = &app.ledger.chain().broken {
+        health["history"] = json!({ "broken": broken });
+    }
+    Json(health)
 }
 
 /// `POST /api/gateway/upgrade`: a new process takes the listening sockets over, the old one finishes its requests.

@@ -135,6 +135,81 @@ async fn a_service_is_deployed_seen_and_rolled_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_served_at_a_moment_and_who_decided_it() {
+    let rig = Rig::new();
+    let api = serve(&rig).await;
+    let (_, first) = api.deploy(1, json!({})).await;
+    api.outcome(&first["rollout"]).await;
+    api.life.rest(2).await;
+    let (_, second) =
+        api.deploy(2, json!({"strategy": {"kind": "canary", "steps": [1_000, 10_000], "bake": "1h"}})).await;
+    let split = json!({"1": 9_000, "2": 1_000});
+    let shared = |events: &Value| {
+        let events = events.as_array().unwrap().iter();
+        events
+            .filter(|event| event["event"] == "route-applied" && event["weights"] == split)
+            .map(|e| e["at"].as_u64().unwrap())
+            .next()
+    };
+    let at_split = loop {
+        match shared(&api.get("/api/events?service=wine").await.1) {
+            Some(at) => break at,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    api.post("/api/services/wine/orders", json!({"order": "abort", "by": "grace"})).await;
+    api.outcome(&second["rollout"]).await;
+    api.life.rest(2).await;
+    let events = api.get("/api/events?service=wine").await.1;
+    let seq_of = |kind: &str| {
+        let found = events.as_array().unwrap().iter().rev().find(|event| event["event"] == kind);
+        found.map(|event| event["seq"].clone()).unwrap()
+    };
+    let began = events[0]["at"].as_u64().unwrap();
+
+    let at = async |time: String| api.get(&format!("/api/services/wine/at?time={time}")).await;
+    let (status, before) = at((began - 1).to_string()).await;
+    assert_eq!((status, &before["serving"], before.get("decided")), (200, &json!([]), None), "{before}");
+    let (_, during) = at(at_split.to_string()).await;
+    let shares: Vec<_> =
+        during["serving"].as_array().unwrap().iter().map(|s| (&s["revision"], &s["weight"], &s["stable"])).collect();
+    assert_eq!(
+        shares,
+        [(&json!(1), &json!(9_000), &json!(true)), (&json!(2), &json!(1_000), &json!(false))],
+        "{during}"
+    );
+    assert_eq!(
+        (&during["serving"][1]["version"], &during["serving"][1]["digest"]),
+        (&json!("2.0.0"), &json!(digest(2)))
+    );
+    assert_eq!(
+        (&during["decided"]["rollout"], &during["decided"]["by"]),
+        (&second["rollout"], &json!({"person": "ada"}))
+    );
+    assert_eq!(during["decided"].get("outcome"), None, "it was not known then");
+    let (_, now) = api.get("/api/services/wine/at").await;
+    assert_eq!((&now["serving"][0]["revision"], &now["serving"][0]["weight"]), (&json!(1), &json!(10_000)), "{now}");
+    assert_eq!(now["decided"]["outcome"], "aborted");
+    let order =
+        now["decided"]["decisions"].as_array().unwrap().iter().find(|one| one["seq"] == seq_of("ordered")).unwrap();
+    assert_eq!(order["by"], json!({"person": "grace"}), "{order}");
+    let (status, _) = at("2026-11-23T17:00:00Z".to_owned()).await;
+    assert_eq!(status, 200);
+    for (path, expected) in [("wine/at?time=yesterday", 400), ("beer/at", 404)] {
+        assert_eq!(api.get(&format!("/api/services/{path}")).await.0, expected, "{path}");
+    }
+
+    let (_, walked) = api.get("/api/history/verify").await;
+    let anchor = format!("seq={}&hash={}", walked["events"], walked["head"].as_str().unwrap());
+    assert_eq!(walked.get("broken"), None, "{walked}");
+    assert_eq!(api.get(&format!("/api/history/verify?{anchor}")).await.1.get("broken"), None);
+    let wrong = format!("/api/history/verify?seq=2&hash={}", walked["head"].as_str().unwrap());
+    assert_eq!(api.get(&wrong).await.1["broken"]["seq"], 2);
+    assert_eq!(api.get("/api/history/verify?seq=2").await.0, 400);
+    api.life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_say_what_to_do() {
     let rig = Rig::new();
     let api = serve(&rig).await;

@@ -289,7 +289,11 @@ impl ServiceState {
             | EventBody::ControlStopped
             | EventBody::GatewayStarted { .. }
             | EventBody::GatewayAdopted { .. }
-            | EventBody::GatewayLost { .. } => {}
+            | EventBody::GatewayLost { .. }
+            | EventBody::AliasMoved { .. }
+            | EventBody::Tagged { .. }
+            | EventBody::Yanked { .. }
+            | EventBody::Unyanked { .. } => {}
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use modelyard_core::event::{Actor, Event, EventBody};
 use modelyard_core::{RolloutId, ServiceName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior, params};
 
+use super::chain::{self, Link, Linked, Walked, Walker};
 use super::{Error, StoredAnswer, kind_of};
 
 /// Events that are written together.
@@ -41,6 +42,10 @@ pub struct Query {
     pub after: u64,
     /// Only those up to this position; none for no end.
     pub until: Option<u64>,
+    /// Only those up to this moment, itself included.
+    pub by: Option<Timestamp>,
+    /// Only those of these kinds; all when empty.
+    pub kinds: &'static [&'static str],
     /// At most so many; none for all.
     pub limit: Option<u32>,
 }
@@ -60,7 +65,13 @@ pub fn append<T>(
     let last: u64 = transaction.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))?;
     let events: Vec<Event> = (last + 1..).zip(&batch.bodies).map(|(seq, body)| event(batch, seq, body)).collect();
     let checked = check(&events)?;
-    events.iter().try_for_each(|event| insert(&transaction, event))?;
+    let mut link = chain::last_link(&transaction)?;
+    for event in &events {
+        link = insert(&transaction, event, &link)?;
+    }
+    if let Some(last) = events.last() {
+        chain::keep_head(&transaction, last.seq, &link)?;
+    }
     transaction.commit()?;
     Ok((events, checked))
 }
@@ -83,14 +94,18 @@ fn expect_last(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Error
     if found == expected { Ok(()) } else { Err(Error::Conflict { service: service.clone(), expected, found }) }
 }
 
-fn insert(transaction: &Transaction<'_>, event: &Event) -> Result<(), Error> {
+/// Writes an event after the link of the one before; returns its own.
+fn insert(transaction: &Transaction<'_>, event: &Event, before: &Link) -> Result<Link, Error> {
     let json = serde_json::to_string(event).map_err(|source| Error::Unreadable { seq: event.seq, source })?;
-    let sql = "INSERT INTO events (seq, at, service, rollout, kind, json) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let sql = "INSERT INTO events (seq, at, service, rollout, kind, json, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let service = event.service.as_ref().map(ServiceName::as_str);
     let rollout = event.rollout.as_ref().map(RolloutId::as_str);
+    let kind = kind_of(&event.body);
+    let texts = [service, rollout, Some(&kind), Some(&json)];
+    let link = chain::link(before, &Linked { seq: event.seq, at: event.at.0, texts });
     let mut statement = transaction.prepare_cached(sql)?;
-    statement.execute(params![event.seq, event.at.0, service, rollout, kind_of(&event.body), json])?;
-    Ok(())
+    statement.execute(params![event.seq, event.at.0, service, rollout, kind, json, link])?;
+    Ok(link)
 }
 
 /// Reads events, oldest first.
@@ -109,6 +124,14 @@ pub fn read(connection: &Connection, query: &Query) -> Result<Vec<Event>, Error>
         values.push(Box::new(until));
         sql.push_str(&format!(" AND seq <= ?{}", values.len()));
     }
+    if let Some(by) = query.by {
+        values.push(Box::new(by.0));
+        sql.push_str(&format!(" AND at <= ?{}", values.len()));
+    }
+    if !query.kinds.is_empty() {
+        let kinds = query.kinds.iter().map(|kind| format!("'{kind}'")).collect::<Vec<_>>().join(", ");
+        sql.push_str(&format!(" AND kind IN ({kinds})"));
+    }
     sql.push_str(" ORDER BY seq");
     if let Some(limit) = query.limit {
         sql.push_str(&format!(" LIMIT {limit}"));
@@ -118,11 +141,18 @@ pub fn read(connection: &Connection, query: &Query) -> Result<Vec<Event>, Error>
     rows.map(|row| parse(row?)).collect()
 }
 
-/// Hands every event to `each`, oldest first.
-pub fn replay(connection: &Connection, mut each: impl FnMut(Event) -> Result<(), Error>) -> Result<(), Error> {
-    let mut statement = connection.prepare("SELECT seq, json FROM events ORDER BY seq")?;
-    let mut rows = statement.query_map([], position_and_json)?;
-    rows.try_for_each(|row| each(parse(row?)?))
+/// Hands every event to `each`, oldest first, and walks along their chain on the way.
+pub fn replay(connection: &mut Connection, mut each: impl FnMut(Event) -> Result<(), Error>) -> Result<Walked, Error> {
+    let view = connection.transaction()?;
+    let mut walker = Walker::new(None);
+    {
+        let mut statement = view.prepare(&format!("SELECT {} FROM events ORDER BY seq", chain::COLUMNS))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            each(parse(chain::pass_row(&mut walker, row)?)?)?;
+        }
+    }
+    Ok(walker.end(chain::head(&view)?))
 }
 
 fn position_and_json(row: &Row<'_>) -> rusqlite::Result<(u64, String)> {

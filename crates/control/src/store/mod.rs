@@ -4,6 +4,7 @@
 //! positions have no gaps; one control plane at a time holds a store (an exclusive lock beside it).
 //! Absent on purpose: meaning. What events say of a service is folded in [`fold`].
 
+pub mod chain;
 pub mod fold;
 mod log;
 mod schema;
@@ -16,6 +17,7 @@ use modelyard_core::event::{Event, EventBody};
 use modelyard_core::{ServiceName, Timestamp};
 use rusqlite::Connection;
 
+pub use chain::{Anchor, Walked};
 pub use log::{Batch, Query};
 use worker::Worker;
 
@@ -38,6 +40,9 @@ pub enum Error {
         /// Latest schema of this build.
         known: i64,
     },
+    /// The store was written before events were chained.
+    #[error("the events of the store are not chained yet: a control plane of this version does it when it starts")]
+    Unchained,
     /// The file is no store of ours.
     #[error("the file holds another program's database; choose another MODELYARD_HOME, or move the file away")]
     Foreign,
@@ -150,12 +155,25 @@ impl Store {
         self.reader.run(move |connection| log::read(connection, &query)).await
     }
 
-    /// Every event, oldest first, one at a time. Blocks; for the start only.
+    /// Every event, oldest first, one at a time, and what its chain is like. Blocks; for the start only.
     ///
     /// # Errors
-    /// The first error of reading or of `each`.
-    pub fn replay(&self, each: impl FnMut(Event) -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
+    /// The first error of reading or of `each`. A broken chain is none: it is told.
+    pub fn replay(&self, each: impl FnMut(Event) -> Result<(), Error> + Send + 'static) -> Result<Walked, Error> {
         self.reader.run_blocking(move |connection| log::replay(connection, each))
+    }
+
+    /// Walks the chain over the whole log.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub async fn walk(&self, anchor: Option<Anchor>) -> Result<Walked, Error> {
+        self.reader
+            .run(move |connection| {
+                let view = connection.transaction()?;
+                chain::walk(&view, anchor)
+            })
+            .await
     }
 
     /// Keeps a small document that may be lost without harm.

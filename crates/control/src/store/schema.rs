@@ -4,19 +4,24 @@
 
 use rusqlite::{Connection, Transaction};
 
-use super::Error;
+use super::{Error, chain};
 
 /// Marks a SQLite file as ours (`application_id`): the letters `MODY`.
 const APPLICATION_ID: i64 = 0x4D4F_4459;
 
+/// What SQL alone cannot do.
+type Step = fn(&Transaction<'_>) -> Result<(), Error>;
+
 /// One numbered change of the schema.
 struct Migration {
     up: &'static str,
+    /// After `up`.
+    then: Option<Step>,
     down: &'static str,
 }
 
 /// Every change, oldest first. Never edit one that was released: add another.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         up: "CREATE TABLE events (
                  seq INTEGER PRIMARY KEY,
@@ -28,6 +33,7 @@ const MIGRATIONS: [Migration; 2] = [
              ) STRICT;
              CREATE INDEX events_by_service ON events (service, seq);
              CREATE INDEX events_by_rollout ON events (rollout, seq) WHERE rollout IS NOT NULL;",
+        then: None,
         down: "DROP TABLE events;",
     },
     // What may be lost without harm: counters carried over a restart, and answers to orders that may be asked twice.
@@ -40,12 +46,23 @@ const MIGRATIONS: [Migration; 2] = [
                  json TEXT NOT NULL,
                  at INTEGER NOT NULL
              ) STRICT;",
+        then: None,
         down: "DROP TABLE answers; DROP TABLE memory;",
+    },
+    // Each event carries a hash of itself and of the one before; the end is kept beside the log.
+    Migration {
+        up: "ALTER TABLE events ADD COLUMN hash BLOB;
+             CREATE TABLE chain (id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL, hash BLOB NOT NULL) STRICT;",
+        then: Some(chain::link_all),
+        down: "DROP TABLE chain; ALTER TABLE events DROP COLUMN hash;",
     },
 ];
 
 /// Version of the schema that this build writes.
 pub const LATEST: i64 = MIGRATIONS.len() as i64;
+
+/// First version in which events are chained.
+pub const CHAINED: i64 = 3;
 
 /// Brings the store to `wanted`, forwards or back, in one transaction.
 ///
@@ -60,6 +77,7 @@ pub fn migrate(connection: &mut Connection, wanted: i64) -> Result<(), Error> {
     }
     for migration in MIGRATIONS.iter().take(to_index(wanted)).skip(to_index(found)) {
         transaction.execute_batch(migration.up)?;
+        migration.then.map_or(Ok(()), |then| then(&transaction))?;
     }
     for migration in MIGRATIONS.iter().take(to_index(found)).skip(to_index(wanted)).rev() {
         transaction.execute_batch(migration.down)?;

@@ -85,7 +85,7 @@ async fn an_event_that_nobody_knows_stops_the_start() {
     drop(store);
     let connection = Connection::open(path(&folder)).unwrap();
     let json = r#"{"seq":2,"at":1,"actor":"controller","event":"from-the-future"}"#;
-    connection.execute("INSERT INTO events VALUES (2, 1, NULL, NULL, 'from-the-future', ?1)", [json]).unwrap();
+    connection.execute("INSERT INTO events VALUES (2, 1, NULL, NULL, 'from-the-future', ?1, NULL)", [json]).unwrap();
     drop(connection);
     let store = Store::open(&path(&folder)).unwrap();
     let error = Ledger::open(store, Arc::new(RealClock)).err().unwrap();
@@ -110,6 +110,110 @@ async fn answers_are_kept_for_a_while() {
     store.remember("m".into(), "1".into()).await.unwrap();
     store.remember("m".into(), "2".into()).await.unwrap();
     assert_eq!(store.recall("m".into()).await.unwrap().as_deref(), Some("2"));
+}
+
+mod chained {
+    use super::*;
+    use crate::store::chain::walk_file;
+
+    async fn written(folder: &tempfile::TempDir) -> Anchor {
+        let store = Store::open(&path(folder)).unwrap();
+        for number in 1..=3 {
+            append(&store, batch(None, vec![starting(2 * number - 1), starting(2 * number)])).await.unwrap();
+        }
+        let walked = store.walk(None).await.unwrap();
+        assert_eq!((walked.events, &walked.broken), (6, &None));
+        Anchor { seq: 6, link: walked.head.unwrap() }
+    }
+
+    /// What a walk and a start find after somebody ran `sql` on the file.
+    async fn found(sql: &str) -> (u64, Walked, Option<u64>) {
+        let folder = tempfile::tempdir().unwrap();
+        written(&folder).await;
+        let connection = Connection::open(path(&folder)).unwrap();
+        connection.execute_batch(sql).unwrap();
+        drop(connection);
+        let walked = walk_file(&path(&folder), None).unwrap();
+        let broken = walked.broken.as_ref().unwrap_or_else(|| panic!("nobody noticed: {sql}"));
+        let ledger = Ledger::open(Store::open(&path(&folder)).unwrap(), Arc::new(RealClock));
+        let at_start = ledger.ok().and_then(|ledger| ledger.chain().broken.as_ref().map(|broken| broken.seq));
+        (broken.seq, walked, at_start)
+    }
+
+    #[tokio::test]
+    async fn whatever_is_done_to_a_row_is_found_and_named() {
+        for (sql, seq) in [
+            ("UPDATE events SET json = replace(json, 'wine-r1-4', 'wine-r1-9') WHERE seq = 4", 4),
+            ("UPDATE events SET at = at + 1 WHERE seq = 1", 1),
+            ("UPDATE events SET service = 'port' WHERE seq = 6", 6),
+            ("UPDATE events SET service = NULL WHERE seq = 2", 2),
+            ("UPDATE events SET rollout = 'r' WHERE seq = 2", 2),
+            ("UPDATE events SET kind = 'instance-live' WHERE seq = 3", 3),
+            ("UPDATE events SET hash = NULL WHERE seq = 5", 5),
+            ("UPDATE events SET hash = zeroblob(32) WHERE seq = 5", 5),
+            ("DELETE FROM events WHERE seq = 3", 3),
+            ("DELETE FROM events WHERE seq = 1", 1),
+            ("DELETE FROM events WHERE seq = 6", 6),
+            ("DELETE FROM events", 1),
+            (
+                "UPDATE events SET seq = -2 WHERE seq = 2; UPDATE events SET seq = 2 WHERE seq = 5; UPDATE events SET seq = 5 WHERE seq = -2",
+                2,
+            ),
+            (
+                "INSERT INTO events SELECT 7, at, service, rollout, kind, replace(json, '\"seq\":6', '\"seq\":7'), hash FROM events WHERE seq = 6",
+                7,
+            ),
+            ("UPDATE chain SET hash = zeroblob(32)", 6),
+            ("DELETE FROM chain", 1),
+        ] {
+            let (named, walked, at_start) = found(sql).await;
+            assert_eq!(named, seq, "{sql}: {walked:?}");
+            assert!(at_start.is_none_or(|at_start| at_start == seq), "{sql}: the start names {at_start:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_break_stays_when_the_log_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        written(&folder).await;
+        Connection::open(path(&folder)).unwrap().execute("DELETE FROM events WHERE seq = 6", []).unwrap();
+        let store = Store::open(&path(&folder)).unwrap();
+        append(&store, batch(None, vec![starting(7)])).await.unwrap();
+        assert_eq!(store.walk(None).await.unwrap().broken.unwrap().seq, 6);
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_was_computed_anew_does_not_fit_what_was_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let anchor = written(&folder).await;
+        assert_eq!(walk_file(&path(&folder), Some(anchor)).unwrap().broken, None);
+        let mut connection = Connection::open(path(&folder)).unwrap();
+        connection.execute("UPDATE events SET at = 9 WHERE seq = 2", []).unwrap();
+        let transaction = connection.transaction().unwrap();
+        chain::link_all(&transaction).unwrap();
+        transaction.commit().unwrap();
+        drop(connection);
+        assert_eq!(walk_file(&path(&folder), None).unwrap().broken, None, "it looks sound by itself");
+        assert_eq!(walk_file(&path(&folder), Some(anchor)).unwrap().broken.unwrap().seq, 6);
+        let later = Anchor { seq: 9, ..anchor };
+        assert_eq!(walk_file(&path(&folder), Some(later)).unwrap().broken.unwrap().seq, 7);
+    }
+
+    #[tokio::test]
+    async fn a_log_from_before_the_chain_is_linked_and_goes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let anchor = written(&folder).await;
+        let mut connection = Connection::open(path(&folder)).unwrap();
+        schema::migrate(&mut connection, schema::CHAINED - 1).unwrap();
+        assert!(matches!(walk_file(&path(&folder), None), Err(Error::Unchained)));
+        connection.execute("SELECT hash FROM events", []).unwrap_err();
+        drop(connection);
+        let store = Store::open(&path(&folder)).unwrap();
+        let walked = store.walk(Some(anchor)).await.unwrap();
+        assert_eq!((walked.events, walked.head, walked.broken), (6, Some(anchor.link), None));
+        append(&store, batch(None, vec![starting(7)])).await.unwrap();
+        assert_eq!(store.walk(None).await.unwrap().events, 7);
+    }
 }
 
 mod folding {
