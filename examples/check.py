@@ -1,7 +1,7 @@
 """Checks the examples: what stands in the package folders is what the training scripts say, and it is true.
 
 Per version: the ONNX file answers like the scikit-learn pipeline on every held-out row, the samples' answers are the model's (for the
-versions that fail on purpose: version 2's), the recorded metrics are the measured ones, the traffic is the held-out rows.
+versions that fail on purpose: version 2's), the recorded metrics are the measured ones, version 2 is better, the traffic is the held-out rows.
 Usage: python examples/check.py [EXAMPLE]...   Prints one `ok:` line per check; exits 1 at the end if one failed.
 """
 
@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import exporting  # noqa: E402
 
+LOWER_IS_BETTER = {"log_loss", "mean_absolute_error"}
 EXAMPLES = ["wine", "breast-cancer", "digits", "iris", "diabetes"]
 FAILURES = []
 
@@ -63,6 +64,18 @@ def feeds_of(request):
     """The inputs of a recorded request as arrays."""
     kinds = {"FP32": numpy.float32, "INT64": numpy.int64, "BYTES": object}
     return {t["name"]: numpy.array(t["data"], dtype=kinds[t["datatype"]]).reshape(t["shape"]) for t in request["inputs"]}
+
+
+def recorded(folder):
+    """The metrics that a package folder states."""
+    return tomllib.loads((folder / "modelyard.toml").read_text(encoding="utf-8"))["metrics"]
+
+
+def check_better(example):
+    """Every metric of version 2 is better than version 1's: what a rollout from one to the other should find."""
+    old, new = recorded(HERE / example / "v1"), recorded(HERE / example / "v2")
+    worse = [key for key in old if (new[key] > old[key]) == (key in LOWER_IS_BETTER)]
+    check(f"{example}: v2 is better than v1 in {', '.join(old)}", old.keys() == new.keys() and not worse, worse)
 
 
 def check_version(module, example, folder, reference):
@@ -126,13 +139,14 @@ def main(examples):
     for example in examples:
         module = training_script(example)
         check_traffic(module, example)
+        check_better(example)
         for folder in sorted(path.parent for path in (HERE / example).glob("*/modelyard.toml")):
             truth = "v2" if folder.name.startswith("v3-") else folder.name
             check_version(module, example, folder, exporting.session(HERE / example / truth / "model.onnx"))
         if example == "breast-cancer":
             check_failing(module, example)
     same = (HERE / "fastapi/v1/model.onnx").read_bytes() == (HERE / "wine/v2/model.onnx").read_bytes()
-    check("fastapi/v1: the model is wine v2's", same)
+    check("fastapi/v1: the model is wine v2's", same and recorded(HERE / "fastapi/v1") == recorded(HERE / "wine/v2"))
     return 1 if FAILURES else 0
 
 

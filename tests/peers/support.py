@@ -1,6 +1,6 @@
 """What the peers' scripts share: where Modelyard runs, the examples' rows, Python's own answers, and how a check is told.
 
-The Rust tests set MODELYARD_GATEWAY (host:port), MODELYARD_EXAMPLES (folder) and MODELYARD_BINARY (path).
+The Rust tests set MODELYARD_GATEWAY (host:port), MODELYARD_EXAMPLES (folder) and MODELYARD_BINARY (path), as far as a script needs them.
 """
 
 import contextlib
@@ -16,15 +16,20 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import ml_dtypes
 import numpy
 import onnxruntime
 
-GATEWAY = os.environ["MODELYARD_GATEWAY"]
-EXAMPLES = Path(os.environ["MODELYARD_EXAMPLES"])
-BINARY = os.environ["MODELYARD_BINARY"]
+GATEWAY = os.environ.get("MODELYARD_GATEWAY", "")
+EXAMPLES = Path(os.environ.get("MODELYARD_EXAMPLES", "examples"))
+BINARY = os.environ.get("MODELYARD_BINARY", "modelyard")
 SERVICES = ["wine", "breast-cancer", "digits", "diabetes", "iris"]
-ARRAYS = {"FP32": numpy.float32, "INT64": numpy.int64, "BYTES": object}
-DATATYPES = {"float32": "FP32", "int64": "INT64", "object": "BYTES"}
+WHOLE = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+ARRAYS = {
+    "FP16": numpy.float16, "FP32": numpy.float32, "FP64": numpy.float64, "BF16": ml_dtypes.bfloat16, "BOOL": numpy.bool_, "BYTES": object,
+    **{name.upper(): getattr(numpy, name) for name in WHOLE},
+}
+DATATYPES = {numpy.dtype(kind).name: datatype for datatype, kind in ARRAYS.items()}
 
 
 def ok(what):
@@ -56,25 +61,40 @@ def merged(rows):
     return {name: numpy.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-class Truth:
-    """Python's onnxruntime on a package's model; maps become one column per key, keys in order, as the server gives them."""
+def tensors(kind, inputs, **settings):
+    """Inputs as a client's own class of them, `InferInput` in every one; `settings` as `set_data_from_numpy` takes them."""
+    made = []
+    for name, array in inputs.items():
+        tensor = kind(name, list(array.shape), DATATYPES[array.dtype.name])
+        tensor.set_data_from_numpy(array, **settings)
+        made.append(tensor)
+    return made
 
-    def __init__(self, folder):
+
+class Truth:
+    """Python's onnxruntime on a package's model, or on an ONNX file; outputs as the server gives them.
+
+    Maps become one column per key, keys in order, and a further output with the keys; a sequence of tensors becomes one tensor.
+    """
+
+    def __init__(self, what):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        path = str(EXAMPLES / folder / "model.onnx")
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        path = what if Path(what).is_file() else EXAMPLES / what / "model.onnx"
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def answer(self, inputs):
         """Outputs by name."""
         answers = {}
         names = [output.name for output in self.session.get_outputs()]
         for name, value in zip(names, self.session.run(names, inputs)):
-            if isinstance(value, list):
-                keys = sorted(value[0])
-                answers[f"{name}_labels"] = numpy.array(keys, dtype=object)
-                value = numpy.array([[row[key] for key in keys] for row in value], dtype=numpy.float32)
-            answers[name] = value
+            rows = [value] if isinstance(value, dict) else value
+            if isinstance(rows, list) and isinstance(rows[0], dict):
+                keys = sorted(rows[0])
+                answers[f"{name}_labels"] = numpy.array(keys, dtype=object if isinstance(keys[0], str) else numpy.int64)
+                table = numpy.array([[row[key] for key in keys] for row in rows], dtype=numpy.float32)
+                value = table[0] if isinstance(value, dict) else table
+            answers[name] = numpy.asarray(value)
         return answers
 
 
@@ -85,14 +105,14 @@ def texts(array):
 
 
 def same(expected, actual):
-    """Whether two outputs are the same: shape, type, texts and integers exactly, numbers within 1e-5."""
+    """Whether two outputs are the same: shape, type, texts, integers and truths exactly, numbers within 1e-5."""
     if actual is None or expected.shape != actual.shape:
         return False
     if expected.dtype.kind in "OUS":
         return bool((texts(expected) == texts(actual)).all())
-    if expected.dtype.kind == "i":
-        return actual.dtype.kind == "i" and bool((expected == actual).all())
-    return bool(numpy.allclose(actual, expected, rtol=1e-5, atol=1e-5))
+    if expected.dtype.kind in "iub":
+        return actual.dtype.kind == expected.dtype.kind and bool((expected == actual).all())
+    return bool(numpy.allclose(actual.astype(float), expected.astype(float), rtol=1e-5, atol=1e-5))
 
 
 def equal(expected, actual):

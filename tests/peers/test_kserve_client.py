@@ -3,17 +3,12 @@
 import asyncio
 
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
-from support import DATATYPES, GATEWAY, SERVICES, Truth, equal, expect, traffic
+from support import GATEWAY, SERVICES, Truth, equal, expect, tensors, traffic
 
 
 def ask(service, row, binary):
     """A request of the client's own making."""
-    inputs = []
-    for name, array in row.items():
-        tensor = InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
-        tensor.set_data_from_numpy(array, binary_data=binary)
-        inputs.append(tensor)
-    return InferRequest(model_name=service, infer_inputs=inputs)
+    return InferRequest(model_name=service, infer_inputs=tensors(InferInput, row, binary_data=binary))
 
 
 def given(answer):

@@ -2,7 +2,7 @@
 
 import numpy
 import support
-from support import EXAMPLES, GATEWAY, SERVICES, Truth, arrays, equal, expect, merged, post, served, to_json, traffic
+from support import EXAMPLES, GATEWAY, SERVICES, Truth, arrays, equal, expect, get, merged, post, served, to_json, traffic
 
 
 def compare(address, service, folder, rows):
@@ -29,8 +29,11 @@ for service in SERVICES:
     compare(GATEWAY, service, f"{service}/v1", traffic(service))
     support.ok(f"{service} through the gateway: {len(traffic(service))} rows one by one")
     folders = [path.parent for path in sorted((EXAMPLES / service).glob("*/model.onnx"))]
-    for folder in (f"{service}/{path.name}" for path in folders if path.name != "v3-wrong"):
+    for folder in (f"{service}/{path.name}" for path in folders):
         with served(folder) as address:
+            # The version whose model is wrong answers as that model does, and is not live.
+            live = get(address, "/v2/health/live")[0]
+            expect(live == (503 if folder.endswith("v3-wrong") else 200), f"{folder}: live as its samples have it", live)
             rows = traffic(service)[:20] if folder.endswith("v3-slow") else traffic(service)
             compare(address, service, folder, rows)
             plain_form(address, service, folder, rows[0])

@@ -3,18 +3,8 @@
 import numpy
 import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
-from support import DATATYPES, GATEWAY, SERVICES, Truth, equal, expect, traffic
+from support import GATEWAY, SERVICES, Truth, equal, expect, tensors, traffic
 from tritonclient.utils import InferenceServerException
-
-
-def inputs(client, row, **settings):
-    """The client's own inputs."""
-    made = []
-    for name, array in row.items():
-        tensor = client.InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
-        tensor.set_data_from_numpy(array, **settings)
-        made.append(tensor)
-    return made
 
 
 def refused(call):
@@ -30,7 +20,7 @@ def answers(label, client, module, service, **settings):
     """Held-out rows answered like Python, with an id that comes back."""
     truth = Truth(f"{service}/v1")
     for number, row in enumerate(traffic(service)[:20]):
-        answer = client.infer(service, inputs(module, row, **settings), request_id=f"row-{number}")
+        answer = client.infer(service, tensors(module.InferInput, row, **settings), request_id=f"row-{number}")
         if not equal(truth.answer(row), answer.as_numpy):
             expect(False, f"{label}: {service} row {number}", str(answer.get_response())[:400])
         said = answer.get_response()
@@ -49,7 +39,7 @@ def refusals(label, client, module):
         "a wrong shape": ("wine", {"features": row[:, :5]}),
     }
     for what, (service, feeds) in wrong.items():
-        message = refused(lambda: client.infer(service, inputs(module, feeds)))
+        message = refused(lambda: client.infer(service, tensors(module.InferInput, feeds)))
         expect(message, f"{label}: {what} is refused")
         expect(str(row[0][0]) not in message, f"{label}: {what}: the data is not echoed", message)
 
@@ -65,11 +55,11 @@ for service in SERVICES:
     answers("HTTP, binary", http, over_http, service)
     answers("HTTP, JSON inputs", http, over_http, service, binary_data=False)
 outputs = [over_http.InferRequestedOutput("label", binary_data=False)]
-only = http.infer("wine", inputs(over_http, traffic("wine")[0]), outputs=outputs)
+only = http.infer("wine", tensors(over_http.InferInput, traffic("wine")[0]), outputs=outputs)
 expect([output["name"] for output in only.get_response()["outputs"]] == ["label"], "HTTP: only what was asked for")
 statistics = http.get_inference_statistics("wine")["model_stats"][0]
 expect(statistics["name"] == "wine" and statistics["inference_count"] > 0, "HTTP: statistics", str(statistics))
-waiting = [http.async_infer("wine", inputs(over_http, row)) for row in traffic("wine")[:50]]
+waiting = [http.async_infer("wine", tensors(over_http.InferInput, row)) for row in traffic("wine")[:50]]
 expect(all(answer.get_result().as_numpy("label") is not None for answer in waiting), "HTTP: fifty requests at once")
 refusals("HTTP", http, over_http)
 http.close()

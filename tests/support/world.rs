@@ -46,13 +46,15 @@ pub struct World {
     pub control: SocketAddr,
     /// Process of the control plane, once up.
     pub pid: u32,
+    /// Further variables for every command.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Default for World {
     fn default() -> Self {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = tempfile::Builder::new().prefix("modelyard-test-").tempdir().unwrap();
-        Self { folder, gateway: free, control: free, pid: 0 }
+        Self { folder, gateway: free, control: free, pid: 0, environment: Vec::new() }
     }
 }
 
@@ -85,6 +87,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modelyard"));
         command.args(arguments).stdin(Stdio::null()).env("MODELYARD_HOME", self.home());
         command.env_remove("MODELYARD_CONTROL").env("NO_COLOR", "1").env("MODELYARD_BY", "tester");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -85,6 +85,42 @@ fn maps_become_a_table_and_labels() {
 
 #[test]
 #[ignore = "needs ONNX Runtime"]
+fn maps_with_numbers_as_keys_are_a_table_too() {
+    let server = Server::start("numbered", json!([]));
+    let metadata = server.get("/v2/models/numbered").json();
+    let described = json!([
+        {"name": "p", "datatype": "FP32", "shape": [-1, -1]},
+        {"name": "p_labels", "datatype": "INT64", "shape": [-1]},
+    ]);
+    assert_eq!(metadata["outputs"], described);
+    let answer = server.post("/v2/models/numbered/infer", &input("x", &[2, 3], json!([1, 2, 3, 4, 5, 6]))).json();
+    // The model names its columns 7, -3, 10; a map has its keys in order.
+    let expected = json!([
+        {"name": "p", "datatype": "FP32", "shape": [2, 3], "data": [2.0, 1.0, 3.0, 5.0, 4.0, 6.0]},
+        {"name": "p_labels", "datatype": "INT64", "shape": [3], "data": [-3, 7, 10]},
+    ]);
+    assert_eq!(answer["outputs"], expected);
+    let plain = server.post("/predict", &json!({"inputs": {"x": [[1, 2, 3]]}})).json();
+    assert_eq!(plain, json!({"outputs": {"p": [[2.0, 1.0, 3.0]], "p_labels": [-3, 7, 10]}}));
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_sequence_of_tensors_is_one_tensor() {
+    let server = Server::start("sequence", json!([]));
+    let metadata = server.get("/v2/models/sequence").json();
+    assert_eq!(metadata["outputs"], json!([{"name": "rows", "datatype": "FP32", "shape": [-1, 3]}]));
+    for rows in [1, 4] {
+        let data: Vec<f64> = (0..rows * 3).map(f64::from).collect();
+        let body = input("x", &[rows.into(), 3], json!(data));
+        let answer = server.post("/v2/models/sequence/infer", &body).json();
+        let expected = json!([{"name": "rows", "datatype": "FP32", "shape": [rows, 3], "data": data}]);
+        assert_eq!(answer["outputs"], expected);
+    }
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
 fn concurrent_requests_get_their_own_rows() {
     for fixture in ["line", "centred"] {
         let server = Server::start(fixture, json!([]));
@@ -129,6 +165,18 @@ fn one_callers_bad_index_is_no_others_fault() {
             });
         }
     });
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_category_that_was_not_trained_is_the_callers_fault() {
+    let server = Server::start("onehot", json!([]));
+    let ask = |category: &str| server.post("/predict", &json!({"inputs": {"x": [[category]]}}));
+    assert_eq!(ask("green").json(), json!({"outputs": {"y": [[[0.0, 1.0]]]}}));
+    let refused = ask("mauve");
+    assert_eq!(refused.status, 400, "{}", refused.error());
+    assert!(refused.error().contains("cannot use these inputs") && !refused.error().contains("mauve"));
+    assert_eq!(ask("red").json(), json!({"outputs": {"y": [[[1.0, 0.0]]]}}));
 }
 
 #[test]

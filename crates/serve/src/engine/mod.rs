@@ -27,6 +27,9 @@ pub(crate) struct Output {
     pub(crate) shared: bool,
 }
 
+/// What the engine says of a category that the model was not trained on, with the code of a failure of its own.
+const UNKNOWN_CATEGORY: &str = "Unknown Category";
+
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EngineError {
@@ -48,7 +51,8 @@ impl EngineError {
                 false => message.push(letter),
             }
         }
-        Self { callers_fault: error.code() == ort::ErrorCode::InvalidArgument, message }
+        let callers_fault = error.code() == ort::ErrorCode::InvalidArgument || message.contains(UNKNOWN_CATEGORY);
+        Self { callers_fault, message }
     }
 }
 

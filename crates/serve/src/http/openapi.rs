@@ -1,6 +1,6 @@
 //! The OpenAPI document of one model: its paths, with its own inputs and outputs as schemas.
 //!
-//! Source: OpenAPI 3.1.
+//! Source: OpenAPI 3.1; a relative URL of a server is resolved against the address of the document.
 
 use modelyard_core::package::Package;
 use modelyard_core::signature::{Datatype, TensorSpec};
@@ -31,6 +31,8 @@ pub(crate) fn document(model: &Model, package: &Package) -> String {
     json!({
         "openapi": "3.1.0",
         "info": {"title": name, "version": model.version, "description": package.description},
+        // Where the document was fetched from: behind a gateway the paths lie below the service's own.
+        "servers": [{"url": "."}],
         "paths": {
             format!("/v2/models/{name}/infer"): post("Open Inference Protocol v2", infer, "InferenceResponse"),
             "/predict": post("The plain form", predict, "PlainResponse"),
