@@ -9,6 +9,7 @@ use modelyard_core::measure::Histogram;
 use modelyard_core::strategy::{Analysis, NoTraffic};
 
 use crate::Verdict;
+use crate::judge::times_until;
 use crate::readings::{Readings, Share};
 use crate::statistics::exceeds;
 
@@ -23,12 +24,26 @@ pub(crate) struct Judgement {
     pub(crate) why: String,
     /// The figures behind a failure.
     pub(crate) evidence: Vec<String>,
+    /// Requests of the candidate until there is a verdict, about, if it goes on like this; none where that cannot be said.
+    pub(crate) needed: Option<u64>,
 }
 
 impl Judgement {
     fn of(verdict: Verdict, why: String) -> Self {
-        Self { verdict, cause: None, why, evidence: Vec::new() }
+        Self { verdict, cause: None, why, evidence: Vec::new(), needed: None }
     }
+
+    /// Inconclusive, until about so many more requests were answered.
+    fn open(why: String, needed: Option<u64>) -> Self {
+        Self { needed, ..Self::of(Verdict::Inconclusive, why) }
+    }
+}
+
+/// Requests until a share like this is beyond chance, if it stays what it is; none when even a thousand times as many would not tell.
+fn until_certain(trials: u64, hits: u64, limit: f64) -> Option<u64> {
+    let certain = |times: f64| exceeds((trials as f64 * times) as u64, (hits as f64 * times) as u64, limit);
+    let times = times_until(certain).filter(|_| trials > 0)?;
+    Some((trials as f64 * (times - 1.0)).ceil().max(1.0) as u64)
 }
 
 /// Judges the candidate by what was read. `needs_requests`: whether a pass takes `min_requests`.
@@ -40,7 +55,7 @@ pub(crate) fn judge(readings: &Readings, analysis: &Analysis, needs_requests: bo
     if needs_requests && total.requests < analysis.min_requests {
         let counted = format!("{} of {} requests that a verdict needs", total.requests, analysis.min_requests);
         return match analysis.no_traffic {
-            NoTraffic::Hold => Judgement::of(Verdict::Inconclusive, counted),
+            NoTraffic::Hold => Judgement::open(counted, Some(analysis.min_requests - total.requests)),
             NoTraffic::Promote => {
                 Judgement::of(Verdict::Pass, format!("{counted}; passed on readiness and liveness alone"))
             }
@@ -48,10 +63,10 @@ pub(crate) fn judge(readings: &Readings, analysis: &Analysis, needs_requests: bo
     }
     if recent.errors >= analysis.min_errors && recent.error_rate() > analysis.max_error_rate {
         let why = format!("{}: above what is allowed, but it may be chance", in_words(&recent, analysis));
-        return Judgement::of(Verdict::Inconclusive, why);
+        return Judgement::open(why, until_certain(recent.requests, recent.errors, analysis.max_error_rate));
     }
-    if let Some(why) = doubtful_latency(readings, analysis) {
-        return Judgement::of(Verdict::Inconclusive, why);
+    if let Some((why, needed)) = doubtful_latency(readings, analysis) {
+        return Judgement::open(why, needed);
     }
     Judgement::of(Verdict::Pass, in_words(&recent, analysis))
 }
@@ -67,6 +82,7 @@ fn judge_errors(readings: &Readings, analysis: &Analysis) -> Option<Judgement> {
         verdict: Verdict::Fail,
         cause: Some(Cause::ErrorRate),
         why: in_words(&worst, analysis),
+        needed: None,
         evidence: vec![
             format!("since the step began: {} of {} requests failed in {}", total.errors, total.requests, total.span),
             format!("over the window: {} of {} requests failed in {}", longest.errors, longest.requests, longest.span),
@@ -113,9 +129,7 @@ fn judge_latency(readings: &Readings, analysis: &Analysis) -> Option<Judgement> 
     readings.latencies().find_map(|(span, candidate, stable)| {
         let count = candidate.count();
         let past = |limit: &Limit| {
-            let slower: u64 =
-                candidate.buckets().filter(|&(floor, _)| floor as f64 >= limit.micros).map(|(_, count)| count).sum();
-            count >= LEAST_LATENCIES && exceeds(count, slower, 1.0 - analysis.latency_quantile)
+            count >= LEAST_LATENCIES && exceeds(count, slower(&candidate, limit), 1.0 - analysis.latency_quantile)
         };
         let limit = limits(analysis, &stable).into_iter().find(past)?;
         let evidence = [0.5, analysis.latency_quantile, 0.99].into_iter().filter_map(|quantile| {
@@ -128,19 +142,30 @@ fn judge_latency(readings: &Readings, analysis: &Analysis) -> Option<Judgement> 
             verdict: Verdict::Fail,
             cause: Some(Cause::Latency),
             why: latency_in_words(analysis, &candidate, &limit)?,
+            needed: None,
             evidence: evidence.collect(),
         })
     })
 }
 
-/// The quantile is past a limit, though not beyond chance: over the longest window that tells something, else since the step began.
-fn doubtful_latency(readings: &Readings, analysis: &Analysis) -> Option<String> {
+/// Answers that took longer than the limit.
+fn slower(latencies: &Histogram, limit: &Limit) -> u64 {
+    latencies.buckets().filter(|&(floor, _)| floor as f64 >= limit.micros).map(|(_, count)| count).sum()
+}
+
+/// The quantile is past a limit, though not beyond chance: over the longest window that tells something, else since the step began. With the
+/// requests after which it would be.
+fn doubtful_latency(readings: &Readings, analysis: &Analysis) -> Option<(String, Option<u64>)> {
     let telling = readings.latencies().skip(1).find(|(_, candidate, _)| candidate.count() >= LEAST_LATENCIES);
     let (_, candidate, stable) = telling.or_else(|| readings.latencies().next())?;
     let measured = candidate.quantile(analysis.latency_quantile)?;
     let limit = limits(analysis, &stable).into_iter().find(|limit| measured > limit.micros)?;
     let said = latency_in_words(analysis, &candidate, &limit)?;
-    Some(format!("{said}: too slow, but it may be chance"))
+    let needed = match candidate.count() {
+        few if few < LEAST_LATENCIES => Some(LEAST_LATENCIES - few),
+        count => until_certain(count, slower(&candidate, &limit), 1.0 - analysis.latency_quantile),
+    };
+    Some((format!("{said}: too slow, but it may be chance"), needed))
 }
 
 fn latency_in_words(analysis: &Analysis, candidate: &Histogram, limit: &Limit) -> Option<String> {

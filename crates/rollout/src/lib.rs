@@ -21,6 +21,7 @@
 mod action;
 mod analysis;
 mod clock;
+mod forecast;
 pub mod judge;
 mod notice;
 mod observation;

@@ -5,9 +5,9 @@ use modelyard_core::evidence::{ArmEvidence, Drift, Evidence};
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::strategy::{QualityAction, Strategy};
 
+use crate::Verdict;
 use crate::judge::{Guarded, guard};
 use crate::step::Turn;
-use crate::{Verdict, Waiting};
 
 impl Turn<'_> {
     /// Turns to policy when quality has dropped for certain.
@@ -31,7 +31,8 @@ impl Turn<'_> {
             return guarded.verdict == Verdict::Pass;
         }
         self.say(Verdict::Inconclusive, None, guarded.why.clone());
-        self.state.waiting = Some(Waiting::Evidence { why: guarded.why });
+        let unknown = if self.state.pace.is_still() { "" } else { "; its values are not there yet: cannot tell when" };
+        self.await_evidence(&format!("{}{unknown}", guarded.why), None);
         self.is_blocked();
         false
     }

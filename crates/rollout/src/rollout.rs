@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Verdict;
 use crate::clock::Clock;
+use crate::forecast::Pace;
 use crate::readings::Readings;
 use crate::{Phase, Plan, Waiting};
 
@@ -67,6 +68,9 @@ pub struct Rollout {
     pub(crate) was_live: bool,
     pub(crate) crashes: BTreeSet<(Timestamp, Option<InstanceId>)>,
     pub(crate) readings: Readings,
+    /// How fast what the present phase waits for is counted.
+    #[serde(default)]
+    pub(crate) pace: Pace,
     /// What the analysis said last.
     pub(crate) verdict: Option<Said>,
     pub(crate) waiting: Option<Waiting>,
@@ -169,6 +173,7 @@ impl Rollout {
             was_live: false,
             crashes: BTreeSet::new(),
             readings: Readings::default(),
+            pace: Pace::default(),
             verdict: None,
             waiting: None,
             failure: None,
@@ -222,7 +227,10 @@ impl Rollout {
         self
     }
 
-    /// What it waits for, if that may take long.
+    /// What it waits for, if that may take long, with the reason and, where evidence is missing, a forecast of the time still needed.
+    ///
+    /// Its figures change with every observation and are not worth a line in the log each ([`Self::advanced_from`]): whoever shows
+    /// them asks the state in memory.
     pub const fn waiting(&self) -> Option<&Waiting> {
         self.waiting.as_ref()
     }

@@ -61,6 +61,7 @@ impl Turn<'_> {
         self.state.clock = Default::default();
         self.state.drain = Default::default();
         self.state.missing = Default::default();
+        self.state.pace = Default::default();
     }
 
     /// Whether nothing may move forward now; says what is waited for.
@@ -79,6 +80,17 @@ impl Turn<'_> {
         let blocked = waiting.is_some();
         self.state.waiting = waiting.or(self.state.waiting.take());
         blocked
+    }
+
+    /// Notes how much has come of what the phase waits for, for the forecast.
+    pub(crate) fn note_pace(&mut self, count: u64) {
+        self.state.pace.note(self.state.now, count);
+    }
+
+    /// Waits for evidence: what is missing, and how long that takes when `needed` more must come.
+    pub(crate) fn await_evidence(&mut self, why: &str, needed: Option<u64>) {
+        let why = format!("{why}{}", self.state.pace.in_words(needed));
+        self.state.waiting = Some(Waiting::Evidence { why });
     }
 
     /// Records a verdict if it is news.

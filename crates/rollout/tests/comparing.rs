@@ -27,6 +27,12 @@ struct World {
     /// Units of an arm that get lost before they are counted, in percent.
     lost: BTreeMap<RevisionNumber, u64>,
     psi: f64,
+    /// No value of the metric comes.
+    mute: bool,
+    /// No request comes to any arm.
+    silent: bool,
+    /// One of so many requests of the candidate fails; none at 0.
+    errors: u64,
     said: Vec<(Verdict, Option<Cause>, String)>,
 }
 
@@ -61,7 +67,18 @@ impl World {
         let rollout = Rollout::start(spec.name.clone(), Some(OLD), NEW, arms, plan, Timestamp(0));
         let seen = Observation { gateway: Some(GatewaySeen::default()), ..Observation::default() };
         let (accuracy, lost) = (accuracy.iter().copied().collect(), BTreeMap::new());
-        let mut world = Self { rollout, seen, accuracy, pace: 1, lost, psi: 0.0, said: Vec::new() };
+        let mut world = Self {
+            rollout,
+            seen,
+            accuracy,
+            pace: 1,
+            lost,
+            psi: 0.0,
+            mute: false,
+            silent: false,
+            errors: 0,
+            said: Vec::new(),
+        };
         world.obey();
         world
     }
@@ -81,7 +98,9 @@ impl World {
             arm.units += units * (100 - self.lost.get(&revision).copied().unwrap_or(0)) / 100;
             let accuracy = self.accuracy.get(&revision).copied().unwrap_or(0.9);
             let hits = (arm.units as f64 * accuracy) as u64;
-            arm.metrics.insert("accuracy".into(), Statistic::Proportion { units: arm.units, hits });
+            if !self.mute {
+                arm.metrics.insert("accuracy".into(), Statistic::Proportion { units: arm.units, hits });
+            }
         }
         for (&revision, share) in &desired.mirrors {
             let compared: &mut Comparison = evidence.shadows.entry(revision).or_default();
@@ -103,7 +122,9 @@ impl World {
         evidence.drift.insert(NEW, vec![drift]);
         let gateway = self.seen.gateway.get_or_insert_default();
         for (&revision, weight) in &split {
-            gateway.counters.entry(revision).or_default().requests += u64::from(weight.basis_points()) / 50;
+            let counters = gateway.counters.entry(revision).or_default();
+            counters.requests += if self.silent { 0 } else { u64::from(weight.basis_points()) / 50 };
+            counters.errors = if revision == NEW { counters.requests.checked_div(self.errors).unwrap_or(0) } else { 0 };
         }
         gateway.weights = split;
     }
@@ -193,13 +214,88 @@ fn an_open_test_tells_how_long_it_needs() {
     world.play(30);
     let told = world.waiting();
     assert!(told.contains("not enough evidence yet") && told.contains("more at today's traffic"), "{told}");
+    // Traffic stops: nobody can tell when it is decided.
     world.pace = 0;
+    world.play(120);
+    assert!(world.waiting().ends_with("no traffic: cannot tell when"), "{}", world.waiting());
     let mut silent = World::new(&ab(|_| ()), &[], &[]);
     silent.pace = 0;
     silent.play(60);
     assert!(matches!(silent.rollout.waiting(), Some(Waiting::Evidence { .. })), "{:?}", silent.rollout.waiting());
+    assert!(silent.waiting().ends_with("no traffic: cannot tell when"), "{}", silent.waiting());
     assert_eq!(silent.rollout.outcome(), None, "without traffic nothing is decided");
+    // The figures change with every look and are worth no line in the log.
+    let before = silent.rollout.clone();
+    silent.play(60);
+    assert!(!silent.rollout.advanced_from(&before));
     silent.order(Order::Abort).ends(Outcome::Aborted, OLD);
+}
+
+#[test]
+fn a_test_without_any_value_says_what_it_waits_for() {
+    let mut world = World::new(&ab(|_| ()), &[], &[]);
+    world.mute = true;
+    world.play(30);
+    let told = world.waiting();
+    assert!(told.starts_with("no value of `accuracy` of revision 2 yet"), "{told}");
+    assert!(told.contains("values come with feedback") && told.ends_with("; cannot tell when"), "{told}");
+    world.pace = 0;
+    world.play(180);
+    assert!(world.waiting().ends_with("no traffic: cannot tell when"), "{}", world.waiting());
+    let mut nothing = World::new(&ab(|_| ()), &[], &[]);
+    (nothing.mute, nothing.pace) = (true, 0);
+    nothing.seen.evidence = None;
+    nothing.play(30);
+    let told = nothing.waiting();
+    assert!(told.contains("no unit was assigned") && told.ends_with("cannot tell when"), "{told}");
+}
+
+#[test]
+fn canaries_and_shadows_tell_how_long_they_need() {
+    let mut rules = spec(Strategy::Canary(Canary::default()));
+    rules.metrics.clear();
+    rules.analysis.min_requests = 100_000;
+    let mut world = World::new(&rules, &[], &[]);
+    world.play(60);
+    let told = world.waiting();
+    assert!(told.contains("of 100000 requests that a verdict needs; about"), "{told}");
+    assert!(told.ends_with("more at today's traffic"), "{told}");
+    world.silent = true;
+    world.play(180);
+    assert!(world.waiting().ends_with("no traffic: cannot tell when"), "{}", world.waiting());
+
+    let mut world = World::new(&shadow(|shadow| shadow.least_pairs = 100_000), &[], &[]);
+    world.play(60);
+    assert!(world.waiting().ends_with("more at today's traffic"), "{}", world.waiting());
+    world.pace = 0;
+    world.play(180);
+    assert!(world.waiting().ends_with("no traffic: cannot tell when"), "{}", world.waiting());
+    let mut never = World::new(&shadow(|_| ()), &[], &[]);
+    never.pace = 0;
+    never.play(60);
+    assert!(never.waiting().ends_with("no traffic: cannot tell when"), "{}", never.waiting());
+}
+
+#[test]
+fn doubtful_figures_tell_how_long_they_need() {
+    let mut rules = spec(Strategy::Canary(Canary { bake: Millis::seconds(5), ..Canary::default() }));
+    rules.metrics.clear();
+    let mut world = World::new(&rules, &[], &[]);
+    world.errors = 50; // 2 %, which may be chance for a while
+    world.play(6);
+    let told = world.waiting();
+    assert!(told.contains("it may be chance; about") && told.ends_with("more at today's traffic"), "{told}");
+}
+
+#[test]
+fn a_required_metric_without_values_says_that_nobody_knows_when() {
+    let mut rules = spec(Strategy::Canary(Canary::default()));
+    rules.metrics[0].required = true;
+    let mut world = World::new(&rules, &[], &[]);
+    world.mute = true;
+    world.play(60);
+    let told = world.waiting();
+    assert!(told.contains("required") && told.ends_with("cannot tell when"), "{told}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use modelyard_core::evidence::{Moments, RatioMoments, Statistic};
 use modelyard_core::measure::Histogram;
 use modelyard_core::metric::{Better, Metric, MetricKind};
 
-use super::LEAST_UNITS;
+use super::{LEAST_UNITS, times_until};
 use crate::Verdict;
 use crate::statistics::sequence::{self, Interval};
 
@@ -19,6 +19,8 @@ pub struct Compared {
     pub low: f64,
     /// Largest difference.
     pub high: f64,
+    /// Units with a value, in the arm that has fewer.
+    pub units: u64,
     /// What is known, for people, with figures.
     pub why: String,
     /// How many more units each arm needs, about, if the difference is what it looks like; none when that cannot be said.
@@ -52,6 +54,7 @@ pub fn compare(
             estimate: f64::NAN,
             low: f64::NEG_INFINITY,
             high: f64::INFINITY,
+            units: 0,
             why: format!("`{}`: no value of both arms yet", metric.name),
             units_needed: None,
         };
@@ -69,7 +72,7 @@ pub fn compare(
         _ => None,
     };
     let why = in_words(metric, verdict, estimate, interval, margin, units_needed);
-    Compared { verdict, estimate, low: interval.low, high: interval.high, why, units_needed }
+    Compared { verdict, estimate, low: interval.low, high: interval.high, units, why, units_needed }
 }
 
 fn verdict(better: Better, interval: Interval, margin: f64) -> Verdict {
@@ -105,22 +108,10 @@ fn distance(better: Better, estimate: f64, margin: f64) -> f64 {
     }
 }
 
-/// Most times what came so far that a forecast looks ahead.
-// A thousand: past it nobody waits, and the arms look the same.
-const FAR: f64 = 1_000.0;
-
 /// Units until the interval is clear of the margin, if estimates stay what they are. `half_width` tells it for so many times what came so far.
 fn forecast(distance: f64, units: u64, half_width: impl Fn(f64) -> f64) -> Option<u64> {
-    let is_clear = |times: f64| half_width(times) < distance;
-    if !is_clear(FAR) {
-        return None;
-    }
-    let (mut short, mut enough) = (1.0, FAR);
-    for _ in 0..30 {
-        let middle = f64::sqrt(short * enough);
-        if is_clear(middle) { enough = middle } else { short = middle }
-    }
-    Some((units as f64 * (enough - 1.0)).ceil().max(1.0) as u64)
+    let times = times_until(|times| half_width(times) < distance)?;
+    Some((units as f64 * (times - 1.0)).ceil().max(1.0) as u64)
 }
 
 fn in_words(

@@ -24,6 +24,23 @@ use crate::statistics::sequence;
 // 50: sums of fifty are near enough to normal for what follows; simulations of the false promotions begin there.
 const LEAST_UNITS: u64 = 50;
 
+/// Most times what came so far that a forecast looks ahead.
+// A thousand: past it nobody waits, and the arms look the same.
+const FAR: f64 = 1_000.0;
+
+/// How many times what came so far it takes until something holds, if figures stay what they are; none when even [`FAR`] times is too few.
+pub(crate) fn times_until(holds: impl Fn(f64) -> bool) -> Option<f64> {
+    if !holds(FAR) {
+        return None;
+    }
+    let (mut short, mut enough) = (1.0, FAR);
+    for _ in 0..30 {
+        let middle = f64::sqrt(short * enough);
+        if holds(middle) { enough = middle } else { short = middle }
+    }
+    Some(enough)
+}
+
 /// Whether a share is within a limit, with the interval that holds at all times together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proportion {

@@ -95,6 +95,7 @@ impl Turn<'_> {
             return;
         }
         self.state.clock.run(self.state.now);
+        self.note_pace(self.state.readings.since_begin().requests);
         if self.is_blocked() {
             return;
         }
@@ -107,8 +108,7 @@ impl Turn<'_> {
             let judgement = judge(&self.state.readings, &self.state.plan.analysis, false);
             self.say(judgement.verdict, judgement.cause, judgement.why.clone());
             if judgement.verdict != Verdict::Pass {
-                self.state.waiting = Some(Waiting::Evidence { why: judgement.why });
-                return;
+                return self.await_evidence(&judgement.why, judgement.needed);
             }
         }
         self.waited();

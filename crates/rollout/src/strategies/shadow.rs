@@ -6,7 +6,7 @@ use modelyard_core::failure::Cause;
 use modelyard_core::mirror::Comparison;
 use modelyard_core::strategy::{AgreeOn, Shadow, Strategy, Then};
 
-use crate::judge::{Proportion, proportion};
+use crate::judge::{self, Proportion, proportion};
 use crate::statistics::exceeds;
 use crate::step::Turn;
 use crate::{Phase, Verdict, Waiting};
@@ -45,6 +45,7 @@ impl Turn<'_> {
             return self.go_on_as_canary(self.state.candidate);
         }
         let judged = self.judge_shadows(&shadow);
+        self.note_pace(judged.iter().map(|one| one.pairs).min().unwrap_or(0));
         let pass = judged.iter().filter(|one| one.proportion.verdict == Verdict::Pass);
         let best = pass.min_by(|a, b| a.share().total_cmp(&b.share())).cloned();
         let told = judged.iter().map(Judged::in_words).collect::<Vec<_>>().join("; ");
@@ -69,7 +70,8 @@ impl Turn<'_> {
             None => {
                 let why = if told.is_empty() { "no answers were compared yet".to_owned() } else { told };
                 self.say(Verdict::Inconclusive, None, why.clone());
-                self.state.waiting = Some(Waiting::Evidence { why });
+                let needed = judged.iter().map(|one| one.needed(&shadow)).max();
+                self.await_evidence(&why, needed.unwrap_or(Some(shadow.least_pairs)));
             }
         }
     }
@@ -193,6 +195,24 @@ impl Judged {
 
     fn share(&self) -> f64 {
         if self.pairs == 0 { 1.0 } else { self.disagreed as f64 / self.pairs as f64 }
+    }
+
+    /// Pairs until there is a verdict, about, if the share stays what it is; none when it lies too near what is allowed to tell.
+    fn needed(&self, shadow: &Shadow) -> Option<u64> {
+        if self.proportion.verdict != Verdict::Inconclusive {
+            return Some(0);
+        }
+        let least = shadow.least_pairs.saturating_sub(self.pairs);
+        let certain = |times: f64| {
+            let (disagreed, pairs) = ((self.disagreed as f64 * times) as u64, (self.pairs as f64 * times) as u64);
+            proportion(disagreed, pairs, self.max, shadow.error).verdict != Verdict::Inconclusive
+        };
+        if self.pairs == 0 {
+            return Some(least);
+        }
+        judge::times_until(certain)
+            .map(|times| ((times - 1.0) * self.pairs as f64).ceil() as u64)
+            .map(|more| more.max(least))
     }
 
     fn in_words(&self) -> String {

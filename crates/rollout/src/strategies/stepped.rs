@@ -68,6 +68,7 @@ impl Turn<'_> {
         if !self.state.paused && !self.state.held {
             self.trim_stable(step);
         }
+        self.note_pace(self.state.readings.since_begin().requests);
         self.notice_quality();
         let last = step + 1 >= self.state.plan.steps().len();
         if !self.has_baked(step, last) || self.is_blocked() || !self.may_leave(last) {
@@ -115,7 +116,7 @@ impl Turn<'_> {
         if judgement.verdict == Verdict::Pass {
             return self.quality_is_fine();
         }
-        self.state.waiting = Some(Waiting::Evidence { why: judgement.why });
+        self.await_evidence(&judgement.why, judgement.needed);
         self.is_blocked();
         false
     }

@@ -3,9 +3,9 @@
 use modelyard_core::event::Outcome;
 use modelyard_core::evidence::Evidence;
 use modelyard_core::failure::{Cause, Failure};
-use modelyard_core::metric::{Better, Metric};
+use modelyard_core::metric::{Better, Metric, MetricSource};
 use modelyard_core::strategy::{Ab, Strategy};
-use modelyard_core::{Millis, RevisionNumber, Weight};
+use modelyard_core::{RevisionNumber, Weight};
 
 use crate::analysis::judge;
 use crate::judge::{Compared, compare, plan_size, sample_ratio};
@@ -129,9 +129,37 @@ impl Turn<'_> {
             let why = format!("not decided within {longest}: {}", told(&compared));
             return self.end_test(Cause::NotBetter, why);
         }
-        let why = format!("{}{}", told(&compared), self.forecast(&compared, evidence));
         self.tell_plan(ab, &metric, evidence);
-        self.state.waiting = Some(Waiting::Evidence { why });
+        if let Some(missing) = self.without_values(&metric, evidence) {
+            self.note_pace(evidence.arms.values().map(|arm| arm.units).sum());
+            let unknown = if self.state.pace.is_still() { "" } else { "; cannot tell when" };
+            return self.await_evidence(&format!("{missing}{unknown}"), None);
+        }
+        // The slowest arm tells how fast values come, the one that needs most how many.
+        self.note_pace(compared.iter().map(|(_, one)| one.units).min().unwrap_or(0));
+        let needed = compared.iter().filter_map(|(_, one)| one.units_needed).max();
+        self.await_evidence(&told(&compared), needed);
+    }
+
+    /// Which arms have no value of the deciding metric yet, and why that may be; none when all have some.
+    fn without_values(&self, metric: &Metric, evidence: &Evidence) -> Option<String> {
+        let has_value = |revision: &RevisionNumber| {
+            evidence.arms.get(revision).is_some_and(|arm| arm.metrics.contains_key(&metric.name))
+        };
+        let all: Vec<RevisionNumber> = self.state.stable.into_iter().chain(self.state.arms()).collect();
+        let silent: Vec<String> = all.iter().filter(|arm| !has_value(arm)).map(ToString::to_string).collect();
+        if silent.is_empty() {
+            return None;
+        }
+        let units: u64 = all.iter().filter_map(|arm| evidence.arms.get(arm)).map(|arm| arm.units).sum();
+        let what = format!("no value of `{}` of revision {} yet", metric.name, silent.join(", "));
+        Some(match (units, metric.from) {
+            (0, _) => format!("{what}: no unit was assigned"),
+            (_, MetricSource::Feedback | MetricSource::Reward) => {
+                format!("{what}, of {units} units: values come with feedback, by the answer's request id")
+            }
+            _ => format!("{what}, of {units} units"),
+        })
     }
 
     /// Each arm against stable; the error is shared among the arms.
@@ -176,24 +204,6 @@ impl Turn<'_> {
                 told.join(", ")
             )
         })
-    }
-
-    /// `; about 40 min more at today's traffic`.
-    fn forecast(&self, compared: &[(RevisionNumber, Compared)], evidence: &Evidence) -> String {
-        let needed = compared.iter().filter_map(|(arm, one)| Some((*arm, one.units_needed?)));
-        let Some((arm, units)) = needed.max_by_key(|&(_, units)| units) else { return String::new() };
-        let Some((since, before)) = &self.state.began else { return String::new() };
-        let seconds = (self.state.now - *since).as_seconds();
-        let got = |revision: &RevisionNumber| {
-            let units = evidence.arms.get(revision).map_or(0, |arm| arm.units);
-            units.saturating_sub(before.get(revision).copied().unwrap_or(0))
-        };
-        let slower = self.state.stable.map_or(0, |stable| got(&stable)).min(got(&arm));
-        if slower == 0 || seconds < 1.0 {
-            return "; no traffic to tell the time from".to_owned();
-        }
-        let left = units as f64 * seconds / slower as f64;
-        format!("; about {} more at today's traffic", Millis((left * 1e3).min(1e15) as u64))
     }
 
     /// Says how large the test is planned to be, once that is known.
