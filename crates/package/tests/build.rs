@@ -13,6 +13,10 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name)
 }
 
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
 fn store(home: &Path) -> Store {
     Store::open(home.join("registry"), home.join("unpacked")).unwrap()
 }
@@ -43,9 +47,50 @@ fn the_digest_does_not_depend_on_the_machine() {
     let messy = build_in(&home.path().join("b"), &home.path().join("elsewhere")).unwrap();
     assert_eq!(tidy.digest, messy.digest);
     // A change here is a change of the format: say so in the changelog.
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/command");
-    let golden = build_in(&home.path().join("c"), &fixture).unwrap();
+    let golden = build_in(&home.path().join("c"), &fixture("command")).unwrap();
     assert_eq!(golden.digest.to_string(), include_str!("fixtures/command.digest").trim());
+    let golden = build_in(&home.path().join("c"), &fixture("onnx")).unwrap();
+    assert_eq!(golden.digest.to_string(), include_str!("fixtures/onnx.digest").trim());
+}
+
+#[test]
+fn packages_have_the_media_types_of_the_model_specification() {
+    let home = tempfile::tempdir().unwrap();
+    let layers = |name: &str| {
+        let built = build_in(home.path(), &fixture(name)).unwrap();
+        let store = store(home.path());
+        let bytes = fs::read(store.blobs().path(&built.digest)).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+        assert_eq!(manifest["artifactType"], "application/vnd.cncf.model.manifest.v1+json");
+        assert_eq!(manifest["config"]["mediaType"], "application/vnd.cncf.model.config.v1+json");
+        let layers = manifest["layers"].as_array().unwrap().clone();
+        // Each layer is the file as it is, neither packed nor compressed.
+        for layer in &layers {
+            let path = layer["annotations"]["org.cncf.model.filepath"].as_str().unwrap();
+            let digest = layer["digest"].as_str().unwrap().parse().unwrap();
+            let blob = fs::read(store.blobs().path(&digest)).unwrap();
+            assert_eq!(layer["size"], blob.len());
+            assert!(path == "modelyard.json" || blob == fs::read(fixture(name).join(path)).unwrap(), "{path}");
+        }
+        let kind = |layer: &serde_json::Value| {
+            let kind = layer["mediaType"].as_str().unwrap().strip_prefix("application/vnd.cncf.model.").unwrap();
+            (layer["annotations"]["org.cncf.model.filepath"].as_str().unwrap().to_owned(), kind.to_owned())
+        };
+        layers.iter().map(kind).collect::<Vec<_>>()
+    };
+    let expected =
+        |list: &[(&str, &str)]| list.iter().map(|&(path, kind)| (path.into(), kind.into())).collect::<Vec<_>>();
+    let onnx = [
+        ("modelyard.json", "weight.config.v1.raw"),
+        ("MODEL_CARD.md", "doc.v1.raw"),
+        ("labels.json", "weight.config.v1.raw"),
+        ("model.onnx", "weight.v1.raw"),
+    ];
+    assert_eq!(layers("onnx"), expected(&onnx));
+    let command =
+        [("modelyard.json", "weight.config.v1.raw"), ("MODEL_CARD.md", "doc.v1.raw"), ("serve.py", "code.v1.raw")];
+    assert_eq!(layers("command"), expected(&command));
 }
 
 #[test]
