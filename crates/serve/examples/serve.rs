@@ -31,6 +31,9 @@ fn main() -> Result<(), Failure> {
     if let Some(threads) = variable("THREADS")? {
         options.threads = threads;
     }
+    if let Some(millis) = variable("CHECK_EVERY_MS")? {
+        options.check_every = std::time::Duration::from_millis(millis.try_into()?);
+    }
     if let Ok(flags) = std::env::var(modelyard_core::flags::VARIABLE) {
         options.flags = serde_json::from_str(&flags)?;
     }

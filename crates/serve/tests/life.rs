@@ -22,19 +22,79 @@ fn wrong_answers_are_not_live_but_ready() {
 
 #[test]
 #[ignore = "needs ONNX Runtime"]
+fn nothing_is_ready_before_a_warm_up_inference_has_run() {
+    let server = Server::launch("slow", json!([]));
+    let early = server.probed("/v2/health/ready");
+    let request = input("x", &[1, 1, 1], json!([2]));
+    let refused = server.post("/v2/models/slow/infer", &request);
+    if early == Some(503) && refused.status != 200 {
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    }
+    server.wait_for("/v2/health/ready", 200);
+    // The first request is as quick as any: what is slow about a first run lies behind us, in the time that loading took.
+    let before = server.metric("modelyard_engine_busy_seconds_total");
+    assert_eq!(server.post("/v2/models/slow/infer", &request).status, 200);
+    let run = server.metric("modelyard_engine_busy_seconds_total") - before;
+    let load = server.metric("modelyard_model_load_seconds");
+    assert!(load > run / 2.0, "loading took {load} s, and one run takes {run} s");
+    assert_eq!(early, Some(503), "a run of {run} s was not waited for");
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_sample_that_the_engine_refuses_never_makes_it_ready() {
+    let request = json!({"inputs": [{"name": "i", "datatype": "INT64", "shape": [1], "data": [99]}]});
+    let mut server = Server::launch("gather", json!([sample("past the end", request, json!({"outputs": []}))]));
+    while server.is_running() {
+        assert!(matches!(server.probed("/v2/health/ready"), None | Some(503)));
+    }
+    assert_eq!(server.ended().code(), Some(1));
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn liveness_follows_the_answers_as_they_change() {
+    // A model that answers by chance: right in half of all cases.
+    let response = json!({"outputs": [{"name": "y", "data": [0.25]}]});
+    let mut sample = sample("below a half", input("x", &[1, 1], json!([0])), response);
+    sample["tolerance"] = json!({"absolute": 0.25, "relative": 0.0});
+    let server = Server::start("coin", json!([sample]));
+    for _ in 0..3 {
+        server.wait_for("/v2/health/live", 200);
+        let ill = server.wait_for("/v2/health/live", 503).json();
+        assert_eq!(ill["cause"], "wrong-answers");
+        assert!(ill["error"].as_str().unwrap().contains("sample `below a half`"), "{ill}");
+        assert_eq!(server.probed("/v2/health/ready"), Some(200), "readiness is another matter");
+    }
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
 fn being_busy_does_not_make_a_server_ill() {
     let request = input("x", &[1, 1, 1], json!([2]));
     let server = Server::start("slow", json!([sample("two", request.clone(), json!({"outputs": [{"name": "y"}]}))]));
+    server.wait_for("/v2/health/live", 200);
+    let (working, most, probes) = (AtomicUsize::new(6), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
-                for _ in 0..3 {
+                for _ in 0..4 {
                     assert_eq!(server.post("/v2/models/slow/infer", &request).status, 200);
-                    assert_eq!(server.wait_for("/v2/health/live", 200).status, 200);
                 }
+                working.fetch_sub(1, Ordering::SeqCst);
             });
         }
+        // Every single answer, not the first good one.
+        while working.load(Ordering::SeqCst) > 0 {
+            for path in ["/v2/health/live", "/v2/health/ready"] {
+                assert_eq!(server.probed(path), Some(200), "{path} while the engine is busy");
+            }
+            probes.fetch_add(1, Ordering::SeqCst);
+            most.fetch_max(server.metric("modelyard_model_requests_in_flight") as usize, Ordering::SeqCst);
+        }
     });
+    let (most, probes) = (most.into_inner(), probes.into_inner());
+    assert!(most >= 5 && probes >= 10, "{most} requests at once, {probes} probes");
 }
 
 #[test]

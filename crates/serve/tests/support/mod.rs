@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a broken rig fails the test")]
 
+pub mod http2;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -97,6 +99,8 @@ impl Server {
             .args([fixture, "127.0.0.1:0", "127.0.0.1:0"])
             .arg(&announce)
             .env("THREADS", "2")
+            // A server of these tests asks its samples often, so that none has to wait for it.
+            .env("CHECK_EVERY_MS", "40")
             .env("MODELYARD_FLAGS", values.to_string())
             .stdin(Stdio::null())
             .spawn()
@@ -135,6 +139,24 @@ impl Server {
             assert!(Instant::now() < deadline, "{path} is {} still", answer.status);
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The status of a probe, if the server listens still.
+    pub fn probed(&self, path: &str) -> Option<u16> {
+        let mut stream = TcpStream::connect(self.probe).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        send(&mut stream, "GET", path, &[], b"").ok()?;
+        receive(&mut BufReader::new(stream), "GET").ok().map(|answer| answer.status)
+    }
+
+    /// The sum of a metric over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = String::from_utf8(self.get("/metrics").body).unwrap();
+        let samples = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().unwrap())
+        });
+        samples.sum()
     }
 
     pub fn get(&self, path: &str) -> Answer {
