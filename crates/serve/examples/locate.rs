@@ -2,22 +2,26 @@
 //!
 //! `locate CACHE`. Prints the library's path, or fails with the reason.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    let Some(cache) = std::env::args_os().nth(1) else {
-        eprintln!("which cache?");
-        return ExitCode::from(2);
-    };
-    match modelyard_serve::onnxruntime::locate(Path::new(&cache)) {
-        Ok(path) => {
-            println!("{}", path.display());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+type Failure = Box<dyn std::error::Error>;
+
+/// Says the failure as it is shown to people.
+struct Said(Failure);
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
     }
+}
+
+fn main() -> Result<(), Said> {
+    run().map_err(Said)
+}
+
+fn run() -> Result<(), Failure> {
+    let cache = std::env::args_os().nth(1).ok_or("which cache?")?;
+    let found = modelyard_serve::onnxruntime::locate(Path::new(&cache))?;
+    Ok(writeln!(std::io::stdout(), "{}", found.display())?)
 }

@@ -122,6 +122,20 @@ fn table<K: Clone + Ord, V: Copy>(rows: Vec<Vec<(K, V)>>, absent: V) -> (Vec<K>,
 mod tests {
     use super::*;
 
+    /// No operator of ONNX gives a map by itself from tensors, so it is made here.
+    #[test]
+    #[ignore = "needs ONNX Runtime"]
+    fn a_map_by_itself_is_one_row_and_its_keys() {
+        let cache = tempfile::tempdir().unwrap();
+        crate::engine::load_library(&crate::onnxruntime::locate(cache.path()).unwrap()).unwrap();
+        let map = ort::value::Map::<i64, f32>::new([(7, 0.5), (-3, 0.25)]).unwrap().into_dyn();
+        let mut outputs = Vec::new();
+        take(Form::Map { key: Datatype::Int64, value: Datatype::Fp32, sequence: false }, &map, &mut outputs).unwrap();
+        let row = Tensor { shape: vec![2], data: Data::Fp32(vec![0.25, 0.5]) };
+        let keys = Tensor { shape: vec![2], data: Data::Int64(vec![-3, 7]) };
+        assert_eq!(outputs, [Output { tensor: row, shared: false }, Output { tensor: keys, shared: true }]);
+    }
+
     #[test]
     fn maps_become_a_table() {
         let same = vec![vec![("a", 1), ("b", 2)], vec![("a", 3), ("b", 4)]];
