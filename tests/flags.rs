@@ -41,6 +41,9 @@ const ALARM: &str = "/v2/models/alarm/infer";
 const QUICK: &[&str] =
     &["--steps", "20,100", "--bake", "500ms", "--set", "analysis.min-requests=10", "--set", "analysis.window=2s"];
 
+/// What counts as enough evidence, soon.
+const QUICK_ANALYSIS: &[&str] = &["--set", "analysis.min-requests=10", "--set", "analysis.window=2s"];
+
 /// Revisions and labels, as they were answered.
 type Answers = Vec<(u32, Value)>;
 
@@ -149,5 +152,28 @@ fn a_program_is_told_its_flags_in_its_environment_and_with_each_request() {
     );
     let header: Value = serde_json::from_str(told["header"].as_str().unwrap()).unwrap();
     assert_eq!(header, json!({"depth": 5, "mode": "fast"}), "{told}");
+    world.down();
+}
+
+#[test]
+fn instances_are_replaced_for_another_value_without_another_package() {
+    let world = World::up();
+    world.run(&["deploy", &fixture("threshold"), "--instances", "2", "--wait"]).ended(0);
+    let (stop, asking) = callers(&world);
+    for (strategy, value, revision) in [("rolling", "threshold=0.7", 2), ("recreate", "threshold=0.55", 3)] {
+        let own = ["deploy", "alarm:1.0.0", "--wait", "--output", "json", "--flag", value, "--strategy", strategy];
+        let pause = if strategy == "rolling" { &["--set", "strategy.pause=200ms"][..] } else { &[] };
+        let ended = world.run(&[&own[..], pause, QUICK_ANALYSIS].concat()).ended(0).json();
+        assert_eq!((&ended["outcome"], &ended["strategy"]), (&"promoted".into(), &strategy.into()), "{ended}");
+        assert_eq!(ask(&world, ALARM).unwrap().0, revision, "{strategy}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    for (revision, label) in asking.join().unwrap().expect("no request fails") {
+        assert_eq!(label, if revision == 2 { 0 } else { 1 }, "revision {revision} answers with its own value");
+    }
+    let history = world.json(&["history", "alarm"]);
+    let packages: std::collections::BTreeSet<&str> =
+        history["revisions"].as_array().unwrap().iter().map(|one| one["package"].as_str().unwrap()).collect();
+    assert_eq!(packages.len(), 1, "one artefact, three revisions: {history}");
     world.down();
 }

@@ -117,3 +117,64 @@ fn recorded_requests_and_other_rules_can_be_tried() {
     assert_eq!((&own["outcome"], &own["cause"]), (&Value::from("rolled-back"), &Value::from("latency")), "{own}");
     assert_eq!(own["requests"].as_u64().unwrap() / 40, own["played_ms"].as_u64().unwrap() / 1_000);
 }
+
+#[test]
+fn a_day_of_traffic_is_played_while_somebody_waits() {
+    let world = World::default();
+    let test = "name = \"wine\"\npackage = \"wine:2.0.0\"\n\n[strategy]\nkind = \"ab\"\nmetric = \"accuracy\"\neffect = 0.0001\nlongest = \"23h\"\n\n\
+                [[metrics]]\nname = \"accuracy\"\nkind = \"accuracy\"\nfrom = \"feedback\"\n";
+    let service = folder(
+        &world,
+        test,
+        Some("longest = \"24h\"\nstrategies = [\"ab\"]\ntraffic = { rate = 20 }\n[[cases]]\nname = \"as good\"\n"),
+    );
+    let began = std::time::Instant::now();
+    let told = world.json(&["rehearse", &service]);
+    let took = began.elapsed();
+    let play = &told["cases"][0]["plays"][0];
+    assert!(play["requests"].as_u64() > Some(1_000_000), "a day has that many: {play}");
+    // An optimised build needs well under a second (docs/performance.md); this one is not optimised, and shares its cores with other tests.
+    assert!(took.as_secs() < 20, "{took:?}");
+}
+
+#[test]
+fn a_capture_is_kept_only_when_it_is_asked_for_and_can_be_rehearsed_with() {
+    let world = World::up();
+    let files = |world: &World| -> Vec<std::path::PathBuf> {
+        let days = fs::read_dir(world.home().join("capture/alarm")).into_iter().flatten().flatten();
+        days.flat_map(|day| fs::read_dir(day.path()).into_iter().flatten().flatten())
+            .map(|entry| entry.path())
+            .collect()
+    };
+    let file = support::alarm::service(&world, "");
+    world.run(&["deploy", &file, "--wait"]).ended(0);
+    let ask = |n: u32| support::alarm::ask(world.gateway, support::alarm::mean(n), None).unwrap();
+    (0..50).for_each(|n| drop(ask(n)));
+    assert!(!world.home().join("capture").join("alarm").exists(), "nothing is kept unless somebody asks for it");
+
+    world.run(&["deploy", &file, "--wait", "--strategy", "recreate", "--set", "capture={ share = \"50%\" }"]).ended(0);
+    (0..300).for_each(|n| drop(ask(n)));
+    support::until("enough is kept", 60, || {
+        let text =
+            ureq::get(format!("http://{}/metrics", world.control)).call().unwrap().body_mut().read_to_string().unwrap();
+        let kept = text.lines().find_map(|line| line.strip_prefix("modelyard_capture_rows_total{result=\"kept\"} "));
+        let kept: f64 = kept.and_then(|kept| kept.parse().ok()).unwrap_or(0.0);
+        if kept >= 100.0 { Ok(()) } else { Err(format!("{kept} rows")) }
+    });
+    // What is kept of a service becomes files at once when it is removed.
+    ureq::delete(format!("http://{}/api/services/alarm", world.control)).call().unwrap();
+    support::until("the files are complete", 60, || match files(&world) {
+        found if found.iter().any(|path| path.extension().is_some_and(|ending| ending == "parquet")) => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    let capture = world.home().join("capture/alarm");
+    let scenario = format!("strategies = [\"blue-green\"]\ntraffic = {{ recorded = {capture:?} }}\n");
+    let service = folder(&world, &format!("{SERVICE}\n[capture]\nshare = \"50%\"\n"), Some(&scenario));
+    let ran = world.run(&["rehearse", &service]).ended(0).out;
+    let count: u64 = ran
+        .lines()
+        .find_map(|line| line.split(" recorded requests").next()?.rsplit(' ').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no count: {ran}"));
+    assert!((200..400).contains(&count), "half of 300 is kept, and scaled up again: {count}\n{ran}");
+    world.down();
+}

@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports, reason = "each scenario family uses its own part of this module")]
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+pub mod alarm;
 pub mod load;
 pub mod process;
 pub mod wait;

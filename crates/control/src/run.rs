@@ -205,7 +205,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     let controller = Controller::new(Arc::clone(&ledger), &ports);
     let down = Arc::new(Notify::new());
     let app = App {
-        orders: Orders::new(Arc::clone(&ledger), packages),
+        orders: Orders::new(Arc::clone(&ledger), packages, Arc::clone(&target)),
         controller: controller.clone(),
         target: Arc::clone(&target),
         gateway: Some(gateway.clone()),

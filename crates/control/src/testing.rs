@@ -84,7 +84,8 @@ impl Asker for FakeAsker {
     }
 }
 
-/// A gateway in memory. Each report finds twenty more requests answered, spread by the applied weights.
+/// A gateway in memory. Each report finds twenty more requests answered, spread by the applied weights, told of where a tap asks for it (every
+/// third answer of revision 1 is an error there), and copied to shadows, which answer the same.
 #[derive(Default)]
 pub struct FakeGateway(Mutex<Inside>);
 
@@ -94,6 +95,9 @@ struct Inside {
     report: GatewayReport,
     failing: BTreeSet<RevisionNumber>,
     gone: bool,
+    /// Where taps are written, and how many lines were.
+    spool: Option<PathBuf>,
+    told: u64,
     /// Splits that were ever applied to a service, in order.
     splits: Vec<BTreeMap<RevisionNumber, Weight>>,
 }
@@ -102,6 +106,11 @@ impl FakeGateway {
     /// Every answer of this revision is an error.
     pub fn fail(&self, revision: u32) {
         lock(&self.0).failing.insert(RevisionNumber(revision));
+    }
+
+    /// It tells taps there.
+    fn tell_into(&self, spool: PathBuf) {
+        lock(&self.0).spool = Some(spool);
     }
 
     /// It answers nobody.
@@ -152,11 +161,37 @@ impl Inside {
                 if self.failing.contains(revision) {
                     pool.counters.errors += requests;
                 }
+                if let Some(spool) = self.spool.as_ref().filter(|_| route.tap.is_some() && requests > 0) {
+                    tell(&spool.join(name.as_str()), *revision, &mut self.told, requests);
+                }
+            }
+            for mirror in &route.mirrors {
+                let copies = service.mirrors.entry(mirror.revision).or_default();
+                copies.sent += 20;
+                (copies.compared, copies.exact, copies.agreed) = (copies.sent, copies.sent, copies.sent);
+                (0..20).for_each(|_| copies.latency.record(900));
             }
         }
         let table = &self.table;
         self.report.services.retain(|name, _| table.services.contains_key(name));
     }
+}
+
+/// Writes a segment, as a gateway does: complete from the moment that it has its name.
+fn tell(folder: &std::path::Path, revision: RevisionNumber, told: &mut u64, requests: u64) {
+    let at_ms = RealClock.now().0;
+    let line = |n: u64| {
+        let status = if revision == RevisionNumber(1) && n.is_multiple_of(3) { 500 } else { 200 };
+        let line = json!({"line": "answer", "id": format!("{at_ms}-{n}"), "at_ms": at_ms, "revision": revision, "status": status,
+            "micros": 900, "path": "/v2/models/wine/infer"});
+        format!("{line}\n")
+    };
+    let text: String = (0..requests).map(|n| line(*told + n)).collect();
+    *told += requests;
+    std::fs::create_dir_all(folder).unwrap();
+    let (writing, whole) = (folder.join("writing"), folder.join(format!("{at_ms:014}{:06}.jsonl", *told % 1_000_000)));
+    std::fs::write(&writing, text).unwrap();
+    std::fs::rename(writing, whole).unwrap();
 }
 
 impl Gateway for FakeGateway {
@@ -248,7 +283,8 @@ impl Rig {
             clock,
         };
         let controller = Controller::new(Arc::clone(&ledger), &ports);
-        let orders = Orders::new(Arc::clone(&ledger), self.packages.clone());
+        self.gateway.tell_into(self.folder.path().join("tap"));
+        let orders = Orders::new(Arc::clone(&ledger), self.packages.clone(), self.target.clone());
         let stop = watch::Sender::new(false);
         let task = tokio::spawn(controller.clone().run(self.gateway.clone(), stop.subscribe()));
         Life { ledger, orders, controller, stop, task }

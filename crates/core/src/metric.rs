@@ -36,6 +36,12 @@ pub struct Metric {
     /// Address of a Prometheus server, or of a web hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Where the bearer token for that address is: `env:NAME` or `file:PATH`, as the control plane sees them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// File of certificates (PEM) that an https server's is held against, instead of the public authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// PromQL with `{service}`, `{revision}` and `{window}` in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,

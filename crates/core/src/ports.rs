@@ -54,8 +54,22 @@ pub trait Target: Send + Sync {
     /// Drops what is kept of an ended instance, its log apart.
     fn forget<'a>(&'a self, id: &'a InstanceId) -> PortFuture<'a, Result<(), TargetError>>;
 
+    /// What is left for further instances; nothing of a target that cannot tell.
+    fn room(&self) -> PortFuture<'_, Room> {
+        Box::pin(async { Room::default() })
+    }
+
     /// The last lines that the instance wrote to its standard streams, oldest first.
     fn logs<'a>(&'a self, id: &'a InstanceId, lines: usize) -> PortFuture<'a, Result<Vec<String>, TargetError>>;
+}
+
+/// What a target has left for further instances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Memory that can be had without swapping, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// CPU in thousandths of a core, whoever uses it now.
+    pub cpu_millis: Option<u64>,
 }
 
 /// Where the present comes from.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use modelyard_core::failure::Cause;
 use modelyard_core::{InstanceId, RevisionNumber, RolloutId, ServiceName, Timestamp, Weight};
+use modelyard_rollout::Waiting;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,6 +25,9 @@ pub struct Status {
     /// The revision that is coming.
     #[serde(default)]
     pub candidate: Option<Pool>,
+    /// Further arms of the open rollout.
+    #[serde(default)]
+    pub arms: Vec<Pool>,
     /// Further revisions that have instances: kept for a rollback, or leaving.
     #[serde(default)]
     pub others: Vec<Pool>,
@@ -40,6 +44,9 @@ pub struct Pool {
     /// Version of its package.
     #[serde(default)]
     pub version: String,
+    /// Digest of its package.
+    #[serde(default)]
+    pub digest: String,
     /// Its instances.
     #[serde(default)]
     pub instances: Vec<Instance>,
@@ -71,12 +78,24 @@ pub struct Rollout {
     /// Where it stands, for people.
     #[serde(default)]
     pub phase: String,
-    /// What it waits for, if for a person.
+    /// What it waits for, if that may take long.
     #[serde(default)]
     pub waiting: Option<Value>,
 }
 
+/// What a rollout waits for, in words. An unknown kind is one of a newer control plane: its reason is a text all the same.
+pub fn waits(waiting: Option<&Value>) -> Option<String> {
+    let waiting = waiting.filter(|waiting| !waiting.is_null())?;
+    let known = serde_json::from_value::<Waiting>(waiting.clone()).ok().map(|known| known.to_string());
+    known.or_else(|| waiting.get("why")?.as_str().map(str::to_owned))
+}
+
 impl Rollout {
+    /// Why it waits, and how long still as far as that can be told.
+    pub fn waits(&self) -> Option<String> {
+        waits(self.waiting.as_ref())
+    }
+
     /// Whether it goes on only when a person says so.
     pub fn waits_for_person(&self) -> bool {
         match &self.waiting {
@@ -107,6 +126,9 @@ pub struct RolloutEnd {
     /// Where it stands, for people.
     #[serde(default)]
     pub phase: Option<String>,
+    /// What it waits for, if that may take long.
+    #[serde(default)]
+    pub waiting: Option<Value>,
 }
 
 fn running() -> String {
@@ -137,6 +159,21 @@ pub struct History {
     /// Every rollout, oldest first.
     #[serde(default)]
     pub rollouts: Vec<RolloutLine>,
+}
+
+impl History {
+    /// A revision with its version and the start of its package's digest: `r1 1.0.0 0a1b2c3d4e5f`.
+    pub fn named(&self, number: Option<RevisionNumber>) -> String {
+        let Some(number) = number else { return "–".to_owned() };
+        let revision = self.revisions.iter().find(|revision| revision.number == number);
+        revision
+            .map_or_else(|| format!("r{number}"), |one| format!("r{number} {} {}", one.version, short(&one.package)))
+    }
+}
+
+/// The start of a digest, long enough to tell packages apart by eye.
+pub fn short(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
 /// One revision of a history.

@@ -8,7 +8,7 @@ use modelyard_core::RolloutId;
 use modelyard_core::event::Event;
 use serde_json::Value;
 
-use crate::api::RolloutEnd;
+use crate::api::{RolloutEnd, waits};
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failed};
 use crate::narrate::Narrator;
@@ -17,6 +17,8 @@ use crate::narrate::Narrator;
 const POLL_MS: u64 = 1_000;
 /// How long a control plane may be out of reach before following gives up: a restart takes about a second.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a wait that goes on is told again, when its figures moved.
+const REMIND: Duration = Duration::from_secs(15);
 
 /// A rollout that is being followed.
 #[derive(Debug)]
@@ -68,46 +70,84 @@ impl<'a> Follower<'a> {
         Ok((document, end))
     }
 
-    /// Follows until the rollout ends or waits for a person, handing each event to `tell`.
+    /// Follows until the rollout ends or waits for a person, handing each event, and where it stands meanwhile, to `tell`.
     pub fn until_end(
         &mut self,
         timeout: Option<Duration>,
-        mut tell: impl FnMut(&Event),
+        mut tell: impl FnMut(Seen<'_>),
     ) -> miette::Result<(Value, RolloutEnd)> {
         let started = Instant::now();
         loop {
-            self.next(POLL_MS)?.iter().for_each(&mut tell);
+            self.next(POLL_MS)?.iter().for_each(|event| tell(Seen::Event(event)));
             match self.stands() {
                 Ok((document, end)) if end.outcome != "running" => {
-                    self.next(0)?.iter().for_each(&mut tell);
+                    self.next(0)?.iter().for_each(|event| tell(Seen::Event(event)));
                     return Ok((document, end));
                 }
                 Ok((_, end)) if timeout.is_some_and(|timeout| started.elapsed() > timeout) => {
                     return Err(late(&end, started.elapsed()).into());
                 }
-                Ok(_) | Err(client::Error::Unreachable { .. }) => {}
+                Ok((_, end)) => tell(Seen::Stands(&end)),
+                Err(client::Error::Unreachable { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 }
 
+/// What is seen of a rollout that is being followed.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// Something happened.
+    Event(&'a Event),
+    /// Where it stands.
+    Stands(&'a RolloutEnd),
+}
+
+/// Tells why a rollout waits: when the reason is another one, and now and then when only its figures moved.
+#[derive(Debug, Default)]
+struct Waits {
+    told: Option<(String, String, Instant)>,
+}
+
+impl Waits {
+    fn news(&mut self, end: &RolloutEnd) -> Option<String> {
+        let waiting = end.waiting.as_ref()?;
+        // The others are told by events, and are over in a moment.
+        let kind = waiting.get("for")?.as_str().filter(|kind| ["evidence", "gateway"].contains(kind))?;
+        let (phase, why) = (format!("{kind} {}", end.phase.as_deref().unwrap_or_default()), waits(Some(waiting))?);
+        let is_known = self
+            .told
+            .as_ref()
+            .is_some_and(|(told, text, at)| *told == phase && (*text == why || at.elapsed() < REMIND));
+        if is_known {
+            return None;
+        }
+        self.told = Some((phase, why.clone(), Instant::now()));
+        Some(why)
+    }
+}
+
 fn late(end: &RolloutEnd, after: Duration) -> Failed {
     let phase = end.phase.clone().unwrap_or_else(|| "in an unknown phase".to_owned());
     let service = &end.service;
+    let why = waits(end.waiting.as_ref()).map_or_else(String::new, |why| format!("; {why}"));
     Failed::new(
-        format!("the rollout of `{service}` had not ended after {:.0} s: {phase}", after.as_secs_f64()),
+        format!("the rollout of `{service}` had not ended after {:.0} s: {phase}{why}", after.as_secs_f64()),
         format!("it goes on; see it with `modelyard watch {service}`, end it with `modelyard abort {service}`"),
     )
 }
 
 /// Follows a rollout on stderr until it ends or waits for a person.
 pub fn narrated(client: &Client, rollout: RolloutId, timeout: Option<Duration>) -> miette::Result<(Value, RolloutEnd)> {
-    let mut narrator = Narrator::new(crate::terminal::Paint::stderr());
-    Follower::new(client, rollout).until_end(timeout, |event| {
-        if let Some(line) = narrator.tell(event) {
-            crate::terminal::say(&line);
-        }
+    let paint = crate::terminal::Paint::stderr();
+    let (mut narrator, mut waits) = (Narrator::new(paint), Waits::default());
+    Follower::new(client, rollout).until_end(timeout, |seen| {
+        let line = match seen {
+            Seen::Event(event) => narrator.tell(event),
+            Seen::Stands(end) => waits.news(end).map(|why| paint.dim(&format!("          waits: {why}"))),
+        };
+        line.iter().for_each(|line| crate::terminal::say(line));
     })
 }
 
@@ -134,6 +174,9 @@ pub fn end_text(end: &RolloutEnd, paint: crate::terminal::Paint) -> String {
     }
     for line in end.evidence_lines() {
         text.push_str(&format!("\n  {line}"));
+    }
+    if let Some(why) = waits(end.waiting.as_ref()) {
+        text.push_str(&format!("\n  {why}"));
     }
     text
 }

@@ -15,7 +15,7 @@ use modelyard_core::mirror::{Told, ToldAnswer};
 use modelyard_core::profile::Side;
 use modelyard_core::service::Capture;
 use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp};
-use modelyard_monitor::capture::{Captures, Rule, SPAN};
+use modelyard_monitor::capture::{Arms, Captures, Rule, SPAN, load};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Value, json};
@@ -30,7 +30,8 @@ fn wine() -> ServiceName {
 fn rule(change: impl FnOnce(&mut Capture)) -> Rule {
     let mut capture = Capture::default();
     change(&mut capture);
-    Rule { capture, keep: 1.0, versions: BTreeMap::from([(RevisionNumber(2), "2.1.0".to_owned())]) }
+    let versions = BTreeMap::from([(RevisionNumber(2), "2.1.0".to_owned())]);
+    Rule { capture, keep: 1.0, versions, rollout: None }
 }
 
 /// JSON is its own form; everything else has one that says so.
@@ -370,4 +371,65 @@ fn what_a_removed_service_left_becomes_a_file() {
     next.turn(Timestamp(NOW.0 + 400_000));
     drop(next);
     assert_eq!(ids(folder.path()), ["a"]);
+}
+
+#[test]
+fn a_row_within_a_rollout_says_which_and_what_the_revision_was_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |id: &str, revision: u32, shadow: bool, after_ms: u64| -> Told {
+        let told = json!({"line": "answer", "id": id, "at_ms": NOW.0 + after_ms, "revision": revision, "shadow": shadow, "status": 200,
+            "micros": 900, "path": "/v2/models/wine/infer"});
+        serde_json::from_value(told).unwrap()
+    };
+    let arms = Arms {
+        rollout: "wine-2".into(),
+        started: Timestamp(NOW.0 + 10),
+        ended: Some(Timestamp(NOW.0 + 100)),
+        roles: BTreeMap::from([
+            (RevisionNumber(1), "stable"),
+            (RevisionNumber(2), "candidate"),
+            (RevisionNumber(3), "arm"),
+        ]),
+    };
+    let told = vec![
+        of("before", 1, false, 9),
+        of("stable", 1, false, 10),
+        of("candidate", 2, false, 50),
+        of("arm", 3, false, 50),
+        of("shadow", 2, true, 50),
+        of("unknown", 7, false, 50),
+        of("after", 2, false, 101),
+    ];
+    captured(folder.path(), Rule { rollout: Some(arms), ..rule(|_| ()) }, &[("1", told)]);
+    for row in rows(&parquet(folder.path())[0]) {
+        let id = text(&row, "id");
+        match id.as_str() {
+            "before" | "after" | "unknown" => {
+                assert_eq!((&row["rollout"], &row["arm"]), (&Field::Null, &Field::Null), "{id}");
+            }
+            role => assert_eq!((text(&row, "rollout"), text(&row, "arm")), ("wine-2".into(), role.to_owned())),
+        }
+    }
+}
+
+#[test]
+fn captured_answers_are_read_back_without_copies_and_feedback() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |n: u64| -> Told {
+        let told = json!({"line": "answer", "id": format!("r{n}"), "at_ms": NOW.0 + n * 1_000, "revision": 1, "shadow": n % 3 == 2,
+            "status": if n.is_multiple_of(10) { 503 } else { 200 }, "micros": 1_000 + n, "path": "/v2/models/wine/infer"});
+        serde_json::from_value(told).unwrap()
+    };
+    captured(folder.path(), rule(|_| ()), &[("1", (0..60).map(of).chain([feedback("r1")]).collect())]);
+    let mut found = load::answers(folder.path()).unwrap();
+    found.sort_by_key(|answer| answer.at_ms);
+    assert_eq!(found.len(), 40);
+    let fourth = load::Answered { at_ms: NOW.0 + 4_000, status: 200, micros: 1_004 };
+    assert_eq!((found[0].status, found[3]), (503, fourth));
+    let one = parquet(folder.path()).into_iter().next().unwrap();
+    assert_eq!(load::answers(&one).unwrap().len(), 40, "a file alone");
+    let posted = parquet(folder.path()).into_iter().find(|path| path.to_string_lossy().contains("feedback-")).unwrap();
+    let refused = load::answers(&posted).unwrap_err();
+    assert!(refused.to_string().contains("no file of captured answers"), "{refused}");
+    assert!(load::answers(Path::new("/nowhere/at/all")).is_err());
 }

@@ -7,7 +7,7 @@ use modelyard_core::RolloutId;
 use modelyard_core::event::{Actor, Event, EventBody, Outcome};
 use modelyard_core::failure::Cause;
 use modelyard_monitor::Report;
-use story::{STABLE, Story, promoted, revision, taken_back};
+use story::{STABLE, Story, compared, promoted, revision, taken_back, tested};
 
 /// Keeps the page where a person can look at it.
 fn page(name: &str, report: &Report) -> String {
@@ -32,6 +32,30 @@ fn a_rollout_that_went_through() {
     let report = Report::from_events(&promoted());
     insta::assert_snapshot!("promoted", report.markdown());
     check_form(&page("promoted", &report));
+}
+
+#[test]
+fn a_test_with_its_evidence() {
+    let report = Report::from_events(&tested());
+    let told = report.markdown();
+    assert!(
+        told.contains("18 units were met in more than one arm") && told.contains("2 labels belong to no known answer")
+    );
+    assert!(told.contains("input features\\[3\\]") || told.contains("input features[3]"), "what moved most: {told}");
+    insta::assert_snapshot!("tested", told);
+    let html = page("tested", &report);
+    check_form(&html);
+    assert!(html.contains("accuracy") && html.contains("<figure"), "the metric over time");
+}
+
+#[test]
+fn a_comparison_with_its_interval_and_the_worst_pairs() {
+    let report = Report::from_events(&compared());
+    let told = report.markdown();
+    assert!(told.contains("10.0 % (") && told.contains("In top 2") && told.contains("0f3c-1"), "{told}");
+    let html = page("compared", &report);
+    check_form(&html);
+    assert!(html.contains("In top 2") && !html.contains("0f3c-2 | <b>"), "ids of requests are text");
 }
 
 #[test]

@@ -126,6 +126,18 @@ impl Plan {
         std::iter::once(first).chain(arms.iter().map(|arm| arm.share)).collect()
     }
 
+    /// Instances that run beside stable's when most do: of the candidate, then of each further arm.
+    pub fn surge(&self, has_stable: bool) -> Vec<u32> {
+        let arms = self.arm_shares();
+        match &self.strategy {
+            _ if !has_stable => vec![self.instances],
+            Strategy::Ab(_) | Strategy::Shadow(_) => arms.into_iter().map(|share| self.instances_for(share)).collect(),
+            Strategy::Canary(_) | Strategy::BlueGreen(_) => vec![self.instances],
+            Strategy::Rolling(rolling) => vec![rolling.max_surge],
+            Strategy::Recreate(_) => vec![0],
+        }
+    }
+
     /// Instances that carry a share: rounded up, at least one for any share.
     pub(crate) fn instances_for(&self, share: Weight) -> u32 {
         let points = u64::from(self.instances) * u64::from(share.basis_points());
@@ -236,6 +248,12 @@ fn check_metrics(metrics: &[Metric], refuse: &mut impl FnMut(&'static str, Strin
             refuse("metrics.quantile", format!("is missing for `{name}`; write the quantile, such as 0.95"));
         }
         let elsewhere = matches!(metric.from, MetricSource::Prometheus | MetricSource::Webhook);
+        if metric.token.as_ref().is_some_and(|token| !token.starts_with("env:") && !token.starts_with("file:")) {
+            refuse(
+                "metrics.token",
+                format!("of `{name}` says where a token is, not what it is; write `env:NAME` or `file:PATH`"),
+            );
+        }
         if elsewhere && metric.url.is_none() {
             refuse("metrics.url", format!("is missing for `{name}`; write where it is asked"));
         }

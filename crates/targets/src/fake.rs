@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use modelyard_core::instance::{Exit, InstanceSpec, InstanceState, InstanceStatus};
-use modelyard_core::ports::{PortFuture, Target, TargetError};
+use modelyard_core::ports::{PortFuture, Room, Target, TargetError};
 use modelyard_core::{InstanceId, RevisionNumber, Timestamp};
 
 /// A target in memory. Unless told otherwise, instances run as soon as they are asked for, and end as soon as they are asked to.
@@ -26,6 +26,7 @@ struct World {
     stubborn: HashSet<InstanceId>,
     failing_calls: u32,
     starts: u32,
+    room: Room,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,11 @@ impl FakeTarget {
     /// Sets the time that starts and ends are stamped with.
     pub fn set_now(&self, now: Timestamp) {
         self.world().now = now;
+    }
+
+    /// What it says is left.
+    pub fn leave(&self, room: Room) {
+        self.world().room = room;
     }
 
     /// Instances of this revision stay `starting` until they are announced.
@@ -211,6 +217,11 @@ impl Target for FakeTarget {
 
     fn forget<'a>(&'a self, id: &'a InstanceId) -> PortFuture<'a, Result<(), TargetError>> {
         self.call(|world| world.forget(id))
+    }
+
+    fn room(&self) -> PortFuture<'_, Room> {
+        let room = self.world().room;
+        Box::pin(async move { room })
     }
 
     fn logs<'a>(&'a self, id: &'a InstanceId, lines: usize) -> PortFuture<'a, Result<Vec<String>, TargetError>> {

@@ -36,6 +36,7 @@ impl From<orders::Error> for Refusal {
         let status = match &error {
             E::NoService(_) | E::NoRevision { .. } | E::Package(_) => StatusCode::NOT_FOUND,
             E::Open { .. } | E::NotOpen(_) | E::AlreadyStable { .. } | E::NothingEarlier(_) => StatusCode::CONFLICT,
+            E::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
             E::OtherName { .. }
             | E::Plan(_)
             | E::Arms { .. }

@@ -8,8 +8,9 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use modelyard_core::event::EventBody;
-use modelyard_core::evidence::Evidence;
+use modelyard_core::evidence::{Evidence, Statistic};
 use modelyard_core::feedback::{self, Feedback, LIMIT};
+use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::Strategy;
 use modelyard_core::{Millis, RolloutId, ServiceName, Timestamp};
 use modelyard_rollout::judge::plan_size;
@@ -88,25 +89,73 @@ fn document(app: &App, state: &ServiceState, known: Evidence) -> Value {
     if let Some(open) = &state.open {
         document["rollout"] = json!(open.id);
         document["phase"] = json!(open.machine.describe());
-        document["waiting"] = json!(open.machine.waiting());
+        document["waiting"] = json!(app.controller.waiting(state));
     }
     document
 }
 
-/// How large a test is planned, and how long it takes at the traffic so far; nothing where no test is asked for, or too little is known.
+/// How large the service's present test is planned, and how long it takes at the traffic so far.
 fn planned(state: &ServiceState, following: &Following, known: &Evidence, now: Timestamp) -> Option<Value> {
     let spec = state.spec.as_ref()?;
+    let statistic = statistic(state, spec, following, known);
+    let units: u64 = known.arms.values().map(|arm| arm.units).sum();
+    let mut planned = plan_of(spec, statistic, per_second(following, known, now))?;
+    planned["units_so_far"] = json!(units);
+    Some(planned)
+}
+
+/// How large a test by these rules is planned before it starts, and how long it takes at today's traffic. Nothing where no test is asked for; without
+/// `units` where too little is known of the metric.
+pub fn foreseen(app: &App, state: &ServiceState, spec: &ServiceSpec) -> Option<Value> {
+    let Strategy::Ab(ab) = &spec.strategy else { return None };
+    let now = app.ledger.now();
+    let following = app.controller.book().following(&state.name).unwrap_or_default();
+    let known = app.controller.book().evidence(&state.name).map(Arc::unwrap_or_clone).unwrap_or_default();
+    let rate = per_second(&following, &known, now).or_else(|| counted_per_second(app, state, now));
+    let statistic = statistic(state, spec, &following, &known);
+    Some(
+        plan_of(spec, statistic, rate)
+            .unwrap_or_else(|| json!({ "metric": ab.metric, "unit": ab.unit, "per_second": rate })),
+    )
+}
+
+/// What is known of the deciding metric in stable, if it was measured under the same definition.
+fn statistic<'a>(
+    state: &ServiceState,
+    spec: &ServiceSpec,
+    following: &Following,
+    known: &'a Evidence,
+) -> Option<&'a Statistic> {
     let Strategy::Ab(ab) = &spec.strategy else { return None };
     let metric = spec.metrics.iter().find(|metric| metric.name == ab.metric)?;
-    let stable = state.stable.and_then(|stable| known.arms.get(&stable));
-    let planned = plan_size(ab, metric, stable.and_then(|arm| arm.metrics.get(&ab.metric)))?;
+    let stable = known.arms.get(&state.stable?).filter(|_| following.metrics.contains(metric))?;
+    stable.metrics.get(&ab.metric)
+}
+
+/// Units a second since they are counted.
+fn per_second(following: &Following, known: &Evidence, now: Timestamp) -> Option<f64> {
     let units: u64 = known.arms.values().map(|arm| arm.units).sum();
     let watched = following.since.map_or(Millis(0), |since| following.until.unwrap_or(now) - since);
-    let seconds = (units > 0).then(|| planned.all_units as f64 * watched.as_seconds() / units as f64);
+    (units > 0 && watched.0 > 0).then(|| units as f64 / watched.as_seconds())
+}
+
+/// Requests a second since the gateway started, where nothing is measured: its epoch is the time of its start.
+fn counted_per_second(app: &App, state: &ServiceState, now: Timestamp) -> Option<f64> {
+    let report = app.controller.report()?;
+    let requests: u64 = report.services.get(&state.name)?.pools.values().map(|pool| pool.counters.requests).sum();
+    let seconds = (now - Timestamp(report.epoch / 1_000)).as_seconds();
+    (requests > 0 && seconds > 0.0).then(|| requests as f64 / seconds)
+}
+
+fn plan_of(spec: &ServiceSpec, statistic: Option<&Statistic>, per_second: Option<f64>) -> Option<Value> {
+    let Strategy::Ab(ab) = &spec.strategy else { return None };
+    let metric = spec.metrics.iter().find(|metric| metric.name == ab.metric)?;
+    let planned = plan_size(ab, metric, statistic)?;
+    let seconds = per_second.map(|rate| (planned.all_units as f64 / rate).ceil());
     Some(json!({
-        "metric": ab.metric, "effect": ab.effect, "power": ab.power, "error": ab.error,
+        "metric": ab.metric, "unit": ab.unit, "effect": ab.effect, "power": ab.power, "error": ab.error,
         "units": planned.units, "all_units": planned.all_units, "fixed_units": planned.fixed_units,
-        "units_so_far": units, "seconds": seconds.map(f64::ceil),
+        "per_second": per_second, "seconds": seconds,
     }))
 }
 

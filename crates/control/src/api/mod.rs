@@ -66,6 +66,7 @@ pub fn router(app: App) -> Router {
         .route("/api/services", get(services::list))
         .route("/api/services/{service}", get(services::one).delete(services::remove))
         .route("/api/services/{service}/rollouts", post(services::deploy))
+        .route("/api/services/{service}/plan", post(services::plan))
         .route("/api/services/{service}/orders", post(services::order))
         .route("/api/services/{service}/rollback", post(services::roll_back))
         .route("/api/services/{service}/history", get(services::history))

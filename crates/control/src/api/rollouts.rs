@@ -27,7 +27,7 @@ pub async fn one(State(app): State<App>, id: Id) -> Result<Json<Value>, Refusal>
     let Path(id) = id?;
     let world = app.ledger.world();
     let (state, record) = find(&world, &id).ok_or_else(|| unknown(&id))?;
-    Ok(Json(document(state, record)))
+    Ok(Json(document(state, record, app.controller.waiting(state))))
 }
 
 pub fn find<'a>(world: &'a World, id: &RolloutId) -> Option<(&'a ServiceState, &'a Record)> {
@@ -43,7 +43,7 @@ pub fn unknown(id: &RolloutId) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("there is no rollout `{id}`"), help)
 }
 
-fn document(state: &ServiceState, record: &Record) -> Value {
+fn document(state: &ServiceState, record: &Record, waiting: Option<Waiting>) -> Value {
     let open = state.open.as_ref().filter(|open| open.id == record.id);
     let failure = open.and_then(|open| open.machine.failure()).or(record.failure.as_deref());
     let outcome = outcome(open, record);
@@ -60,7 +60,7 @@ fn document(state: &ServiceState, record: &Record) -> Value {
     if let Some(ended) = record.ended {
         document["ended"] = json!(ended);
     }
-    if let Some(waiting) = open.and_then(|open| open.machine.waiting()) {
+    if let Some(waiting) = waiting.filter(|_| open.is_some()) {
         document["waiting"] = json!(waiting);
     }
     document

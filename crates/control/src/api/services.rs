@@ -7,7 +7,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use modelyard_core::event::Order;
-use modelyard_core::measure::ServiceReport;
+use modelyard_core::measure::{GatewayReport, ServiceReport};
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::{Digest, InstanceId, RevisionNumber, ServiceName};
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::error::Refusal;
 use super::status::{Status, status};
 use super::{App, actor};
+use crate::controller::lifecycle::TargetSeen;
 use crate::http_client::chain;
 use crate::orders::{self, Accepted, ArmPackage, Deploy, Rollback};
 use crate::store::fold::ServiceState;
@@ -28,15 +29,19 @@ type Taken = Result<(StatusCode, Json<Accepted>), Refusal>;
 pub async fn list(State(app): State<App>) -> Json<Vec<Status>> {
     let (seen, report) = (app.controller.seen(), app.controller.report());
     let world = app.ledger.world();
-    Json(world.present().filter_map(|state| status(state, seen.as_deref(), report.as_deref())).collect())
+    Json(world.present().filter_map(|state| shown(&app, state, seen.as_deref(), report.as_deref())).collect())
 }
 
 /// `GET /api/services/{service}`
 pub async fn one(State(app): State<App>, name: Name) -> Result<Json<Status>, Refusal> {
     let state = present(&app, name)?;
     let (seen, report) = (app.controller.seen(), app.controller.report());
-    let shown = status(&state, seen.as_deref(), report.as_deref());
+    let shown = shown(&app, &state, seen.as_deref(), report.as_deref());
     Ok(Json(shown.ok_or_else(|| orders::Error::NoService(state.name.clone()))?))
+}
+
+fn shown(app: &App, state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&GatewayReport>) -> Option<Status> {
+    status(state, seen, report, app.controller.waiting(state))
 }
 
 /// Body of a deploy.
@@ -56,6 +61,19 @@ pub async fn deploy(State(app): State<App>, name: Name, body: Body<DeployBody>) 
     let (Path(name), Json(body)) = (name?, body?);
     let deploy = Deploy { spec: body.spec, package: body.package, arms: body.arms, actor: actor(body.by) };
     Ok((StatusCode::ACCEPTED, Json(app.orders.deploy(&name, deploy).await?)))
+}
+
+/// `POST /api/services/{service}/plan`: what a deploy with this body would do, and whether it would be refused. Nothing is started.
+pub async fn plan(State(app): State<App>, name: Name, body: Body<DeployBody>) -> Result<Json<Value>, Refusal> {
+    let (Path(name), Json(body)) = (name?, body?);
+    let deploy = Deploy { spec: body.spec, package: body.package, arms: body.arms, actor: actor(body.by) };
+    let foreseen = app.orders.foresee(&name, &deploy).await?;
+    let state = app.ledger.service(&name);
+    let mut document = json!(foreseen);
+    if let Some(planned) = state.stable.and_then(|_| super::evidence::foreseen(&app, &state, &deploy.spec)) {
+        document["planned"] = planned;
+    }
+    Ok(Json(document))
 }
 
 /// Body of an order.

@@ -73,8 +73,13 @@ struct Rollout {
     outcome: Option<&'static str>,
 }
 
-/// The service as it stands; none when it was removed.
-pub fn status(state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&GatewayReport>) -> Option<Status> {
+/// The service as it stands; none when it was removed. `waiting` is what its open rollout waits for now.
+pub fn status(
+    state: &ServiceState,
+    seen: Option<&TargetSeen>,
+    report: Option<&GatewayReport>,
+    waiting: Option<Waiting>,
+) -> Option<Status> {
     let spec = state.spec.as_ref()?;
     let coming = state.open.as_ref().map(|open| open.machine.candidate).filter(|&to| state.stable != Some(to));
     let mut others: Vec<RevisionNumber> = state.instances.values().map(|instance| instance.revision).collect();
@@ -93,7 +98,7 @@ pub fn status(state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&G
         arms: arms.into_iter().filter_map(pool).collect(),
         mirrors: state.desired.mirrors.clone(),
         others: others.into_iter().filter_map(pool).collect(),
-        rollout: state.open.as_ref().map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref))),
+        rollout: state.open.as_ref().map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref), waiting)),
         spec: (**spec).clone(),
     })
 }
@@ -134,7 +139,7 @@ fn line(id: &InstanceId, instance: &Instance, seen: Option<&TargetSeen>) -> Inst
     InstanceLine { id: id.clone(), state, address, pid, memory_bytes: status.and_then(|status| status.memory_bytes) }
 }
 
-fn rollout(open: &Open, record: Option<&Record>) -> Rollout {
+fn rollout(open: &Open, record: Option<&Record>, waiting: Option<Waiting>) -> Rollout {
     let progress = open.machine.progress();
     Rollout {
         id: open.id.clone(),
@@ -142,7 +147,7 @@ fn rollout(open: &Open, record: Option<&Record>) -> Rollout {
         phase: open.machine.describe(),
         step: progress.map(|(step, _)| step),
         steps: progress.map(|(_, steps)| steps),
-        waiting: open.machine.waiting().cloned(),
+        waiting,
         outcome: open.machine.outcome().map(|outcome| outcome.name()),
     }
 }

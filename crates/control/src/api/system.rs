@@ -94,7 +94,7 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
         render(&metrics, VERSION)
     };
     let book = app.controller.book();
-    let text = text + &evidence(book.counts()) + &captured(book.captured()) + &drift(&app);
+    let text = text + &evidence(book.counts()) + &captured(book.captured()) + &drift(&app) + &values(&app);
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 
@@ -170,6 +170,38 @@ fn drift(app: &App) -> String {
                 out.sample(&labels, field.psi);
             }
         }
+    }
+    out.finish()
+}
+
+/// What each revision is judged by, as far as it is known.
+fn values(app: &App) -> String {
+    let book = app.controller.book();
+    let mut found = Vec::new();
+    for service in app.ledger.world().services.keys() {
+        let (Some(evidence), Some(following)) = (book.evidence(service), book.following(service)) else { continue };
+        let quantile = |name: &str| following.metrics.iter().find(|metric| metric.name == name)?.quantile;
+        for (&revision, arm) in &evidence.arms {
+            for (name, statistic) in &arm.metrics {
+                if let Some(value) = statistic.estimate(quantile(name).unwrap_or(0.95)) {
+                    found.push((service.clone(), revision, name.clone(), value));
+                }
+            }
+        }
+    }
+    if found.is_empty() {
+        return String::new();
+    }
+    let mut out = Exposition::default();
+    out.family(
+        "modelyard_metric_value",
+        "gauge",
+        "Value of a service's metric by revision, in the metric's own unit, since it is measured for the present rollout or after the last one.",
+    );
+    for (service, revision, name, value) in &found {
+        let labels: [(&str, &dyn std::fmt::Display); 3] =
+            [("service", service), ("revision", revision), ("metric", name)];
+        out.sample(&labels, *value);
     }
     out.finish()
 }

@@ -395,7 +395,8 @@ async fn labels_are_taken_in_every_form_and_shown_as_evidence() {
     for part in [
         "modelyard_feedback_total{result=\"joined\"} 3",
         "modelyard_feedback_total{result=\"orphaned\"} 1",
-        "modelyard_spool_lines_total{result=\"read\"} 4",
+        "modelyard_spool_lines_total{result=\"read\"} ",
+        "modelyard_metric_value{service=\"wine\",revision=\"1\",metric=\"accuracy\"} 0.66",
     ] {
         assert!(metrics.as_str().unwrap().contains(part), "{part}");
     }
@@ -488,5 +489,88 @@ async fn a_test_of_three_arms_is_decided_by_labels() {
     assert_eq!(known["evidence"]["excluded_units"], 0);
     let (_, history) = api.get("/api/services/wine/history").await;
     assert_eq!(history["rollouts"][1]["arms"], json!([3]));
+    api.life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_deploy_would_do_is_told_before_it_starts() {
+    let rig = Rig::new();
+    let api = serve(&rig).await;
+    api.deploy(1, json!({})).await;
+    api.life.rest(2).await;
+    let test = json!({
+        "strategy": {"kind": "ab", "metric": "accuracy", "effect": 0.05, "expected": 0.9},
+        "metrics": [{"name": "accuracy", "kind": "accuracy", "from": "feedback"}],
+    });
+    let body = |change: Value| json!({"spec": spec(change), "package": digest(2), "by": "ada"});
+    let (status, told) = api.post("/api/services/wine/plan", body(test.clone())).await;
+    assert_eq!((status, &told["strategy"], &told["from"]), (200, &json!("ab"), &json!(1)), "{told}");
+    assert_eq!(told["arms"], json!([{"revision": 2, "package": "wine:2.0.0", "instances": 1}]));
+    let planned = &told["planned"];
+    let number = |key: &str| planned[key].as_f64().unwrap_or_else(|| panic!("no {key}: {told}"));
+    assert!(number("units") > 100.0 && number("all_units") > 2.0 * number("units") - 2.0, "{told}");
+    assert!((number("seconds") - (number("all_units") / number("per_second")).ceil()).abs() < 1.0, "{told}");
+    let mut unknown = test;
+    unknown["strategy"].as_object_mut().unwrap().remove("expected");
+    let (_, told) = api.post("/api/services/wine/plan", body(unknown)).await;
+    assert!(told["planned"]["metric"] == "accuracy" && told["planned"]["units"].is_null(), "{told}");
+
+    // Room: what is expected decides, limits warn, and figures are named.
+    let leave = |memory: u64| {
+        let room = modelyard_core::ports::Room { memory_bytes: Some(memory), cpu_millis: Some(1_000) };
+        rig.target.leave(room);
+    };
+    leave(100 << 20);
+    let hungry = json!({"resources": {"memory_bytes": 96 << 20, "cpu_millis": 1_000}});
+    let (_, told) = api.post("/api/services/wine/plan", body(hungry.clone())).await;
+    let notes = told["room"]["warnings"].to_string();
+    assert!(notes.contains("192 MiB") && notes.contains("100 MiB are left") && notes.contains("2.0 cores"), "{told}");
+    assert!(told["room"]["refused"].is_null(), "instances of stable use 1 MiB each: {told}");
+    leave(1 << 20);
+    let (status, told) = api.post("/api/services/wine/plan", body(hungry.clone())).await;
+    let why = told["room"]["refused"].as_str().unwrap_or_default();
+    assert!(status == 200 && why.contains("need 2 MiB") && why.contains("1 MiB are left"), "{told}");
+    let (status, refused) = api.deploy(2, hungry.clone()).await;
+    assert!(status == 507 && refused["help"].as_str().is_some_and(|help| help.contains("rolling")), "{refused}");
+    let mut one = hungry;
+    one["strategy"] = json!({"kind": "rolling", "max-surge": 1});
+    let (_, told) = api.post("/api/services/wine/plan", body(one)).await;
+    assert!(told["room"]["refused"].is_null() && told["room"]["memory_bytes"] == 1 << 20, "{told}");
+    assert_eq!(api.life.ledger.service(&crate::testing::wine()).rollouts.len(), 1, "nothing was started");
+    api.life.end().await;
+}
+
+/// Why a rollout waits is known to the machine alone between two lines of the log: callers get the figures of now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_a_rollout_waits_is_told_with_the_figures_of_now() {
+    let rig = Rig::new();
+    let api = serve(&rig).await;
+    api.deploy(1, json!({})).await;
+    api.life.rest(2).await;
+    let patient = json!({"strategy": {"kind": "canary", "steps": [1_000, 10_000], "bake": "50ms"},
+        "analysis": {"min-requests": 1_000_000, "window": "1h", "startup-timeout": "5s"}});
+    let (_, started) = api.deploy(2, patient).await;
+    let path = format!("/api/rollouts/{}", started["rollout"].as_str().unwrap());
+    let why = async |pointer: &str, path: &str| {
+        let (_, seen) = api.get(path).await;
+        seen.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let (mut told, mut head) = (std::collections::BTreeSet::new(), 0);
+    while told.len() < 3 {
+        assert!(tokio::time::Instant::now() < deadline, "its figures stand still: {told:?}");
+        let text = why("/waiting/why", &path).await;
+        if text.contains("1000000") || text.contains("1 000 000") {
+            told.insert(text);
+            head = head.max(api.life.ledger.service(&crate::testing::wine()).last_seq);
+        }
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    let shown = why("/rollout/waiting/why", "/api/services/wine").await;
+    assert!(!shown.is_empty(), "the service says so too");
+    let steps = api.life.events().await;
+    let steps =
+        steps.iter().filter(|event| matches!(event.body, modelyard_core::event::EventBody::RolloutStepped { .. }));
+    assert!(steps.count() < 8, "figures alone leave no line in the log");
     api.life.end().await;
 }

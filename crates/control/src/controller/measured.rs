@@ -48,7 +48,19 @@ fn captured(state: &ServiceState, spec: &ServiceSpec) -> Option<capture::Rule> {
     let told = tap(state, spec)?.share;
     let keep = f64::from(capture.share.basis_points()) / f64::from(told.basis_points());
     let version = |revision: &Arc<Revision>| (revision.number, revision.version.to_string());
-    Some(capture::Rule { capture, keep, versions: state.revisions.values().map(version).collect() })
+    let rollout = state.rollouts.last().map(|record| capture::Arms {
+        rollout: record.id.to_string(),
+        started: record.started,
+        ended: record.ended,
+        roles: record
+            .arms
+            .iter()
+            .map(|&arm| (arm, "arm"))
+            .chain(std::iter::once((record.to, "candidate")))
+            .chain(record.from.map(|from| (from, "stable")))
+            .collect(),
+    });
+    Some(capture::Rule { capture, keep, versions: state.revisions.values().map(version).collect(), rollout })
 }
 
 fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {

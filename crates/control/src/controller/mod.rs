@@ -19,11 +19,12 @@ pub mod watch;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use modelyard_core::ServiceName;
 use modelyard_core::event::EventBody;
 use modelyard_core::evidence::Evidence;
 use modelyard_core::instance::InstanceState;
 use modelyard_core::ports::Target;
+use modelyard_core::{RolloutId, ServiceName};
+use modelyard_rollout::Waiting;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
@@ -36,9 +37,13 @@ use crate::http_client::chain;
 use crate::ledger::{Ledger, lock};
 use crate::packages::Packages;
 use crate::prober::{Asker, Prober};
+use crate::store::fold::ServiceState;
 use lifecycle::TargetSeen;
 use start::Gate;
 use watch::Watch;
+
+/// What a rollout waits for.
+type Waits = (RolloutId, Option<Waiting>);
 
 /// What the controller works with.
 #[derive(Clone)]
@@ -56,6 +61,8 @@ pub struct Controller {
     session_key: Arc<str>,
     /// What the open rollout of each service was last stepped with.
     evidence: Arc<Mutex<HashMap<ServiceName, Evidence>>>,
+    /// What it waits for since: figures move with every step, and most steps leave no line in the log.
+    waiting: Arc<Mutex<HashMap<ServiceName, Waits>>>,
     clock: Arc<dyn modelyard_core::ports::Clock>,
 }
 
@@ -92,6 +99,7 @@ impl Controller {
             book: Arc::clone(&ports.book),
             session_key: Arc::clone(&ports.session_key),
             evidence: Arc::default(),
+            waiting: Arc::default(),
             clock: Arc::clone(&ports.clock),
             ledger,
         }
@@ -100,6 +108,15 @@ impl Controller {
     /// What is known of the arms, of shadows and of drift in the service's open rollout.
     pub fn evidence(&self, service: &ServiceName) -> Option<Evidence> {
         lock(&self.evidence).get(service).cloned()
+    }
+
+    /// What a service's open rollout waits for, with the figures of its last step; what the log has of it before the first one.
+    pub fn waiting(&self, state: &ServiceState) -> Option<Waiting> {
+        let open = state.open.as_ref()?;
+        match lock(&self.waiting).get(&state.name) {
+            Some((id, waiting)) if *id == open.id => waiting.clone(),
+            _ => open.machine.waiting().cloned(),
+        }
     }
 
     /// Answers, feedback and what follows from them.

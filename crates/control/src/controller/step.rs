@@ -27,6 +27,7 @@ impl Controller {
         }
         let Some(open) = &state.open else {
             self.know(name, None);
+            lock(&self.waiting).remove(name);
             return Ok(());
         };
         let (seen_seq, before) = memory.stepped;
@@ -55,6 +56,7 @@ impl Controller {
             let events = self.ledger.commit(&state, Actor::Controller, bodies).await?;
             memory.stepped.0 = events.last().map_or(state.last_seq, |event| event.seq);
         }
+        lock(&self.waiting).insert(name.clone(), (open.id.clone(), machine.waiting().cloned()));
         memory.ahead = Some((open.id.clone(), machine));
         Ok(())
     }

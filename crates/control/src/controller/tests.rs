@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use modelyard_core::event::{Actor, EventBody, Order};
 use modelyard_core::failure::Cause;
+use modelyard_core::service::ServiceSpec;
 use modelyard_core::{InstanceId, RevisionNumber, Weight};
 use serde_json::json;
 
@@ -17,8 +18,18 @@ fn strategy(kind: &str) -> serde_json::Value {
         "canary" => json!({"kind": "canary", "steps": [1_000, 10_000], "bake": "100ms"}),
         "blue-green" => json!({"kind": "blue-green", "bake": "100ms", "rollback-window": "300ms"}),
         "rolling" => json!({"kind": "rolling", "pause": "50ms"}),
+        "ab" => json!({"kind": "ab", "metric": "errors", "effect": 0.1}),
+        "shadow" => json!({
+            "kind": "shadow", "max-disagreement": 0.2, "least-pairs": 20, "bake": "100ms", "then": "canary", "steps": [1_000, 10_000],
+        }),
         _ => json!({"kind": "recreate"}),
     }
+}
+
+/// Rules of a strategy; the metric decides tests, and guards the others.
+fn rules(kind: &str) -> ServiceSpec {
+    let metrics = json!([{"name": "errors", "kind": "rate", "from": "errors"}]);
+    spec(json!({"strategy": strategy(kind), "metrics": metrics}))
 }
 
 fn person() -> Actor {
@@ -37,10 +48,10 @@ async fn assert_fold_equals_state(life: &Life) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_strategy_promotes_a_good_candidate_and_retires_stable() {
-    for kind in ["canary", "blue-green", "rolling", "recreate"] {
+    for kind in ["canary", "blue-green", "rolling", "recreate", "ab", "shadow"] {
         let rig = Rig::new();
         let life = rig.start();
-        let spec = spec(json!({"strategy": strategy(kind)}));
+        let spec = rules(kind);
         assert_eq!(life.settle(1, spec.clone()).await, ("promoted".into(), None), "{kind}, first");
         assert_eq!(life.settle(2, spec).await, ("promoted".into(), None), "{kind}, second\n{}", life.log().await);
         life.rest(2).await;
@@ -253,13 +264,15 @@ fn killed_after_every_event_it_goes_on_to_the_same_end_and_starts_nothing_twice(
         ("blue-green", false, "promoted"),
         ("rolling", false, "promoted"),
         ("recreate", false, "promoted"),
+        ("ab", false, "promoted"),
+        ("shadow", false, "promoted"),
         ("canary", true, "rolled-back"),
     ] {
         let rig = Rig::new();
         if bad {
             rig.asker.say("-r2-", Reply::Wrong("wrong".into()));
         }
-        let spec = spec(json!({"strategy": strategy(kind)}));
+        let spec = rules(kind);
         let runtime = runtime();
         let rollout = runtime.block_on(async {
             let life = rig.start();

@@ -9,6 +9,7 @@
 
 mod aside;
 pub mod csv;
+mod fetch;
 pub mod providers;
 mod reader;
 mod response;

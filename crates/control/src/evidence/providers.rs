@@ -1,16 +1,12 @@
 //! Metrics that are kept elsewhere: a Prometheus server, or a web hook, asked per revision.
 //!
 //! Promises: whoever does not answer, or answers nonsense, is told in the event log (less and less often) and gives no value: never a verdict.
-//! Absent on purpose: TLS. A server elsewhere is asked through a proxy on this machine, or in the same private network.
 //! Source: Prometheus HTTP API, `/api/v1/query`.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Uri};
 use modelyard_core::event::EventBody;
 use modelyard_core::metric::{Metric, MetricSource};
 use modelyard_core::ports::Clock;
@@ -18,12 +14,11 @@ use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp};
 use serde_json::{Value, json};
 
 use super::Book;
-use crate::http_client::{Ask, Peer, chain, exchange};
+use super::fetch::{Ask, fetch};
+use crate::http_client::chain;
 use crate::ledger::Ledger;
 use crate::store::fold::ServiceState;
 
-const LIMIT: Duration = Duration::from_secs(5);
-const MOST: usize = 1 << 20;
 /// How often is looked whether something is due.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -147,9 +142,7 @@ async fn ask_prometheus(question: &Question, revision: RevisionNumber) -> Result
         .replace("{service}", question.service.as_str())
         .replace("{revision}", &revision.to_string())
         .replace("{window}", &window(metric.every));
-    let (address, base) = place(metric).await?;
-    let path = format!("{}/api/v1/query?query={}", base.trim_end_matches('/'), encoded(&query));
-    let answer = ask(address, Method::GET, &path, Bytes::new()).await?;
+    let answer = fetch(metric, Ask::Get(format!("/api/v1/query?query={}", encoded(&query)))).await?;
     let status = answer.get("status").and_then(Value::as_str).unwrap_or_default();
     if status != "success" {
         let why = answer.get("error").and_then(Value::as_str).unwrap_or("no reason given");
@@ -184,11 +177,10 @@ fn single(answer: &Value) -> Result<Option<f64>, String> {
 
 async fn ask_hook(question: &Question, revision: RevisionNumber, version: &str) -> Result<Option<f64>, String> {
     let metric = &question.metric;
-    let (address, path) = place(metric).await?;
     let body = json!({
         "service": question.service, "revision": revision, "version": version, "metric": metric.name, "window_ms": metric.every,
     });
-    let answer = ask(address, Method::POST, &path, body.to_string().into()).await?;
+    let answer = fetch(metric, Ask::Post(body)).await?;
     match answer.get("value") {
         Some(Value::Null) => Ok(None),
         Some(value) => value.as_f64().map(Some).ok_or_else(|| "the web hook's `value` is no number".to_owned()),
@@ -197,35 +189,6 @@ async fn ask_hook(question: &Question, revision: RevisionNumber, version: &str) 
                 .into())
         }
     }
-}
-
-async fn ask(address: SocketAddr, method: Method, path: &str, json: Bytes) -> Result<Value, String> {
-    let ask = Ask { method, path, json, limit: LIMIT, most: MOST };
-    let answer = exchange(Peer::Tcp(address), ask).await.map_err(|error| chain(&error))?;
-    let document = serde_json::from_slice::<Value>(&answer.body);
-    match document {
-        // Prometheus explains a bad query in a 400.
-        Ok(document) if answer.status.is_success() || document.get("error").is_some() => Ok(document),
-        _ if !answer.status.is_success() => Err(format!("{address} answered {}", answer.status)),
-        _ => Err(format!("{address} answered no JSON")),
-    }
-}
-
-/// Where the metric is asked, and the path there.
-async fn place(metric: &Metric) -> Result<(SocketAddr, String), String> {
-    let url = metric.url.as_deref().ok_or("the metric has no `url`; write http://HOST:PORT")?;
-    let uri: Uri = url.parse().map_err(|error| format!("`{url}` is no address: {error}"))?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("http"));
-    let host = host.ok_or_else(|| {
-        format!("`{url}` is not asked: write http://HOST:PORT (https goes through a proxy beside this one)")
-    })?;
-    let port = uri.port_u16().unwrap_or(80);
-    let mut found = tokio::net::lookup_host((host.trim_matches(['[', ']']), port))
-        .await
-        .map_err(|error| format!("`{host}` has no address: {error}"))?;
-    let address = found.next().ok_or_else(|| format!("`{host}` has no address"))?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Ok((address, path.to_owned()))
 }
 
 /// A span as PromQL has it.
@@ -327,9 +290,37 @@ mod tests {
             assert!(why.contains(part), "{why}");
         }
         let nobody = question("prometheus", "http://127.0.0.1:1".into(), Some("x"));
-        assert!(ask_all(&nobody).await.unwrap_err().contains("cannot connect"));
-        let secure = question("prometheus", "https://metrics.example".into(), Some("x"));
-        assert!(ask_all(&secure).await.unwrap_err().contains("https goes through a proxy"));
+        assert!(ask_all(&nobody).await.unwrap_err().contains("cannot be asked"));
+        let elsewhere = question("prometheus", "ftp://metrics.example".into(), Some("x"));
+        assert!(ask_all(&elsewhere).await.unwrap_err().contains("https://HOST:PORT"));
+    }
+
+    #[tokio::test]
+    async fn a_token_goes_to_whom_it_is_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "s3cret\n").unwrap();
+        let (url, asked) = server("200 OK", r#"{"value": 1}"#).await;
+        let mut mine = question("webhook", url, None);
+        mine.metric.token = Some(format!("file:{}", path.display()));
+        assert_eq!(ask_all(&mine).await.unwrap(), [(RevisionNumber(3), 1.0)]);
+        assert!(lock(&asked)[0].to_ascii_lowercase().contains("authorization: bearer s3cret\r\n"));
+
+        mine.metric.url = Some("http://metrics.example/".into());
+        assert!(ask_all(&mine).await.unwrap_err().contains("in the clear"));
+        mine.metric.url = Some("http://127.0.0.1:1/".into());
+        for (token, part) in [
+            ("env:MODELYARD_NO_SUCH_TOKEN", "is not set"),
+            ("file:/nowhere/token", "cannot be read"),
+            ("s3cret", "neither"),
+        ] {
+            mine.metric.token = Some(token.into());
+            let why = ask_all(&mine).await.unwrap_err();
+            assert!(why.contains(part) && !why.contains("s3cret"), "{why}");
+        }
+        std::fs::write(&path, "two\nlines").unwrap();
+        mine.metric.token = Some(format!("file:{}", path.display()));
+        assert!(ask_all(&mine).await.unwrap_err().contains("no token"));
     }
 
     #[tokio::test]

@@ -369,7 +369,7 @@ fn drift_of_each_arm_is_evidence_and_counts_each_answer_once() {
 #[test]
 fn what_is_captured_becomes_files_once() {
     let versions = BTreeMap::from([(RevisionNumber(1), "1.0.0".to_owned())]);
-    let rule = capture::Rule { capture: Capture::default(), keep: 1.0, versions };
+    let rule = capture::Rule { capture: Capture::default(), keep: 1.0, versions, rollout: None };
     let following = Following { capture: Some(rule), ..following(Unit::Request) };
     let mut desk = desk_with(following.clone());
     desk.tell(&[asked(1, 1, 0.5), label("r1-1", 1)]);

@@ -41,10 +41,21 @@ pub struct ArmPackage {
 }
 
 /// A package with resolved flags.
-struct Chosen {
+pub(super) struct Chosen {
     digest: Digest,
-    package: Arc<Package>,
+    pub(super) package: Arc<Package>,
     flags: BTreeMap<String, Value>,
+}
+
+/// A deployment that makes sense: its frozen rules, and what the candidate and each further arm run.
+pub(super) struct Checked {
+    pub(super) plan: Plan,
+    pub(super) chosen: Vec<Chosen>,
+}
+
+/// What becomes a revision: the first deployment has nothing to be compared with, so it is the candidate alone.
+pub(super) fn made<'a>(state: &ServiceState, chosen: &'a [Chosen]) -> &'a [Chosen] {
+    if state.stable.is_some() { chosen } else { &chosen[..1] }
 }
 
 impl Orders {
@@ -54,24 +65,14 @@ impl Orders {
     /// [`Error::Open`] while a rollout has no outcome yet; whatever is wrong with rules, package, arms or flags.
     #[tracing::instrument(name = "order.deploy", skip_all, fields(service = %name, package = %deploy.package), err(level = "info"))]
     pub async fn deploy(&self, name: &ServiceName, deploy: Deploy) -> Result<Accepted, Error> {
-        let Deploy { spec, package: digest, arms, actor } = deploy;
-        if spec.name != *name {
-            return Err(Error::OtherName { address: name.clone(), document: spec.name });
-        }
-        let plan = Plan::new(&spec)?;
-        let wanted = further_arms(&spec.strategy);
-        if wanted != arms.len() {
-            return Err(Error::Arms { wanted, given: arms.len() });
-        }
-        let candidate = ArmPackage { package: digest, flags: BTreeMap::new() };
-        let mut chosen = Vec::new();
-        for arm in std::iter::once(candidate).chain(arms) {
-            chosen.push(self.choose(name, &spec, arm).await?);
-        }
+        let Checked { plan, chosen } = self.check(name, &deploy).await?;
+        let Deploy { spec, actor, .. } = deploy;
+        let state = self.ledger.service(name);
+        refuse_open(&state)?;
+        self.room_for(&state, &spec, &plan, &chosen).await?.refuse()?;
         self.decide(name, actor, |state| {
             refuse_open(state)?;
-            // The first deployment has nothing to be compared with: it is the candidate alone.
-            let made = if state.stable.is_some() { &chosen[..] } else { &chosen[..1] };
+            let made = made(state, &chosen);
             let numbers: Vec<RevisionNumber> =
                 (state.next_revision().0..).map(RevisionNumber).take(made.len()).collect();
             let revisions = numbers.iter().zip(made).map(|(&number, chosen)| {
@@ -85,6 +86,25 @@ impl Orders {
             Ok(start(state, *candidate, arms, plan.clone(), before, self.ledger.now()))
         })
         .await
+    }
+
+    /// Everything that can be said of a deployment before it is known what else goes on.
+    pub(super) async fn check(&self, name: &ServiceName, deploy: &Deploy) -> Result<Checked, Error> {
+        let Deploy { spec, package: digest, arms, .. } = deploy;
+        if spec.name != *name {
+            return Err(Error::OtherName { address: name.clone(), document: spec.name.clone() });
+        }
+        let plan = Plan::new(spec)?;
+        let wanted = further_arms(&spec.strategy);
+        if wanted != arms.len() {
+            return Err(Error::Arms { wanted, given: arms.len() });
+        }
+        let candidate = ArmPackage { package: *digest, flags: BTreeMap::new() };
+        let mut chosen = Vec::new();
+        for arm in std::iter::once(candidate).chain(arms.iter().cloned()) {
+            chosen.push(self.choose(name, spec, arm).await?);
+        }
+        Ok(Checked { plan, chosen })
     }
 
     /// Looks an arm's package up, resolves its flags, and checks that callers can be answered by it.
@@ -173,7 +193,7 @@ fn next_rollout(state: &ServiceState) -> RolloutId {
 }
 
 /// The service's limits; what it leaves out comes from the package.
-fn limits(service: &Resources, package: &Resources) -> Resources {
+pub(super) fn limits(service: &Resources, package: &Resources) -> Resources {
     Resources {
         memory_bytes: service.memory_bytes.or(package.memory_bytes),
         cpu_millis: service.cpu_millis.or(package.cpu_millis),

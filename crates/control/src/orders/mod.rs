@@ -4,11 +4,13 @@
 
 mod deploy;
 mod flags;
+mod foresee;
 mod rollback;
 
 use std::sync::Arc;
 
 use modelyard_core::event::{Actor, EventBody, Order, Outcome};
+use modelyard_core::ports::Target;
 use modelyard_core::signature::Incompatible;
 use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName};
 use modelyard_rollout::PlanError;
@@ -99,6 +101,9 @@ pub enum Error {
         /// What differs.
         why: Incompatible,
     },
+    /// The machine has no room for what would run beside stable.
+    #[error("there is no room for this rollout: {0}")]
+    NoRoom(String),
     /// The log cannot be written.
     #[error("the order could not be recorded")]
     Store(#[from] store::Error),
@@ -131,6 +136,9 @@ impl Error {
             Self::Incompatible { .. } => {
                 "callers would break: keep the inputs and outputs that there are, or deploy it as a service of another name".into()
             }
+            Self::NoRoom(_) => {
+                "nothing was started; end something else, lower `instances` or the number of arms, or take `rolling` or `recreate`, which need no second pool".into()
+            }
             Self::Store(_) => "nothing was changed; check that the disk is not full and the control plane's log".into(),
         }
     }
@@ -159,15 +167,16 @@ pub struct Accepted {
 pub struct Orders {
     ledger: Arc<Ledger>,
     packages: Arc<dyn Packages>,
+    target: Arc<dyn Target>,
 }
 
 // Orders race with the controller's own commits; each lost race means that it wrote something, so this many in a row do not happen.
 const RACES: u32 = 50;
 
 impl Orders {
-    /// Takes orders for the services of a log.
-    pub fn new(ledger: Arc<Ledger>, packages: Arc<dyn Packages>) -> Self {
-        Self { ledger, packages }
+    /// Takes orders for the services of a log, whose instances run on `target`.
+    pub fn new(ledger: Arc<Ledger>, packages: Arc<dyn Packages>, target: Arc<dyn Target>) -> Self {
+        Self { ledger, packages, target }
     }
 
     /// Steers the open rollout.

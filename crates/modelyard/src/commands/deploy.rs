@@ -13,6 +13,7 @@ use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
 use serde_json::{Value, json};
 
 use super::flags::{given, kept};
+use super::foreseen::foresee;
 use super::package::{Called, is_model_file};
 use crate::cli::{Connect, span};
 use crate::client::Client;
@@ -55,6 +56,9 @@ pub struct Deploy {
     /// Any key of a `service.toml`, such as `analysis.min-requests=20`. May be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Check everything, and say what would be done: the planned size of a test, the room that is needed. Nothing is started.
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
     /// Wait for the end: exit code 0 promoted, 3 rolled back or aborted, 4 waits for a person.
     #[arg(long)]
     wait: bool,
@@ -95,6 +99,13 @@ impl Deploy {
             say(&Paint::stderr().warn(&warning));
         }
         let arms = arms(context, file.as_deref(), &spec)?;
+        let (document, foreseen) = foresee(&client, &spec, chosen.digest, &arms)?;
+        if self.dry_run {
+            let refused = foreseen.room.refused.is_some();
+            context.print(&document, || foreseen.text().join("\n"))?;
+            return Ok(if refused { Exit::Failed } else { Exit::Done });
+        }
+        foreseen.talk().iter().for_each(|line| say(line));
         let rollout = start(&client, &spec, chosen.digest, &arms, &person())?;
         if !self.wait {
             let (document, end) = follow::Follower::new(&client, rollout).stands()?;
@@ -240,6 +251,15 @@ fn arms(context: &Context, file: Option<&Path>, spec: &ServiceSpec) -> miette::R
     arms.iter().map(resolve).collect()
 }
 
+/// What is asked for.
+pub fn body(spec: &ServiceSpec, digest: Digest, arms: &[Value], by: &str) -> Value {
+    let mut body = json!({ "spec": spec, "package": digest, "by": by });
+    if !arms.is_empty() {
+        body["arms"] = json!(arms);
+    }
+    body
+}
+
 /// Asks for a rollout; its id.
 pub fn start(
     client: &Client,
@@ -248,10 +268,7 @@ pub fn start(
     arms: &[Value],
     by: &str,
 ) -> miette::Result<RolloutId> {
-    let mut body = json!({ "spec": spec, "package": digest, "by": by });
-    if !arms.is_empty() {
-        body["arms"] = json!(arms);
-    }
+    let body = body(spec, digest, arms, by);
     let started: Value = client.post(&format!("/api/services/{}/rollouts", spec.name), &body)?;
     let id = started.get("rollout").and_then(Value::as_str).and_then(|id| RolloutId::new(id).ok());
     Ok(id.ok_or_else(|| {

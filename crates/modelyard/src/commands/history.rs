@@ -132,16 +132,20 @@ fn by(actor: &Value) -> String {
 fn text(history: &api::History) -> String {
     let paint = Paint::stdout();
     let revisions = history.revisions.iter().map(|revision| {
-        let short: String = revision.package.trim_start_matches("sha256:").chars().take(12).collect();
-        vec![format!("r{}", revision.number), revision.version.clone(), short, when(revision.created)]
+        vec![
+            format!("r{}", revision.number),
+            revision.version.clone(),
+            api::short(&revision.package),
+            when(revision.created),
+        ]
     });
     let rollouts = history.rollouts.iter().map(|rollout| {
-        let number = |revision: Option<_>| revision.map_or_else(|| "–".to_owned(), |number| format!("r{number}"));
         let took = rollout.ended.map_or_else(|| "–".to_owned(), |ended| (ended - rollout.started).to_string());
         vec![
             rollout.rollout.to_string(),
             rollout.strategy.clone(),
-            format!("{} to {}", number(rollout.from), number(rollout.to)),
+            history.named(rollout.from),
+            history.named(rollout.to),
             when(rollout.started),
             took,
             outcome(rollout.outcome.as_deref().unwrap_or("running"), paint),
@@ -149,7 +153,7 @@ fn text(history: &api::History) -> String {
         ]
     });
     let revisions = table(&["revision", "version", "package", "made"], revisions.collect(), paint);
-    let heading = ["rollout", "strategy", "change", "started", "took", "outcome", "cause"];
+    let heading = ["rollout", "strategy", "baseline", "candidate", "started", "took", "outcome", "cause"];
     format!("{revisions}\n\n{}", table(&heading, rollouts.collect(), paint))
 }
 

@@ -6,6 +6,7 @@ pub mod deploy;
 pub mod down;
 mod feedback;
 mod flags;
+mod foreseen;
 mod gateway;
 mod history;
 mod inspect;

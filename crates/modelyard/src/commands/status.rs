@@ -64,12 +64,21 @@ fn one(document: &Value) -> String {
     let paint = Paint::stdout();
     let mut lines = vec![format!("{}  {}", paint.bold(status.service.as_str()), paint.dim(&status.environment))];
     lines.push(format!("traffic  {}", shares(&status.weights)));
+    let named = |pool: &api::Pool| format!("r{} {} {}", pool.revision, pool.version, api::short(&pool.digest));
+    lines.extend(status.stable.as_ref().map(|pool| format!("stable   {}", named(pool))));
     if let Some(rollout) = &status.rollout {
+        lines.extend(status.candidate.as_ref().map(|pool| format!("to       {}", named(pool))));
         lines.push(format!("rollout  {} {}: {}", rollout.id, rollout.strategy, rollout.phase));
+        if let Some(why) = rollout.waits() {
+            lines.push(if rollout.waits_for_person() {
+                paint.warn(&format!("waits    {why}"))
+            } else {
+                format!("waits    {why}")
+            });
+        }
         if rollout.waits_for_person() {
             lines.push(
-                paint
-                    .warn(&format!("         waits: `modelyard promote {0}` or `modelyard abort {0}`", status.service)),
+                paint.warn(&format!("decide   `modelyard promote {0}` or `modelyard abort {0}`", status.service)),
             );
         }
     }
@@ -77,6 +86,7 @@ fn one(document: &Value) -> String {
     let main = [("stable", &status.stable), ("candidate", &status.candidate)];
     let main = main.into_iter().filter_map(|(role, pool)| Some((role, pool.as_ref()?)));
     let rows = main
+        .chain(status.arms.iter().map(|pool| ("arm", pool)))
         .chain(status.others.iter().map(|pool| ("kept", pool)))
         .flat_map(|(role, pool)| {
             pool.instances.iter().map(move |instance| row(role, pool.revision, &pool.version, instance))

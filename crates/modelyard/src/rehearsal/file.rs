@@ -96,7 +96,7 @@ pub fn scenario(path: &Path, spec: &ServiceSpec) -> Result<Read, Error> {
 pub fn parse(name: &str, text: &str, folder: &Path, spec: &ServiceSpec) -> Result<Read, Error> {
     let (table, mut mistakes) = read(text, keys::SCENARIO);
     let (document, _) = DeTable::parse_recoverable(text);
-    let mut reader = Reader { document: document.get_ref(), mistakes: Vec::new(), folder, spec };
+    let mut reader = Reader { measured: None, document: document.get_ref(), mistakes: Vec::new(), folder, spec };
     let read = reader.scenario(&table);
     mistakes.append(&mut reader.mistakes);
     mistakes.sort_by_key(|mistake| mistake.at.start);
@@ -111,6 +111,8 @@ pub fn parse(name: &str, text: &str, folder: &Path, spec: &ServiceSpec) -> Resul
 }
 
 struct Reader<'a> {
+    /// What a capture says of stable.
+    measured: Option<recorded::Measured>,
     document: &'a DeTable<'a>,
     mistakes: Vec<Mistake>,
     folder: &'a Path,
@@ -128,6 +130,11 @@ impl Reader<'_> {
         let mut recorded = None;
         if let Some(traffic) = table.get("traffic").and_then(Value::as_table) {
             (scenario.traffic, recorded) = self.traffic(traffic);
+        }
+        if let Some(measured) = self.measured {
+            scenario.stable.error_rate = measured.error_rate;
+            scenario.stable.latency_ms = measured.latency_ms;
+            scenario.stable.spread = measured.spread;
         }
         scenario.start = scenario.traffic.usual_start();
         if let Some(text) = text(table, "start") {
@@ -179,8 +186,18 @@ impl Reader<'_> {
                     format!("`{key}` says nothing beside `recorded`: leave one of them out"),
                 );
             }
-            return match recorded::read(&path) {
-                Ok(recorded) => (Traffic::Recorded(recorded), Some(path)),
+            // A capture keeps a share of the requests; the service says which, unless the file knows better.
+            let kept = self.spec.capture.as_ref().map_or(1.0, |capture| f64::from(capture.share.basis_points()) / 1e4);
+            let share = float(table, "captured-share").unwrap_or(kept);
+            let read = match recorded::is_capture(&path) {
+                true => recorded::capture(&path, share.clamp(1e-4, 1.0)),
+                false => recorded::read(&path).map(|recorded| (recorded, None)),
+            };
+            return match read {
+                Ok((recorded, measured)) => {
+                    self.measured = measured;
+                    (Traffic::Recorded(recorded), Some(path))
+                }
                 Err(why) => {
                     self.mistake(&["traffic", "recorded"], why.to_string());
                     (Traffic::Described(Described::steady(1.0)), None)

@@ -34,7 +34,13 @@ const TRAFFIC: &[Key] = &[
         "recorded",
         Kind::Text,
         "none",
-        "File of recorded requests, relative to this one: CSV, NDJSON, with a timestamp per request, or a number of requests per interval.",
+        "File of recorded requests, relative to this one: CSV, NDJSON, with a timestamp per request, or a number of requests per interval; or a folder of captured answers (Parquet).",
+    ),
+    key(
+        "captured-share",
+        Kind::Number(0.0001, 1.0),
+        "the service's `[capture] share`",
+        "Share of requests that a capture has kept.",
     ),
 ];
 

@@ -1,4 +1,4 @@
-//! Recorded requests, read from a file: a timestamp per request, or a number of requests per interval.
+//! Recorded requests, read from a file (a timestamp per request, or a number of requests per interval) or from a folder of captured answers.
 //!
 //! Promises: bounded memory per line; the first line that cannot be read is named. Timestamps may be RFC 3339, or seconds, milliseconds,
 //! microseconds or nanoseconds since 1970; which of them is told by their size.
@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use modelyard_monitor::capture::load::{self, Answered};
 use modelyard_rehearse::play::Recorded;
 use serde_json::Value;
 
@@ -32,6 +33,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Captured answers cannot be read.
+    #[error("the capture cannot be used: {}", chain(.0))]
+    Capture(#[source] load::Error),
     /// There is nothing to play.
     #[error("{} holds no requests that make a recording of at most 400 days", path.display())]
     Empty {
@@ -44,6 +48,8 @@ pub enum Error {
 const LONGEST_LINE: u64 = 1 << 20;
 /// Most lines; beyond that, numbers per interval serve as well.
 const MOST_LINES: usize = 50_000_000;
+/// Answers of a capture before its errors and latency are taken for those of stable.
+const LEAST_ANSWERS: usize = 100;
 /// Names of the column or field that holds the moment.
 const MOMENT: [&str; 7] = ["timestamp", "time", "at", "ts", "@timestamp", "date", "at_ms"];
 /// Names of the column or field that holds a number of requests.
@@ -63,6 +69,56 @@ enum Count {
     One,
     Many(f64),
     PerSecond(f64),
+}
+
+/// What a capture tells beside the moments: what stable is like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// Share of answers that are errors.
+    pub error_rate: f64,
+    /// Median latency in milliseconds.
+    pub latency_ms: f64,
+    /// Standard deviation of the latency's logarithm.
+    pub spread: f64,
+}
+
+/// Whether this is a capture: a folder of Parquet files, or one of them.
+pub fn is_capture(path: &Path) -> bool {
+    path.is_dir() || path.extension().is_some_and(|ending| ending == "parquet")
+}
+
+/// Reads captured answers, of which `share` (above 0, up to 1) of all requests were kept.
+pub fn capture(path: &Path, share: f64) -> Result<(Recorded, Option<Measured>), Error> {
+    let answers = load::answers(path).map_err(Error::Capture)?;
+    let counts: Vec<(f64, f64)> = answers.iter().map(|answer| (answer.at_ms as f64 / 1e3, 1.0 / share)).collect();
+    let recorded = Recorded::from_rates(&counts, 1.0).filter(|recorded| recorded.requests() > 0);
+    Ok((recorded.ok_or_else(|| Error::Empty { path: path.to_owned() })?, measured(&answers)))
+}
+
+/// None with too few answers to tell.
+fn measured(answers: &[Answered]) -> Option<Measured> {
+    let good: Vec<f64> = answers
+        .iter()
+        .filter(|answer| (200..400).contains(&answer.status))
+        .map(|answer| answer.micros.max(1) as f64 / 1e3)
+        .collect();
+    if good.len() < LEAST_ANSWERS {
+        return None;
+    }
+    let is_error = |answer: &&Answered| answer.status == 0 || answer.status >= 500;
+    let errors = answers.iter().filter(is_error).count();
+    let mut sorted = good.clone();
+    sorted.sort_by(f64::total_cmp);
+    let at = |quantile: f64| sorted[((sorted.len() - 1) as f64 * quantile) as usize];
+    let median = at(0.5);
+    // The upper half alone: what is faster than usual hurts nobody, and p95 is what objectives are about. 1.645 is the normal quantile of 0.95.
+    let spread = ((at(0.95) / median).ln() / 1.645).clamp(0.0, 3.0);
+    Some(Measured { error_rate: errors as f64 / answers.len() as f64, latency_ms: median, spread })
+}
+
+fn chain(error: &load::Error) -> String {
+    let source = std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"));
+    format!("{error}{source}")
 }
 
 /// Reads recorded requests: CSV, or JSON line by line.
@@ -246,6 +302,19 @@ mod tests {
     }
 
     #[test]
+    fn a_capture_tells_what_stable_is_like() {
+        let answer = |n: u64| Answered {
+            at_ms: n,
+            status: if n.is_multiple_of(50) { 503 } else { 200 },
+            micros: 1_000 * (1 + n % 20),
+        };
+        let found = measured(&(0..1_000).map(answer).collect::<Vec<_>>()).unwrap();
+        assert!((found.error_rate - 0.02).abs() < 1e-9 && (9.0..12.0).contains(&found.latency_ms), "{found:?}");
+        assert!((0.3..0.5).contains(&found.spread), "p95 is about twice the median: {found:?}");
+        assert_eq!(measured(&(0..50).map(answer).collect::<Vec<_>>()), None, "too few to tell");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named_by_its_line() {
         for (text, told) in [
             ("timestamp\n1\nsoon\n", "line 3"),
@@ -260,6 +329,11 @@ mod tests {
             let error = written("x.csv", text).unwrap_err().to_string();
             assert!(error.contains(told), "{text:?}: {error}");
         }
+        let text = tempfile::tempdir().unwrap();
+        std::fs::write(text.path().join("a.parquet"), "no Parquet").unwrap();
+        assert!(
+            capture(text.path(), 1.0).unwrap_err().to_string().contains("a.parquet is no file of captured answers")
+        );
         assert!(read(Path::new("/nowhere.csv")).unwrap_err().to_string().contains("could not read"));
     }
 }

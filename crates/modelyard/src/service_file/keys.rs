@@ -285,7 +285,19 @@ const METRICS: &[Key] = &[
         "as the kind has it",
         "Which way is better; `same`: any difference is worse.",
     ),
-    key("url", Kind::Text, "required for `prometheus`, `webhook`", "Address of the Prometheus server or the web hook."),
+    key(
+        "url",
+        Kind::Text,
+        "required for `prometheus`, `webhook`",
+        "Address of the Prometheus server or the web hook, http or https.",
+    ),
+    key(
+        "token",
+        Kind::Text,
+        "none",
+        "Where its bearer token is: `env:NAME` or `file:PATH`, as the control plane sees them.",
+    ),
+    key("ca", Kind::Text, "public authorities", "File of certificates (PEM) that an https server's is held against."),
     key(
         "query",
         Kind::Text,

@@ -22,11 +22,14 @@ pub fn lines(scene: &Scene, paint: Paint, width: usize) -> Vec<String> {
     lines.push(scene.progress.map_or_else(String::new, |progress| {
         format!("  {} {:.0} % of this step", paint.dim(&bar(progress, cells)), progress * 100.0)
     }));
-    lines.push(String::new());
+    // Why it waits, and how long still: kept as a line of its own for the same reason.
+    let waits = status.rollout.as_ref().and_then(api::Rollout::waits).unwrap_or_default();
+    lines.push(paint.dim(&format!("  {}", cut(&waits, width.saturating_sub(2)))).trim_end().to_owned());
     let heading = ["", "revision", "", "  share", "live", "req/s", "errors", "retried", "    p50", "    p95"];
     let mut rows: Vec<Vec<String>> = vec![heading.iter().map(|title| paint.dim(title)).collect()];
     rows.extend(status.stable.iter().map(|pool| row("stable", pool, scene, paint, cells)));
     rows.extend(status.candidate.iter().map(|pool| row("candidate", pool, scene, paint, cells)));
+    rows.extend(status.arms.iter().map(|pool| row("arm", pool, scene, paint, cells)));
     rows.extend(status.others.iter().map(|pool| row("kept", pool, scene, paint, cells)));
     if !wide {
         rows.iter_mut().for_each(|row| drop(row.remove(RETRIED)));
@@ -35,6 +38,14 @@ pub fn lines(scene: &Scene, paint: Paint, width: usize) -> Vec<String> {
     lines.push(String::new());
     lines.extend(scene.recent.iter().map(|line| format!("  {line}")));
     lines
+}
+
+/// The text in at most `width` columns.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 fn title(status: &api::Status, paint: Paint) -> String {
@@ -99,7 +110,8 @@ mod tests {
             "service": "wine", "environment": "dev", "weights": {"1": 9000, "2": 1000},
             "stable": {"revision": 1, "version": "1.0.0", "instances": [{"id": "wine-r1-1", "state": "live"}]},
             "candidate": {"revision": 2, "version": "2.0.0", "instances": []},
-            "rollout": {"id": "wine-2", "strategy": "canary", "phase": "baking at 10 %"},
+            "rollout": {"id": "wine-2", "strategy": "canary", "phase": "baking at 10 %",
+                "waiting": {"for": "evidence", "why": "not enough evidence yet: 312 of about 900 units"}},
         }));
         let figures =
             Figures { per_second: 41.6, errors: 3, retried: 2, p50_micros: Some(940.0), p95_micros: Some(12_340.0) };
@@ -116,6 +128,7 @@ mod tests {
         let shown = lines(&scene(Some(0.5)), Paint::plain(), 110);
         assert_eq!(shown[0], "wine  canary wine-2  baking at 10 %");
         assert_eq!(shown[1], "  ████████████░░░░░░░░░░░░ 50 % of this step");
+        assert_eq!(shown[2], "  not enough evidence yet: 312 of about 900 units");
         assert_eq!(
             shown[4].trim_end(),
             "  stable     r1 1.0.0  ██████████████████████░░     90 %     1      0       0        0        –        –"

@@ -36,6 +36,8 @@ const ANSWERS: &str = "message answers {
     optional binary response (STRING);
     optional binary request_raw;
     optional binary response_raw;
+    optional binary rollout (STRING);
+    optional binary arm (STRING);
 }";
 
 const FEEDBACK: &str = "message feedback {
@@ -129,6 +131,8 @@ fn answer_column(number: usize, rows: &[Row], column: &mut SerializedColumnWrite
         14 => optional::<ByteArrayType>(column, each(rows, |row| row.response.text.as_deref().map(text))),
         15 => optional::<ByteArrayType>(column, each(rows, |row| raw(&row.request))),
         16 => optional::<ByteArrayType>(column, each(rows, |row| raw(&row.response))),
+        17 => optional::<ByteArrayType>(column, each(rows, |row| row.rollout.as_deref().map(text))),
+        18 => optional::<ByteArrayType>(column, each(rows, |row| row.arm.as_deref().map(text))),
         _ => Err(unknown(number)),
     }
 }

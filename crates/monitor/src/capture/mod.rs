@@ -8,6 +8,7 @@
 //! Absent on purpose: which answers are told (the gateway's tap) and how bodies are decoded (whoever captures brings that).
 
 mod file;
+pub mod load;
 mod mask;
 
 mod row;
@@ -50,6 +51,31 @@ pub struct Rule {
     pub keep: f64,
     /// Versions by revision.
     pub versions: BTreeMap<RevisionNumber, String>,
+    /// The rollout that is open, or that ended last.
+    pub rollout: Option<Arms>,
+}
+
+/// Who was what in a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arms {
+    /// The rollout.
+    pub rollout: String,
+    /// When it started.
+    pub started: Timestamp,
+    /// When its outcome was known.
+    pub ended: Option<Timestamp>,
+    /// `stable`, `candidate` or `arm`, by revision.
+    pub roles: BTreeMap<RevisionNumber, &'static str>,
+}
+
+impl Arms {
+    /// The rollout and the role of whoever answered, if it was answered within the rollout.
+    fn of(&self, told: &ToldAnswer) -> Option<(&str, &'static str)> {
+        let at = Timestamp(told.at_ms);
+        let within = at >= self.started && self.ended.is_none_or(|ended| at <= ended);
+        let role = if told.shadow { "shadow" } else { *self.roles.get(&told.revision)? };
+        within.then_some((&self.rollout, role))
+    }
 }
 
 /// A body in the form that pointers point into; `None` when it has none.
@@ -218,7 +244,11 @@ impl Kept {
         match told {
             Told::Answer(answer) if self.is_kept(&answer.id) => {
                 let version = self.rule.versions.get(&answer.revision).cloned();
-                Some(Line::Answer(Box::new(Row::new(service, version, answer, &self.rule.capture, &self.masks, form))))
+                let mut row = Row::new(service, version, answer, &self.rule.capture, &self.masks, form);
+                if let Some((rollout, role)) = self.rule.rollout.as_ref().and_then(|arms| arms.of(answer)) {
+                    (row.rollout, row.arm) = (Some(rollout.to_owned()), Some(role.to_owned()));
+                }
+                Some(Line::Answer(Box::new(row)))
             }
             Told::Answer(_) => None,
             Told::Feedback(feedback) => Some(Line::Feedback(row::Feedback::new(service, feedback, &self.masks))),

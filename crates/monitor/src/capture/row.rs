@@ -42,6 +42,11 @@ pub struct Row {
     pub content_type: Option<String>,
     pub request: Body,
     pub response: Body,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
+    /// What the revision was in that rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
 }
 
 /// A body as far as it is kept.
@@ -96,6 +101,8 @@ impl Row {
             content_type: Some(told.content_type.clone()).filter(|kind| !kind.is_empty()),
             request: body(Side::Input, &told.request, told.request_bytes),
             response: body(Side::Output, &told.response, told.response_bytes),
+            rollout: None,
+            arm: None,
         }
     }
 }

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use modelyard_core::RevisionNumber;
 use modelyard_core::event::{Event, EventBody};
-use modelyard_core::evidence::{ArmEvidence, Drift, Evidence};
+use modelyard_core::evidence::{ArmEvidence, Drift, Evidence, Moments};
+use modelyard_core::measure::Histogram;
 use modelyard_core::metric::{Metric, MetricSource};
 use modelyard_core::mirror::{Comparison, Example};
+use modelyard_core::strategy::{AgreeOn, Shadow, Strategy};
+use modelyard_rollout::judge::proportion;
 
 use super::facts::Facts;
 use super::series::POINTS;
@@ -24,6 +27,8 @@ pub(super) struct Known {
     /// The last that was written down.
     last: Option<Evidence>,
     metrics: Vec<Metric>,
+    /// How shadows are compared.
+    shadow: Shadow,
     /// Values over time: seconds since the start, by metric and revision.
     pub history: Vec<(f64, Values)>,
 }
@@ -46,6 +51,10 @@ impl Known {
                 EventBody::RolloutStarted { state, .. } => {
                     let metrics = state.pointer("/plan/metrics").cloned().unwrap_or_default();
                     known.metrics = serde_json::from_value(metrics).unwrap_or_default();
+                    let strategy = state.pointer("/plan/strategy").cloned().unwrap_or_default();
+                    if let Ok(Strategy::Shadow(shadow)) = serde_json::from_value(strategy) {
+                        known.shadow = shadow;
+                    }
                 }
                 EventBody::EvidenceSeen { evidence } => {
                     let values = known.values(evidence);
@@ -102,7 +111,7 @@ impl Known {
     /// The tables that have rows.
     pub fn tables(&self, facts: &Facts) -> Vec<Table> {
         let Some(last) = &self.last else { return Vec::new() };
-        let tables = [self.arms(facts, last), shadows(facts, last), outputs(facts, last), drift(facts, last)];
+        let tables = [self.arms(facts, last), self.shadows(facts, last), self.outputs(facts, last), drift(facts, last)];
         tables.into_iter().filter(|table| !table.rows.is_empty()).collect()
     }
 
@@ -144,76 +153,135 @@ impl Known {
             notes,
         }
     }
-}
 
-fn shadows(facts: &Facts, last: &Evidence) -> Table {
-    let row = |(revision, shadow): (&RevisionNumber, &Comparison)| {
-        let share = |part: u64| {
-            if shadow.compared == 0 { "–".to_owned() } else { percent(part as f64 / shadow.compared as f64) }
+    fn shadows(&self, facts: &Facts, last: &Evidence) -> Table {
+        let error = self.shadow.error;
+        let row = |(revision, shadow): (&RevisionNumber, &Comparison)| {
+            let (pairs, agreed) = agreement(shadow, self.shadow.agree_on);
+            let differ = pairs.saturating_sub(agreed);
+            let interval = proportion(differ, pairs, self.shadow.max_disagreement, error);
+            let disagree = match pairs {
+                0 => "–".to_owned(),
+                _ => format!(
+                    "{} ({} to {})",
+                    percent(differ as f64 / pairs as f64),
+                    percent(interval.low),
+                    percent(interval.high)
+                ),
+            };
+            let equal = if shadow.compared == 0 {
+                "–".to_owned()
+            } else {
+                percent(shadow.exact as f64 / shadow.compared as f64)
+            };
+            let of = |histogram: &Histogram, quantile| histogram.quantile(quantile).map_or("–".to_owned(), latency);
+            vec![
+                facts.name(*revision),
+                count(shadow.sent),
+                count(shadow.shed),
+                count(shadow.failed),
+                count(shadow.compared),
+                equal,
+                disagree,
+                of(&shadow.latency, 0.5),
+                of(&shadow.stable_latency, 0.5),
+                of(&shadow.latency, 0.95),
+                of(&shadow.stable_latency, 0.95),
+            ]
         };
-        let p95 =
-            |histogram: &modelyard_core::measure::Histogram| histogram.quantile(0.95).map_or("–".to_owned(), latency);
-        vec![
-            facts.name(*revision),
-            count(shadow.sent),
-            count(shadow.shed),
-            count(shadow.failed),
-            count(shadow.compared),
-            share(shadow.exact),
-            share(shadow.agreed),
-            p95(&shadow.latency),
-            p95(&shadow.stable_latency),
-        ]
-    };
-    let heads = ["Shadow", "Copies", "Shed", "Failed", "Compared", "Equal", "Agree", "p95", "p95 of stable"];
-    let worst = |(revision, shadow): (&RevisionNumber, &Comparison)| {
-        let told = |example: &Example| {
-            format!(
-                "Revision {revision}, request {}: {}",
-                one_line(&example.request_id, 80),
-                one_line(&example.what, 200)
-            )
+        let heads = [
+            "Shadow",
+            "Copies",
+            "Shed",
+            "Failed",
+            "Compared",
+            "Equal",
+            "Disagree",
+            "p50",
+            "p50 of stable",
+            "p95",
+            "p95 of stable",
+        ];
+        let worst = |(revision, shadow): (&RevisionNumber, &Comparison)| {
+            let told = |example: &Example| {
+                format!(
+                    "Revision {revision}, request {}: {}",
+                    one_line(&example.request_id, 80),
+                    one_line(&example.what, 200)
+                )
+            };
+            shadow.worst.iter().map(told).collect::<Vec<_>>()
         };
-        shadow.worst.iter().map(told).collect::<Vec<_>>()
-    };
-    Table {
-        title: "Shadows",
-        words: "Copies of requests, and how their answers compare with stable's. No caller got a shadow's answer."
-            .to_owned(),
-        heads: heads.map(str::to_owned).into(),
-        rows: last.shadows.iter().map(row).collect(),
-        notes: last.shadows.iter().flat_map(worst).collect(),
+        let what = match self.shadow.agree_on {
+            AgreeOn::Outputs => "pairs with an output out of tolerance",
+            AgreeOn::Labels => "rows with another label or best class",
+        };
+        Table {
+            title: "Shadows",
+            words: format!(
+                "Copies of requests, and how their answers compare with stable's. No caller got a shadow's answer. Disagree counts {what}; \
+                 the interval holds with {} certainty however often it is looked at, {} is allowed.",
+                percent(1.0 - error),
+                percent(self.shadow.max_disagreement)
+            ),
+            heads: heads.map(str::to_owned).into(),
+            rows: last.shadows.iter().map(row).collect(),
+            notes: last.shadows.iter().flat_map(worst).collect(),
+        }
+    }
+
+    fn outputs(&self, facts: &Facts, last: &Evidence) -> Table {
+        let heads = [
+            "Shadow".to_owned(),
+            "Output".to_owned(),
+            "Elements".to_owned(),
+            "Agree".to_owned(),
+            "Same label".to_owned(),
+            format!("In top {}", self.shadow.top_k),
+            "Largest difference".to_owned(),
+            "Mean difference".to_owned(),
+            "Distance".to_owned(),
+        ];
+        let rows = last.shadows.iter().flat_map(|(revision, shadow)| {
+            shadow.outputs.iter().map(|(name, output)| {
+                let share = |part: u64, whole: u64| {
+                    if whole == 0 { "–".to_owned() } else { percent(part as f64 / whole as f64) }
+                };
+                let mean = |moments: &Moments| {
+                    if moments.count == 0 { "–".to_owned() } else { number(moments.mean) }
+                };
+                vec![
+                    facts.name(*revision),
+                    one_line(name, 80),
+                    count(output.elements),
+                    share(output.agreed, output.elements),
+                    share(output.same_label, output.rows),
+                    share(output.in_top_k, output.rows),
+                    number(output.largest),
+                    mean(&output.difference),
+                    mean(&output.distance),
+                ]
+            })
+        });
+        Table {
+            title: "Outputs of shadows",
+            words: "Tensor by tensor; differences are shadow less stable, the distance of score rows is Jensen-Shannon's (0 to 1).".to_owned(),
+            heads: heads.into(),
+            rows: rows.collect(),
+            notes: Vec::new(),
+        }
     }
 }
 
-fn outputs(facts: &Facts, last: &Evidence) -> Table {
-    let heads =
-        ["Shadow", "Output", "Elements", "Agree", "Same label", "Largest difference", "Mean difference", "Distance"];
-    let rows = last.shadows.iter().flat_map(|(revision, shadow)| {
-        shadow.outputs.iter().map(|(name, output)| {
-            let share =
-                |part: u64, whole: u64| if whole == 0 { "–".to_owned() } else { percent(part as f64 / whole as f64) };
-            let mean = |moments: &modelyard_core::evidence::Moments| {
-                if moments.count == 0 { "–".to_owned() } else { number(moments.mean) }
-            };
-            vec![
-                facts.name(*revision),
-                one_line(name, 80),
-                count(output.elements),
-                share(output.agreed, output.elements),
-                share(output.same_label, output.rows),
-                number(output.largest),
-                mean(&output.difference),
-                mean(&output.distance),
-            ]
-        })
-    });
-    Table {
-        title: "Outputs of shadows",
-        words: "Tensor by tensor; differences are shadow less stable, the distance of score rows is Jensen-Shannon's (0 to 1).".to_owned(),
-        heads: heads.map(str::to_owned).into(),
-        rows: rows.collect(),
-        notes: Vec::new(),
+/// Pairs (or rows) that were held against each other, and those that agree: as the strategy judges them.
+fn agreement(shadow: &Comparison, agree_on: AgreeOn) -> (u64, u64) {
+    let rows = shadow.outputs.values().filter(|output| output.rows > 0).map(|output| (output.rows, output.same_label));
+    match agree_on {
+        AgreeOn::Outputs => (shadow.compared, shadow.agreed),
+        // The output whose labels differ most tells.
+        AgreeOn::Labels => {
+            rows.min_by(|a, b| (a.1 as f64 / a.0 as f64).total_cmp(&(b.1 as f64 / b.0 as f64))).unwrap_or((0, 0))
+        }
     }
 }
 

@@ -230,3 +230,82 @@ pub fn promoted() -> Vec<Event> {
     );
     story.events
 }
+
+/// Evidence of a rollout as the log keeps it.
+fn evidence(document: serde_json::Value) -> EventBody {
+    EventBody::EvidenceSeen { evidence: Box::new(serde_json::from_value(document).unwrap()) }
+}
+
+fn begin_with(story: &mut Story, strategy: &str, plan: serde_json::Value) {
+    opening(story, strategy);
+    for event in &mut story.events {
+        if let EventBody::RolloutStarted { state, .. } = &mut event.body {
+            *state = serde_json::json!({ "plan": plan.clone() });
+        }
+    }
+}
+
+/// An A/B test that a person could read the end of: two arms, a metric over time, units that were left out, drift.
+pub fn tested() -> Vec<Event> {
+    let mut story = Story::new();
+    let metrics = serde_json::json!([{"name": "accuracy", "kind": "accuracy", "from": "feedback"}]);
+    begin_with(&mut story, "ab", serde_json::json!({ "metrics": metrics }));
+    step(&mut story, 3, "testing revision 2 against stable", 5_000);
+    apply(&mut story, 4, 7, 5_000);
+    for look in 1..=6_u64 {
+        let arm = |hits: u64| {
+            serde_json::json!({"units": 110 * look, "answers": 240 * look,
+                "metrics": {"accuracy": {"of": "proportion", "units": 100 * look, "hits": hits * look}}})
+        };
+        let drift = serde_json::json!([
+            {"field": "input features[3]", "seen": 240 * look, "psi": 0.31, "ks": 0.22, "chi_square_p": 0.000_02, "jensen_shannon": 0.08, "reference": "package"},
+            {"field": "output label", "seen": 240 * look, "psi": 0.02, "jensen_shannon": 0.004, "reference": "package"},
+        ]);
+        story.tell(
+            2_000,
+            evidence(serde_json::json!({"arms": {"1": arm(80), "2": arm(93)}, "excluded_units": 3 * look, "orphaned_feedback": 2,
+                "drift": {"2": drift}})),
+        );
+    }
+    let why = "revision 2: `accuracy` is better: +13.00 % (+5.10 % to +20.90 %)";
+    verdict(&mut story, 5, "pass", why, None);
+    apply(&mut story, 6, 8, 10_000);
+    story.tell(
+        2,
+        EventBody::RolloutFinished { outcome: Outcome::Promoted, cause: None, failure: None, stable: Some(CANDIDATE) },
+    );
+    story.events
+}
+
+/// A shadow whose answers differ, with the pairs that differ most.
+pub fn compared() -> Vec<Event> {
+    let mut story = Story::new();
+    let shadow = serde_json::json!({"kind": "shadow", "agree-on": "labels", "max-disagreement": 0.02, "top-k": 2});
+    begin_with(&mut story, "shadow", serde_json::json!({ "strategy": shadow }));
+    step(&mut story, 3, "comparing revision 2 with stable", 0);
+    let latency = |typical: u64| serde_json::to_value(counted(400, 0, typical).latency).unwrap();
+    story.tell(
+        5_000,
+        evidence(serde_json::json!({"arms": {}, "shadows": {"2": {
+            "sent": 420, "shed": 9, "failed": 4, "compared": 400, "exact": 310, "agreed": 352, "incomparable": 7,
+            "latency": latency(2_900), "stable_latency": latency(2_100),
+            "outputs": {
+                "label": {"elements": 400, "agreed": 360, "same_label": 360, "in_top_k": 388, "rows": 400, "largest": 2.0,
+                    "difference": {"count": 400, "mean": 0.012, "squares": 40.0}, "distance": {"count": 0, "mean": 0.0, "squares": 0.0}},
+                "scores": {"elements": 1200, "agreed": 1_011, "same_label": 371, "in_top_k": 392, "rows": 400, "largest": 0.41,
+                    "difference": {"count": 1200, "mean": -0.0031, "squares": 1.0}, "distance": {"count": 400, "mean": 0.043, "squares": 0.9}},
+            },
+            "worst": [
+                {"request_id": "0f3c-1", "what": "output `label` row 0: 2 instead of 0", "difference": 2.0},
+                {"request_id": "0f3c-2 | <b>", "what": "output `scores` row 0, column 1: 0.91 instead of 0.50", "difference": 0.41},
+            ],
+        }}})),
+    );
+    let why = "revision 2 disagrees in 40 of 400 (10.00 %, 6.21 % to 15.02 %; 2.00 % is allowed)";
+    verdict(&mut story, 5, "fail", why, Some(Cause::Disagreement));
+    story.tell(
+        2,
+        EventBody::RolloutFinished { outcome: Outcome::Compared, cause: None, failure: None, stable: Some(STABLE) },
+    );
+    story.events
+}

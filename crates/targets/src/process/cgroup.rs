@@ -116,6 +116,14 @@ pub(crate) fn existing(name: &str) -> Vec<PathBuf> {
     places.map(|place| place.join(name)).filter(|group| group.is_dir()).collect()
 }
 
+/// The groups that this process is in and that may limit its memory: its own and those around it.
+pub(crate) fn memory_groups() -> Vec<PathBuf> {
+    let Places { memory_v1, unified, .. } = Places::of_this_process();
+    let Some((own, root)) = unified else { return memory_v1.into_iter().collect() };
+    let around = own.ancestors().take_while(|path| path.starts_with(&root)).map(Path::to_owned);
+    around.chain(memory_v1).collect()
+}
+
 /// Removes groups whose processes have ended. Repeating it does no harm.
 pub(crate) fn remove(groups: &[PathBuf]) {
     for group in groups {

@@ -17,6 +17,7 @@ mod lost;
 mod observe;
 mod port;
 mod program;
+mod room;
 mod supervise;
 mod wake;
 mod watch;
@@ -34,7 +35,7 @@ use modelyard_core::InstanceId;
 use modelyard_core::home::Home;
 use modelyard_core::instance::{InstanceSpec, InstanceStatus};
 use modelyard_core::package::Runtime;
-use modelyard_core::ports::{PortFuture, Target, TargetError};
+use modelyard_core::ports::{PortFuture, Room, Target, TargetError};
 use rustix::process::Signal;
 
 use self::folder::{Asked, Folder, Stop};
@@ -130,6 +131,10 @@ impl Target for ProcessTarget {
     fn forget<'a>(&'a self, id: &'a InstanceId) -> PortFuture<'a, Result<(), TargetError>> {
         let id = id.clone();
         self.call(move |inner| inner.forget(&id).map_err(failed(format!("forget `{id}`"))))
+    }
+
+    fn room(&self) -> PortFuture<'_, Room> {
+        Box::pin(async { tokio::task::spawn_blocking(room::room).await.unwrap_or_default() })
     }
 
     fn logs<'a>(&'a self, id: &'a InstanceId, lines: usize) -> PortFuture<'a, Result<Vec<String>, TargetError>> {
