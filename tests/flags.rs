@@ -177,3 +177,30 @@ fn instances_are_replaced_for_another_value_without_another_package() {
     assert_eq!(packages.len(), 1, "one artefact, three revisions: {history}");
     world.down();
 }
+
+#[test]
+fn after_a_hot_fix_every_rollout_names_the_baseline_that_it_started_from() {
+    let world = World::up();
+    world.run(&["deploy", &fixture("threshold"), "--wait"]).ended(0);
+    let deploy = |value: &str| {
+        let words = ["deploy", "alarm:1.0.0", "--wait", "--strategy", "recreate", "--flag", value, "--output", "json"];
+        world.run(&[&words[..], QUICK_ANALYSIS].concat()).ended(0).json()
+    };
+    deploy("threshold=0.7");
+    world.run(&["rollback", "alarm"]).ended(0);
+    // The fix goes out from what was gone back to, not from what has the highest number.
+    let fix = deploy("threshold=0.55");
+    assert_eq!((&fix["from"], &fix["to"]), (&json!(1), &json!(3)), "{fix}");
+    let digest =
+        world.status("alarm")["stable"]["digest"].as_str().unwrap().trim_start_matches("sha256:")[..12].to_owned();
+    let history = world.run(&["history", "alarm"]).ended(0).out;
+    let line = history
+        .lines()
+        .find(|line| line.contains(fix["rollout"].as_str().unwrap()))
+        .unwrap_or_else(|| panic!("{history}"));
+    let (from, to) = (format!("r1 1.0.0 {digest}"), format!("r3 1.0.0 {digest}"));
+    assert!(line.contains(&from) && line.contains(&to), "baseline and candidate, with version and digest: {line}");
+    let status = world.run(&["status", "alarm"]).ended(0).out;
+    assert!(status.contains(&format!("stable   {to}")), "{status}");
+    world.down();
+}

@@ -126,7 +126,9 @@ fn a_day_of_traffic_is_played_while_somebody_waits() {
     let service = folder(
         &world,
         test,
-        Some("longest = \"24h\"\nstrategies = [\"ab\"]\ntraffic = { rate = 20 }\n[[cases]]\nname = \"as good\"\n"),
+        Some(
+            "longest = \"24h\"\nstrategies = [\"ab\"]\ntraffic = { rate = 20 }\n[[cases]]\nname = \"as good\"\nfaults = []\n",
+        ),
     );
     let began = std::time::Instant::now();
     let told = world.json(&["rehearse", &service]);

@@ -109,7 +109,7 @@ impl FakeGateway {
     }
 
     /// It tells taps there.
-    fn tell_into(&self, spool: PathBuf) {
+    pub fn tell_into(&self, spool: PathBuf) {
         lock(&self.0).spool = Some(spool);
     }
 
@@ -283,7 +283,6 @@ impl Rig {
             clock,
         };
         let controller = Controller::new(Arc::clone(&ledger), &ports);
-        self.gateway.tell_into(self.folder.path().join("tap"));
         let orders = Orders::new(Arc::clone(&ledger), self.packages.clone(), self.target.clone());
         let stop = watch::Sender::new(false);
         let task = tokio::spawn(controller.clone().run(self.gateway.clone(), stop.subscribe()));

@@ -53,6 +53,7 @@ fn a_comparison_with_its_interval_and_the_worst_pairs() {
     let report = Report::from_events(&compared());
     let told = report.markdown();
     assert!(told.contains("10.0 % (") && told.contains("In top 2") && told.contains("0f3c-1"), "{told}");
+    insta::assert_snapshot!("compared", told);
     let html = page("compared", &report);
     check_form(&html);
     assert!(html.contains("In top 2") && !html.contains("0f3c-2 | <b>"), "ids of requests are text");

@@ -50,6 +50,7 @@ async fn assert_fold_equals_state(life: &Life) {
 async fn every_strategy_promotes_a_good_candidate_and_retires_stable() {
     for kind in ["canary", "blue-green", "rolling", "recreate", "ab", "shadow"] {
         let rig = Rig::new();
+        rig.gateway.tell_into(rig.folder.path().join("tap"));
         let life = rig.start();
         let spec = rules(kind);
         assert_eq!(life.settle(1, spec.clone()).await, ("promoted".into(), None), "{kind}, first");
@@ -269,6 +270,7 @@ fn killed_after_every_event_it_goes_on_to_the_same_end_and_starts_nothing_twice(
         ("canary", true, "rolled-back"),
     ] {
         let rig = Rig::new();
+        rig.gateway.tell_into(rig.folder.path().join("tap"));
         if bad {
             rig.asker.say("-r2-", Reply::Wrong("wrong".into()));
         }
