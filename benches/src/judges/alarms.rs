@@ -59,9 +59,15 @@ impl Errors {
 /// One watch: looks at the counts until it fails, at most `looks` times.
 fn fails_after(seed: u64, before: f64, onset: u64, after: f64, looks: u64) -> Option<u64> {
     let (mut healthy, mut broken) = (Errors::new(seed, before), Errors::new(seed ^ 0xFA11, after));
-    let (mut watch, mut counters, stable) = (Watch::new(Analysis::default()), Counters::default(), Counters::default());
+    let (mut watch, mut counters) = (Watch::new(Analysis::default()), Counters::default());
+    // Stable is as healthy as the candidate was, gets as much, and has answered for a minute.
+    let mut beside = Errors::new(seed ^ 0x57AB, before);
+    let known = 60 * LOOKS * REQUESTS;
+    let mut stable = Counters { requests: known, errors: beside.among(known), ..Counters::default() };
     (0..looks).find(|&look| {
         if look > 0 {
+            stable.requests += REQUESTS;
+            stable.errors += beside.among(REQUESTS);
             counters.requests += REQUESTS;
             counters.errors += if look > onset { broken.among(REQUESTS) } else { healthy.among(REQUESTS) };
         }

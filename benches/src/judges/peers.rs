@@ -64,13 +64,13 @@ fn means(pairs: &[Pair], units: u64) -> Vec<Pair> {
     pairs.chunks(each).take(INTERVALS).map(mean).collect()
 }
 
-/// Kayenta's judge over the means of intervals: once at the end, or after each interval from the fifth on, where the first `fail` ends the canary and a
+/// Kayenta's judge over the means of intervals: once at the end, or after each interval from the tenth on, where the first `fail` ends the canary and a
 /// `pass` at the end promotes it.
 pub fn kayenta(scenario: &Scenario, pairs: &[Pair], units: u64, once: bool) -> (Verdict, u64) {
     let means = means(pairs, units);
     let metrics: Vec<Metric> = vec![scenario.metric()];
     let judge = Judge { kind: JudgeKind::Classical, ..Judge::default() };
-    let first = if once { means.len() } else { 5 };
+    let first = if once { means.len() } else { 10 };
     let mut verdict = Verdict::Inconclusive;
     for seen in first..=means.len() {
         let arm = |values: Vec<Option<f64>>| ArmEvidence {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::RevisionNumber;
 use crate::measure::Histogram;
+use crate::{Millis, RevisionNumber};
 
 /// What is known of a rollout's arms.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct ArmEvidence {
     /// Of each metric, the mean of each interval (oldest first, at most [`SERIES`]); not a number where nothing came. For the classical judge.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub series: BTreeMap<String, Vec<Option<f64>>>,
+    /// Length of an interval of the series; 0 where it is not known.
+    #[serde(default)]
+    pub step: Millis,
 }
 
 /// Intervals that a series keeps.

@@ -27,7 +27,8 @@ pub struct Metric {
     /// Which quantile (`quantile`), 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantile: Option<f64>,
-    /// Limits that every value is known to keep (`mean` of a bounded reward); they make verdicts exact and faster.
+    /// Limits that every value is known to keep (`mean` of a bounded reward). A value past them counts as the limit, and a series that has not varied yet
+    /// is not taken for constant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounds: Option<(f64, f64)>,
     /// Which way is better; by default as the kind has it (accuracy up, errors and latency down).
@@ -97,7 +98,7 @@ pub enum MetricKind {
     Rate,
     /// A quantile of the values.
     Quantile,
-    /// Events per second (or whatever the values count).
+    /// Events per answer: the sum of the values by their number.
     Count,
 }
 
@@ -162,11 +163,18 @@ pub struct Judge {
     pub missing: Missing,
     /// Whether values beyond three interquartile ranges are left out (classical judge).
     pub outliers: Outliers,
-    /// Effect below which a difference does not matter (classical judge): ratio of means within `1 ± this`.
+    /// How clear a shift must be (classical judge): the interval of the shift lies past this part of the estimated shift (Hodges-Lehmann) from zero.
     pub tolerance: f64,
     /// Ratio of means past which a metric fails at once, whatever its group (classical judge).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub critical_ratio: Option<f64>,
+    /// How long one check lasts (threshold judge); no shorter than the intervals that are kept, which grow from a second on.
+    #[serde(with = "human")]
+    pub interval: Millis,
+    /// Failed checks of a metric that fail the candidate (threshold judge).
+    pub max_failed: u32,
+    /// Passed checks of each metric before a step may pass (threshold judge).
+    pub least_passed: u32,
 }
 
 impl Default for Judge {
@@ -181,6 +189,9 @@ impl Default for Judge {
             outliers: Outliers::Keep,
             tolerance: 0.25,
             critical_ratio: None,
+            interval: Millis::seconds(1),
+            max_failed: 5,
+            least_passed: 10,
         }
     }
 }
@@ -194,7 +205,7 @@ pub enum JudgeKind {
     Sequential,
     /// Mann-Whitney with effect size, groups and scores, as Kayenta judges.
     Classical,
-    /// Each metric within its limits, as Flagger judges.
+    /// Each metric within its limits, check by check, as Flagger judges.
     Threshold,
 }
 

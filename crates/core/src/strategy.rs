@@ -250,7 +250,13 @@ pub struct Shadow {
     pub least_pairs: u64,
     /// Largest share of pairs that may disagree.
     pub max_disagreement: f64,
-    /// Chance of a wrong verdict, however often it is looked at.
+    /// Largest mean difference of any output (shadow less stable, in the output's own unit), on either side; none holds it against nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_difference: Option<f64>,
+    /// Largest mean Jensen-Shannon distance of any output whose rows are distributions, 0 to 1; none holds it against nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_distance: Option<f64>,
+    /// Chance of a wrong verdict, however often it is looked at; shared among what is held against a limit.
     pub error: f64,
     /// How close numbers must be to agree.
     pub tolerance: crate::sample::Tolerance,
@@ -276,6 +282,8 @@ impl Default for Shadow {
             timeout: Millis::seconds(10),
             least_pairs: 200,
             max_disagreement: 0.01,
+            max_difference: None,
+            max_distance: None,
             error: 0.05,
             tolerance: crate::sample::Tolerance::default(),
             top_k: 1,
@@ -296,6 +304,8 @@ pub enum AgreeOn {
     Outputs,
     /// The label, or best class, of every row.
     Labels,
+    /// Stable's best class among the shadow's `top-k` best, of every row.
+    TopK,
 }
 
 /// What follows a shadow's pass.

@@ -34,6 +34,7 @@ mod rollout;
 mod statistics;
 mod step;
 mod strategies;
+mod usual;
 mod view;
 
 pub use action::{Action, Verdict};

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use modelyard_core::metric::{Judge, Metric, MetricKind, MetricSource};
+use modelyard_core::metric::{Judge, JudgeKind, Metric, MetricKind, MetricSource};
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::{
     Ab, Analysis, BlueGreen, Canary, QualityPolicy, RollbackPolicy, Rolling, Shadow, Strategy, Then, Unit,
@@ -90,6 +90,7 @@ impl Plan {
         }
         check_analysis(&spec.analysis, &mut refuse);
         check_metrics(&spec.metrics, &mut refuse);
+        check_methods(spec, &mut refuse);
         if !mistakes.is_empty() {
             return Err(PlanError { mistakes });
         }
@@ -230,6 +231,12 @@ fn check_shadow(shadow: &Shadow, refuse: &mut impl FnMut(&'static str, String)) 
     if !(0.0..=1.0).contains(&shadow.max_disagreement) {
         refuse("strategy.max-disagreement", format!("is {}; it is a share, from 0 to 1", shadow.max_disagreement));
     }
+    if shadow.max_difference.is_some_and(|limit| !(limit > 0.0 && limit.is_finite())) {
+        refuse("strategy.max-difference", "must be above 0, in the output's own unit".into());
+    }
+    if shadow.max_distance.is_some_and(|limit| !(limit > 0.0 && limit <= 1.0)) {
+        refuse("strategy.max-distance", "is a Jensen-Shannon distance, above 0 and up to 1".into());
+    }
     if !(shadow.error > 0.0 && shadow.error < 1.0) {
         refuse("strategy.error", "is a chance, above 0 and below 1".into());
     }
@@ -259,6 +266,41 @@ fn check_metrics(metrics: &[Metric], refuse: &mut impl FnMut(&'static str, Strin
         }
         if metric.from == MetricSource::Prometheus && metric.query.is_none() {
             refuse("metrics.query", format!("is missing for `{name}`; write PromQL with {{revision}} in it"));
+        }
+    }
+}
+
+/// Whether what is measured can be judged by the method that is asked for: values must be independent of each other where an error is promised.
+fn check_methods(spec: &ServiceSpec, refuse: &mut impl FnMut(&'static str, String)) {
+    let ab = match &spec.strategy {
+        Strategy::Ab(ab) => Some(ab),
+        _ => None,
+    };
+    for metric in spec.metrics.iter().filter(|metric| !metric.dry_run) {
+        let name = &metric.name;
+        let decides = ab.is_some_and(|ab| ab.metric == *name);
+        let is_sequential = decides || spec.judge.kind == JudgeKind::Sequential;
+        let elsewhere = matches!(metric.from, MetricSource::Prometheus | MetricSource::Webhook);
+        if elsewhere && decides {
+            let what = format!(
+                "is `{name}`, which is asked elsewhere: its values overlap and are no independent units, so no error could be promised; \
+                 decide by answers or feedback, and let it guard (`[judge] kind = \"threshold\"` or `\"classical\"`)"
+            );
+            refuse("strategy.metric", what);
+        } else if elsewhere && is_sequential {
+            let what = format!(
+                "is `sequential`, and `{name}` is asked elsewhere: its values overlap and are no independent units; \
+                 write `threshold` or `classical`, or give the metric `dry-run = true`"
+            );
+            refuse("judge.kind", what);
+        }
+        let by_answer = matches!(metric.kind, MetricKind::F1 | MetricKind::Quantile | MetricKind::Count);
+        if by_answer && is_sequential && ab.is_some_and(|ab| ab.unit == Unit::Session) {
+            let what = format!(
+                "is `session`, but `{name}` counts each answer by itself, and those of one session go together, so the error would not hold; \
+                 judge by accuracy, a rate or a mean, or assign each request (`unit = \"request\"`)"
+            );
+            refuse("strategy.unit", what);
         }
     }
 }

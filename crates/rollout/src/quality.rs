@@ -31,8 +31,12 @@ impl Turn<'_> {
             return guarded.verdict == Verdict::Pass;
         }
         self.say(Verdict::Inconclusive, None, guarded.why.clone());
-        let unknown = if self.state.pace.is_still() { "" } else { "; its values are not there yet: cannot tell when" };
-        self.await_evidence(&format!("{}{unknown}", guarded.why), None);
+        let when = match (self.state.pace.is_still(), guarded.more) {
+            (true, _) => String::new(),
+            (false, Some(more)) => format!("; about {more} more"),
+            (false, None) => "; cannot tell when".to_owned(),
+        };
+        self.await_evidence(&format!("{}{when}", guarded.why), None);
         self.is_blocked();
         false
     }

@@ -28,6 +28,20 @@ struct Point {
     at: Timestamp,
     requests: u64,
     errors: u64,
+    /// The same of stable.
+    #[serde(default)]
+    stable: (u64, u64),
+}
+
+/// What is known of the share of errors apart from a window: requests and errors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Usual {
+    /// The candidate's own, from the beginning of the step to that of the window.
+    pub(crate) own: (u64, u64),
+    /// Stable's since the step began.
+    pub(crate) stable: (u64, u64),
+    /// Stable's, as long as it is counted.
+    pub(crate) stable_ever: (u64, u64),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,7 +71,7 @@ impl Readings {
         *self = Self::default();
     }
 
-    /// Takes a reading. `stable` is only kept with `latency`.
+    /// Takes a reading. Latencies are only kept with `latency`.
     pub(crate) fn take(
         &mut self,
         at: Timestamp,
@@ -66,7 +80,8 @@ impl Readings {
         window: Millis,
         latency: bool,
     ) {
-        let point = Point { at, requests: candidate.requests, errors: candidate.errors };
+        let stable_counts = (stable.requests, stable.errors);
+        let point = Point { at, requests: candidate.requests, errors: candidate.errors, stable: stable_counts };
         let newest = self.points.last().or(self.first.as_ref());
         let incomparable =
             |last: &Point| point.at < last.at || point.requests < last.requests || point.errors < last.errors;
@@ -119,14 +134,26 @@ impl Readings {
 
     /// What was answered since the step began, and over every shorter window up to the longest.
     pub(crate) fn shares(&self) -> impl Iterator<Item = Share> + '_ {
-        let newest = self.points.last().copied();
+        self.windows().map(|(share, _)| share)
+    }
+
+    /// The same, each with what was usual apart from it.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (Share, Usual)> + '_ {
+        let (first, newest) = (self.first, self.points.last().copied());
         self.first.iter().chain(self.points.iter()).filter_map(move |from| {
-            let newest = newest?;
-            (newest.at > from.at).then(|| Share {
+            let (first, newest) = (first?, newest?);
+            let share = Share {
                 span: newest.at - from.at,
                 requests: newest.requests - from.requests,
                 errors: newest.errors - from.errors,
-            })
+            };
+            let since = |a: (u64, u64), b: (u64, u64)| (a.0.saturating_sub(b.0), a.1.saturating_sub(b.1));
+            let usual = Usual {
+                own: (from.requests - first.requests, from.errors - first.errors),
+                stable: since(newest.stable, first.stable),
+                stable_ever: newest.stable,
+            };
+            (newest.at > from.at).then_some((share, usual))
         })
     }
 

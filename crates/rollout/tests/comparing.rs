@@ -33,6 +33,8 @@ struct World {
     silent: bool,
     /// One of so many requests of the candidate fails; none at 0.
     errors: u64,
+    /// Outputs and latencies of every shadow.
+    compared: Option<Comparison>,
     said: Vec<(Verdict, Option<Cause>, String)>,
 }
 
@@ -77,6 +79,7 @@ impl World {
             mute: false,
             silent: false,
             errors: 0,
+            compared: None,
             said: Vec::new(),
         };
         world.obey();
@@ -104,6 +107,11 @@ impl World {
         }
         for (&revision, share) in &desired.mirrors {
             let compared: &mut Comparison = evidence.shadows.entry(revision).or_default();
+            if let Some(Comparison { outputs, latency, stable_latency, .. }) = &self.compared {
+                compared.outputs.clone_from(outputs);
+                compared.latency.clone_from(latency);
+                compared.stable_latency.clone_from(stable_latency);
+            }
             compared.sent += u64::from(share.basis_points()) / 100 * self.pace;
             compared.compared = compared.sent;
             compared.agreed = (compared.sent as f64 * self.accuracy.get(&revision).copied().unwrap_or(1.0)) as u64;
@@ -465,6 +473,108 @@ fn nonsense_is_refused_with_every_mistake() {
         shadow.limit = 0;
     });
     assert_eq!(refused(&bad), ["strategy.share", "strategy.limit", "strategy.max-disagreement"]);
+}
+
+#[test]
+fn what_cannot_keep_its_error_is_refused_at_the_door() {
+    let mistakes = |spec: &ServiceSpec| -> Vec<(&'static str, String)> {
+        let refused = Plan::new(spec).unwrap_err();
+        refused.mistakes.into_iter().map(|mistake| (mistake.key, mistake.what)).collect()
+    };
+    let metric = |json: serde_json::Value| serde_json::from_value(json).unwrap();
+    // Answers of one session go together.
+    for kind in ["f1", "quantile", "count"] {
+        let mut bad = ab(|ab| ab.unit = modelyard_core::strategy::Unit::Session);
+        bad.metrics =
+            vec![metric(serde_json::json!({ "name": "accuracy", "kind": kind, "from": "feedback", "quantile": 0.9 }))];
+        bad.routing.affinity = serde_json::from_value(serde_json::json!({ "by": "issued" })).unwrap();
+        let found = mistakes(&bad);
+        assert!(
+            found
+                .iter()
+                .any(|(key, what)| *key == "strategy.unit" && what.contains("those of one session go together")),
+            "{found:?}"
+        );
+    }
+    // Polls of a number elsewhere overlap.
+    let polled =
+        serde_json::json!({ "name": "accuracy", "kind": "mean", "from": "webhook", "url": "http://127.0.0.1:1" });
+    let mut bad = ab(|_| ());
+    bad.metrics = vec![metric(polled.clone())];
+    let found = mistakes(&bad);
+    assert!(found[0].0 == "strategy.metric" && found[0].1.contains("no independent units"), "{found:?}");
+    let mut guarded = spec(Strategy::Canary(Canary::default()));
+    guarded.metrics = vec![metric(polled)];
+    let found = mistakes(&guarded);
+    assert!(found[0].0 == "judge.kind" && found[0].1.contains("write `threshold` or `classical`"), "{found:?}");
+    guarded.judge.kind = modelyard_core::metric::JudgeKind::Threshold;
+    assert!(Plan::new(&guarded).is_ok());
+    guarded.judge.kind = modelyard_core::metric::JudgeKind::Sequential;
+    guarded.metrics[0].dry_run = true;
+    assert!(Plan::new(&guarded).is_ok(), "a dry run decides nothing");
+}
+
+#[test]
+fn a_shadow_is_held_against_its_mean_difference_and_stables_latency() {
+    use modelyard_core::measure::Histogram;
+    use modelyard_core::mirror::OutputComparison;
+    let output = |shift: f64| {
+        let mut output =
+            OutputComparison { rows: 1_000, same_label: 1_000, in_top_k: 1_000, ..OutputComparison::default() };
+        (0..1_000).for_each(|n| output.difference.add(f64::from(n * 37 % 101 - 50) / 500.0 + shift));
+        (0..1_000).for_each(|n| output.distance.add(f64::from(n % 10) / 100.0));
+        output
+    };
+    let latency = |micros: u64| {
+        let mut histogram = Histogram::default();
+        (0..1_000).for_each(|n| histogram.record(micros + n));
+        histogram
+    };
+    let play = |change: &dyn Fn(&mut ServiceSpec), shift: f64, micros: u64| {
+        let mut rules = shadow(|shadow| shadow.then = Then::End);
+        change(&mut rules);
+        let mut world = World::new(&rules, &[], &[]);
+        world.compared = Some(Comparison {
+            outputs: BTreeMap::from([("score".to_owned(), output(shift))]),
+            latency: latency(micros),
+            stable_latency: latency(2_000),
+            ..Comparison::default()
+        });
+        world.until(Rollout::is_closed);
+        world
+    };
+    let limited = |spec: &mut ServiceSpec| {
+        if let Strategy::Shadow(shadow) = &mut spec.strategy {
+            shadow.max_difference = Some(0.1);
+            shadow.max_distance = Some(0.2);
+        }
+    };
+    let fine = play(&limited, 0.0, 2_000);
+    let (verdict, _, why) = fine.said.last().unwrap();
+    assert_eq!(*verdict, Verdict::Pass, "{why}");
+    assert!(
+        why.contains("the mean difference of `score` is") && why.contains("the mean distance of `score` is +0.045"),
+        "{why}"
+    );
+    assert!(why.contains("ms against stable"), "{why}");
+    let biased = play(&limited, 0.5, 2_000);
+    assert!(
+        biased.said.iter().any(|(verdict, cause, _)| (*verdict, *cause) == (Verdict::Fail, Some(Cause::Disagreement))),
+        "{:?}",
+        biased.said
+    );
+    let unlimited = play(&|_| (), 0.5, 2_000);
+    assert_eq!(
+        unlimited.said.last().unwrap().0,
+        Verdict::Pass,
+        "nobody asked to hold it against anything: {:?}",
+        unlimited.said
+    );
+    let ratio = |spec: &mut ServiceSpec| spec.analysis.max_latency_ratio = Some(2.0);
+    let slow = play(&ratio, 0.0, 20_000);
+    assert_eq!(slow.rollout.cause(), Some(Cause::Latency), "{:?}", slow.said);
+    assert!(slow.rollout.failure().unwrap().detail.contains("2 times stable's"), "{:?}", slow.rollout.failure());
+    assert_eq!(play(&ratio, 0.0, 2_500).rollout.outcome(), Some(Outcome::Compared));
 }
 
 #[test]

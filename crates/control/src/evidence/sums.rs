@@ -9,7 +9,7 @@ use modelyard_core::evidence::{ArmEvidence, Evidence, Moments, RatioMoments, SER
 use modelyard_core::measure::Histogram;
 use modelyard_core::metric::{Metric, MetricKind, MetricSource};
 use modelyard_core::strategy::Unit;
-use modelyard_core::{RevisionNumber, Timestamp};
+use modelyard_core::{Millis, RevisionNumber, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Values that a sample keeps for quantiles.
@@ -109,13 +109,13 @@ impl Sums {
 
     /// The evidence, as judges want it.
     pub fn evidence(&self) -> Evidence {
-        let arms = self.arms.iter().map(|(&revision, arm)| (revision, arm.evidence())).collect();
+        let arms = self.arms.iter().map(|(&revision, arm)| (revision, arm.evidence(self.step_ms))).collect();
         Evidence { arms, excluded_units: self.excluded_units, ..Evidence::default() }
     }
 }
 
 impl Arm {
-    fn evidence(&self) -> ArmEvidence {
+    fn evidence(&self, step_ms: u64) -> ArmEvidence {
         let mean = |&(sum, count): &(f64, u64)| (count > 0).then(|| sum / count as f64);
         let series = self.series.iter().map(|(name, series)| (name.clone(), series.iter().map(mean).collect()));
         ArmEvidence {
@@ -123,6 +123,7 @@ impl Arm {
             answers: self.answers,
             metrics: self.metrics.clone(),
             series: series.collect(),
+            step: Millis(step_ms),
         }
     }
 }

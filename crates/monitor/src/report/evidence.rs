@@ -7,7 +7,7 @@ use modelyard_core::event::{Event, EventBody};
 use modelyard_core::evidence::{ArmEvidence, Drift, Evidence, Moments};
 use modelyard_core::measure::Histogram;
 use modelyard_core::metric::{Metric, MetricSource};
-use modelyard_core::mirror::{Comparison, Example};
+use modelyard_core::mirror::{Comparison, Example, OutputComparison};
 use modelyard_core::strategy::{AgreeOn, Shadow, Strategy};
 use modelyard_rollout::judge::proportion;
 
@@ -215,6 +215,7 @@ impl Known {
         let what = match self.shadow.agree_on {
             AgreeOn::Outputs => "pairs with an output out of tolerance",
             AgreeOn::Labels => "rows with another label or best class",
+            AgreeOn::TopK => "rows whose best class of stable is not among the shadow's best",
         };
         Table {
             title: "Shadows",
@@ -275,11 +276,15 @@ impl Known {
 
 /// Pairs (or rows) that were held against each other, and those that agree: as the strategy judges them.
 fn agreement(shadow: &Comparison, agree_on: AgreeOn) -> (u64, u64) {
-    let rows = shadow.outputs.values().filter(|output| output.rows > 0).map(|output| (output.rows, output.same_label));
+    let agreed = |output: &OutputComparison| match agree_on {
+        AgreeOn::TopK => output.in_top_k,
+        AgreeOn::Outputs | AgreeOn::Labels => output.same_label,
+    };
+    let rows = shadow.outputs.values().filter(|output| output.rows > 0).map(|output| (output.rows, agreed(output)));
     match agree_on {
         AgreeOn::Outputs => (shadow.compared, shadow.agreed),
         // The output whose labels differ most tells.
-        AgreeOn::Labels => {
+        AgreeOn::Labels | AgreeOn::TopK => {
             rows.min_by(|a, b| (a.1 as f64 / a.0 as f64).total_cmp(&(b.1 as f64 / b.0 as f64))).unwrap_or((0, 0))
         }
     }

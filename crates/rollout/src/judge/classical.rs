@@ -13,6 +13,10 @@ use crate::statistics::normal;
 /// Confidence of the interval of the shift, as Kayenta takes it.
 const CONFIDENCE: f64 = 0.98;
 
+/// Intervals in each arm before anything is said.
+// 10: of five the confidence is just attainable, and a canary would be judged by its first seconds. Kayenta itself takes one.
+pub(super) const LEAST_INTERVALS: usize = 10;
+
 /// What one metric says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -22,6 +26,8 @@ pub(super) enum Class {
     /// Lower than stable, and that is worse.
     Low,
     Nodata,
+    /// Fewer than [`LEAST_INTERVALS`] in one arm.
+    Few,
 }
 
 /// Classifies one metric. The ratio of means is the candidate's by stable's.
@@ -34,6 +40,9 @@ pub(super) fn classify(
     let (stable, candidate) = (clean(stable, judge), clean(candidate, judge));
     if stable.is_empty() || candidate.is_empty() {
         return (Class::Nodata, f64::NAN);
+    }
+    if stable.len().min(candidate.len()) < LEAST_INTERVALS {
+        return (Class::Few, f64::NAN);
     }
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let effect = if mean(&stable) == 0.0 { f64::NAN } else { mean(&candidate) / mean(&stable) };
@@ -73,17 +82,22 @@ fn of_sorted(values: &[f64], quantile: f64) -> f64 {
     low + (high - low) * at.fract()
 }
 
-/// The shift of the candidate against stable (Hodges-Lehmann) and its interval, by ranks of all differences with the correction for ties.
+/// The shift of the candidate against stable (Hodges-Lehmann) and its interval, by ranks of all differences with the corrections for ties and continuity.
+/// The interval has no bounds where so few values cannot attain the confidence.
 fn shift(stable: &[f64], candidate: &[f64]) -> (f64, f64, f64) {
     let mut differences: Vec<f64> = candidate.iter().flat_map(|c| stable.iter().map(move |s| c - s)).collect();
     differences.sort_by(f64::total_cmp);
     let (n, m) = (stable.len() as f64, candidate.len() as f64);
     let spread = (n * m / 12.0 * ((n + m + 1.0) - ties(stable, candidate) / ((n + m) * (n + m - 1.0)))).max(0.0).sqrt();
     let z = normal::quantile(1.0 - (1.0 - CONFIDENCE) / 2.0);
-    let cut = (n * m / 2.0 - z * spread).floor().max(0.0) as usize;
+    let estimate = of_sorted(&differences, 0.5);
+    let cut = (n * m / 2.0 - z * spread - 0.5).floor();
+    if cut < 0.0 {
+        return (estimate, f64::NEG_INFINITY, f64::INFINITY);
+    }
     let last = differences.len() - 1;
-    let cut = cut.min(last / 2);
-    (of_sorted(&differences, 0.5), differences[cut], differences[last - cut])
+    let cut = (cut as usize).min(last / 2);
+    (estimate, differences[cut], differences[last - cut])
 }
 
 /// Σ (t³ − t) over the ties of both samples together.
@@ -141,5 +155,40 @@ mod tests {
         let (estimate, low, high) = shift(&stable, &candidate);
         assert_eq!(estimate, 5.0);
         assert!((-0.01..=1.0).contains(&low) && (9.0..=10.01).contains(&high), "{low} {high}");
+    }
+
+    /// References: SciPy 1.17, `scipy.stats.mannwhitneyu(..., alternative="greater", method="asymptotic")`, the numbers 0 to 11 and the same shifted.
+    #[test]
+    fn the_interval_excludes_zero_where_mann_whitney_does() {
+        let stable: Vec<f64> = (0..12).map(f64::from).collect();
+        for (by, p) in [
+            (1.5, 0.170_389_306_781_477_3),
+            (2.5, 0.063_011_060_885_186_54),
+            (3.5, 0.020_202_059_794_111_847),
+            (4.5, 0.006_011_412_703_808_72),
+            (5.5, 0.001_774_919_317_456_782_5),
+        ] {
+            let candidate: Vec<f64> = stable.iter().map(|value| value + by).collect();
+            let (estimate, low, high) = shift(&stable, &candidate);
+            assert_eq!(estimate, by);
+            assert_eq!(low > 0.0, p <= (1.0 - CONFIDENCE) / 2.0, "shifted by {by}: {low} to {high}, p {p}");
+        }
+        // Ties: p = 0.0072, and the bound lies on zero, where half of the ties are: not beyond it.
+        let stable = [1.0, 2.0, 2.0, 3.0, 3.0, 3.0, 4.0, 4.0, 5.0, 6.0, 6.0, 7.0];
+        let candidate = [3.0, 4.0, 4.0, 5.0, 5.0, 6.0, 6.0, 7.0, 7.0, 8.0, 8.0, 9.0];
+        assert_eq!(shift(&stable, &candidate), (2.0, 0.0, 4.0));
+    }
+
+    #[test]
+    fn what_cannot_attain_the_confidence_has_no_bounds() {
+        for n in 1..=4 {
+            let stable: Vec<f64> = (0..n).map(f64::from).collect();
+            let candidate: Vec<f64> = stable.iter().map(|value| value + 100.0).collect();
+            let (_, low, high) = shift(&stable, &candidate);
+            assert_eq!((low, high), (f64::NEG_INFINITY, f64::INFINITY), "{n} each: the least p is 1 in 70 at best");
+        }
+        // Five each: the least p is 1 in 252.
+        let (_, low, _) = shift(&[0.0, 1.0, 2.0, 3.0, 4.0], &[100.0, 101.0, 102.0, 103.0, 104.0]);
+        assert_eq!(low, 96.0);
     }
 }

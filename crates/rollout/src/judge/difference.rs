@@ -29,10 +29,10 @@ pub struct Compared {
 
 /// An estimate with its variance and what it stands on.
 #[derive(Clone, Copy, Debug)]
-struct Estimate {
-    value: f64,
-    variance: f64,
-    units: u64,
+pub(super) struct Estimate {
+    pub(super) value: f64,
+    pub(super) variance: f64,
+    pub(super) units: u64,
 }
 
 /// Compares two arms. `margin` is by how much the candidate must be better; `effect` the improvement above it that the comparison is planned
@@ -162,7 +162,9 @@ fn difference(metric: &Metric, stable: &Statistic, candidate: &Statistic, effect
         }
     }
     let (s, c) = (estimate(metric, stable)?, estimate(metric, candidate)?);
-    let (estimate, units, variance) = (c.value - s.value, s.units.min(c.units), s.variance + c.variance);
+    let (estimate, units) = (c.value - s.value, s.units.min(c.units));
+    let scale = estimate.abs().max(if effect.is_finite() { effect.abs() } else { 0.0 });
+    let variance = floored(s.variance, s.units, scale) + floored(c.variance, c.units, scale);
     if !estimate.is_finite() {
         return None;
     }
@@ -171,12 +173,18 @@ fn difference(metric: &Metric, stable: &Statistic, candidate: &Statistic, effect
     Some(Found { estimate, interval, units, variance: Some(variance) })
 }
 
+/// The variance of an estimate, or, of a series that has not varied yet, what three values in all that came would make of it, were they so far off: so
+/// many may still be others with a chance of 5 % (the rule of three; J. Hanley and A. Lippman-Hand, JAMA 249 (1983)).
+pub(super) fn floored(variance: f64, units: u64, scale: f64) -> f64 {
+    if variance == 0.0 { 3.0 * (scale / units.max(1) as f64).powi(2) } else { variance }
+}
+
 /// The quantile that is compared, when one is.
-fn quantile_of(metric: &Metric) -> Option<f64> {
+pub(super) fn quantile_of(metric: &Metric) -> Option<f64> {
     (metric.kind == MetricKind::Quantile).then(|| metric.quantile.unwrap_or(0.95).clamp(0.0, 1.0))
 }
 
-fn estimate(metric: &Metric, statistic: &Statistic) -> Option<Estimate> {
+pub(super) fn estimate(metric: &Metric, statistic: &Statistic) -> Option<Estimate> {
     let found = match statistic {
         Statistic::Proportion { units, hits } => proportion(*hits, *units),
         Statistic::Mean(moments) | Statistic::Value { all: moments, .. } => mean(moments, metric.bounds)?,
@@ -241,7 +249,7 @@ fn f1(tp: u64, fp: u64, tn: u64, r#fn: u64) -> Option<Estimate> {
 }
 
 /// Mean latency in ms.
-fn of_histogram(histogram: &Histogram) -> Option<Estimate> {
+pub(super) fn of_histogram(histogram: &Histogram) -> Option<Estimate> {
     let count = histogram.count();
     let n = count as f64;
     if count < 2 {
@@ -308,4 +316,82 @@ fn ranks(units: u64, quantile: f64, error: f64) -> (Option<f64>, Option<f64>) {
     let low = (!holds(0)).then(|| edge(centre, 0));
     let high = (!holds(units)).then(|| edge(centre, units) + 1.0 / units as f64);
     (low, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metric(kind: &str) -> Metric {
+        serde_json::from_str(&format!(r#"{{"name": "m", "kind": "{kind}", "from": "feedback", "quantile": 0.9}}"#))
+            .unwrap()
+    }
+
+    fn near(found: f64, reference: f64, what: &str) {
+        assert!((found / reference - 1.0).abs() < 1e-9, "{what}: {found}, not {reference}");
+    }
+
+    /// References: NumPy 2 on the same data written out one answer at a time, 1/n² · Σ((aᵢ − r·bᵢ)/b̄)² for ratios.
+    #[test]
+    fn estimates_and_their_variances_are_those_of_the_delta_method() {
+        let f1 = estimate(&metric("f1"), &Statistic::Confusion { tp: 40, fp: 10, tn: 130, r#fn: 20 }).unwrap();
+        near(f1.value, F1.0, "F1");
+        near(f1.variance, F1.1, "F1's variance");
+        assert_eq!(f1.units, 200);
+        let mut squares = Moments::default();
+        (1..=100).for_each(|i| squares.add(f64::from(i * i % 17)));
+        let rmse = estimate(&metric("rmse"), &Statistic::Mean(squares)).unwrap();
+        near(rmse.value, RMSE.0, "RMSE");
+        near(rmse.variance, RMSE.1, "RMSE's variance");
+        let mut sessions = RatioMoments::default();
+        for i in 1..=60_u32 {
+            let (values, sum) = (f64::from(1 + i % 4), f64::from(i * 7 % 5));
+            sessions.units += 1;
+            sessions.numerator += sum;
+            sessions.denominator += values;
+            sessions.numerator_squares += sum * sum;
+            sessions.denominator_squares += values * values;
+            sessions.products += sum * values;
+        }
+        let ratio = estimate(&metric("rate"), &Statistic::Ratio(sessions)).unwrap();
+        near(ratio.value, RATIO.0, "ratio");
+        near(ratio.variance, RATIO.1, "ratio's variance");
+        let count = estimate(&metric("count"), &Statistic::Count { events: 30, exposure: 200.0 }).unwrap();
+        near(count.value, 0.15, "count");
+        near(count.variance, 31.0 / 40_000.0, "count's variance: Poisson, one event added");
+    }
+    const F1: (f64, f64) = (0.7272727272727273, 0.0022949252100266373);
+    const RMSE: (f64, f64) = (2.8548204847240397, 0.009756305385139738);
+    const RATIO: (f64, f64) = (0.8, 0.00759322033898305);
+
+    /// Reference: ranks k with the quantile inside the beta-binomial interval of k of n (SciPy 1.17, `scipy.special.betaln`).
+    #[test]
+    fn quantiles_lie_between_the_ranks_that_the_mixture_keeps() {
+        let values: Vec<f64> = (1..=1_000).map(f64::from).collect();
+        let statistic = Statistic::Sample { seen: 1_000, values };
+        let (value, interval, units) = quantiles(&statistic, 0.9, 0.025).unwrap();
+        assert_eq!((value, units), (900.0, 1_000));
+        assert_eq!((interval.low, interval.high), (862.0, 935.0));
+        let (_, few, _) =
+            quantiles(&Statistic::Sample { seen: 5, values: vec![1.0, 2.0, 3.0, 4.0, 5.0] }, 0.9, 0.025).unwrap();
+        assert_eq!(few.high, f64::INFINITY, "five values have no upper bound of their 90 %");
+    }
+
+    #[test]
+    fn constants_that_differ_take_some_units() {
+        let constant = |value: f64, count: u64| Statistic::Mean(Moments { count, mean: value, squares: 0.0 });
+        let found = |n: u64, difference: f64| {
+            compare(&metric("mean"), &constant(1.0, n), &constant(1.0 + difference, n), 0.0, 0.5, 0.05)
+        };
+        assert_eq!(found(49, 1.0).verdict, Verdict::Inconclusive);
+        let decided = found(200, 1.0);
+        assert!(decided.verdict == Verdict::Pass && decided.low > 0.5 && decided.high > 1.0, "{decided:?}");
+        assert_eq!(
+            found(60, 0.01).verdict,
+            Verdict::Inconclusive,
+            "a trifle against the effect that is looked for: {:?}",
+            found(60, 0.01)
+        );
+        assert_eq!(found(500, 0.0).verdict, Verdict::Inconclusive, "equal constants stay open");
+    }
 }

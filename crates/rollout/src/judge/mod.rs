@@ -7,13 +7,16 @@
 mod classical;
 mod difference;
 mod guard;
+mod paired;
 mod planning;
 mod ratio;
+mod threshold;
 mod watch;
 
 pub use difference::{Compared, compare};
 pub use guard::{Guarded, guard};
-pub use planning::{Planned, plan_size};
+pub use paired::{Paired, latency_difference, paired};
+pub use planning::{Planned, expect, plan_size};
 pub use ratio::sample_ratio;
 pub use watch::Watch;
 

@@ -2,11 +2,13 @@
 
 use modelyard_core::RevisionNumber;
 use modelyard_core::event::Outcome;
+use modelyard_core::evidence::Moments;
 use modelyard_core::failure::Cause;
-use modelyard_core::mirror::Comparison;
+use modelyard_core::mirror::{Comparison, OutputComparison};
 use modelyard_core::strategy::{AgreeOn, Shadow, Strategy, Then};
 
-use crate::judge::{self, Proportion, proportion};
+use crate::analysis::{limits, slower};
+use crate::judge::{self, Paired, Proportion, latency_difference, paired, proportion};
 use crate::statistics::exceeds;
 use crate::step::Turn;
 use crate::{Phase, Verdict, Waiting};
@@ -46,7 +48,7 @@ impl Turn<'_> {
         }
         let judged = self.judge_shadows(&shadow);
         self.note_pace(judged.iter().map(|one| one.pairs).min().unwrap_or(0));
-        let pass = judged.iter().filter(|one| one.proportion.verdict == Verdict::Pass);
+        let pass = judged.iter().filter(|one| one.verdict() == Verdict::Pass);
         let best = pass.min_by(|a, b| a.share().total_cmp(&b.share())).cloned();
         let told = judged.iter().map(Judged::in_words).collect::<Vec<_>>().join("; ");
         let still = self.state.clock.spent() < shadow.bake;
@@ -56,7 +58,7 @@ impl Turn<'_> {
                     Some(Waiting::Time { why: format!("compared for {} at least: {told}", shadow.bake) });
             }
             Some(best) => self.shadow_passed(&shadow, best.revision, &told),
-            None if !judged.is_empty() && judged.iter().all(|one| one.proportion.verdict == Verdict::Fail) => {
+            None if !judged.is_empty() && judged.iter().all(|one| one.verdict() == Verdict::Fail) => {
                 let evidence = self.examples();
                 let failure = self.failure(Cause::Disagreement, told, evidence);
                 match (shadow.then, self.state.quality_forgiven) {
@@ -121,22 +123,19 @@ impl Turn<'_> {
         let arms: Vec<RevisionNumber> = self.state.arms().collect();
         for arm in arms {
             let Some(comparison) = evidence.shadows.get(&arm) else { continue };
-            let Comparison { sent, failed, latency, .. } = comparison;
+            let Comparison { sent, failed, latency, stable_latency, .. } = comparison;
             let failing = *failed >= analysis.min_errors && exceeds(*sent, *failed, analysis.max_error_rate);
-            let slower = |limit: f64| -> u64 {
-                latency.buckets().filter(|&(floor, _)| floor as f64 >= limit * 1e3).map(|(_, count)| count).sum()
-            };
-            let slow = analysis.max_latency_ms.filter(|&limit| {
+            // By time, and by ratio to stable's answers to the same requests.
+            let slow = limits(&analysis, stable_latency).into_iter().find(|limit| {
                 latency.count() >= LEAST_ANSWERS
-                    && exceeds(latency.count(), slower(limit), 1.0 - analysis.latency_quantile)
+                    && exceeds(latency.count(), slower(latency, limit), 1.0 - analysis.latency_quantile)
             });
             let (cause, detail) = match (failing, slow) {
                 (true, _) => (Cause::ErrorRate, format!("{failed} of {sent} copies failed as shadow")),
                 (_, Some(limit)) => {
                     let quantile = analysis.latency_quantile;
                     let found = latency.quantile(quantile).unwrap_or_default() / 1e3;
-                    let detail =
-                        format!("as shadow it takes {found:.1} ms at quantile {quantile}; {limit} ms is allowed");
+                    let detail = format!("as shadow it takes {found:.1} ms at quantile {quantile}; {}", limit.text);
                     (Cause::Latency, detail)
                 }
                 _ => continue,
@@ -170,6 +169,12 @@ struct Judged {
     pairs: u64,
     max: f64,
     proportion: Proportion,
+    /// The part of the error that each criterion may spend.
+    error: f64,
+    /// Mean differences and distances, each with what it is of and its limit.
+    held: Vec<(String, f64, Paired)>,
+    /// How much longer it takes than stable, in ms, with the interval.
+    slower: Option<(f64, f64, f64)>,
 }
 
 impl Judged {
@@ -177,20 +182,50 @@ impl Judged {
         let (pairs, agreed) = match shadow.agree_on {
             AgreeOn::Outputs => (comparison.compared, comparison.agreed),
             // The output whose labels differ most tells.
-            AgreeOn::Labels => comparison
-                .outputs
-                .values()
-                .filter(|output| output.rows > 0)
-                .map(|output| (output.rows, output.same_label))
-                .max_by(|a, b| (b.1 as f64 / b.0 as f64).total_cmp(&(a.1 as f64 / a.0 as f64)))
-                .unwrap_or((0, 0)),
+            AgreeOn::Labels => worst_output(comparison, |output| output.same_label),
+            AgreeOn::TopK => worst_output(comparison, |output| output.in_top_k),
+        };
+        let held = |limit: Option<f64>, what: &str, of: fn(&OutputComparison) -> &Moments| {
+            let some = comparison.outputs.iter().filter(move |(_, output)| of(output).count > 0);
+            let named = some.map(|(name, output)| (format!("{what} of `{name}`"), *of(output)));
+            limit.map_or_else(Vec::new, |limit| named.map(|(name, moments)| (name, limit, moments)).collect::<Vec<_>>())
+        };
+        let mut limited = held(shadow.max_difference, "the mean difference", |output| &output.difference);
+        limited.extend(held(shadow.max_distance, "the mean distance", |output| &output.distance));
+        let error = shadow.error / (1 + limited.len()) as f64;
+        let judge_one = |(what, limit, moments): (String, f64, Moments)| {
+            let mut found = paired(&moments, comparison.compared, limit, error);
+            if comparison.compared < shadow.least_pairs {
+                found.verdict = Verdict::Inconclusive;
+            }
+            (what, limit, found)
         };
         let disagreed = pairs.saturating_sub(agreed);
-        let mut proportion = proportion(disagreed, pairs, shadow.max_disagreement, shadow.error);
+        let mut proportion = proportion(disagreed, pairs, shadow.max_disagreement, error);
         if comparison.compared < shadow.least_pairs {
             proportion.verdict = Verdict::Inconclusive;
         }
-        Self { revision, disagreed, pairs, max: shadow.max_disagreement, proportion }
+        Self {
+            revision,
+            disagreed,
+            pairs,
+            max: shadow.max_disagreement,
+            proportion,
+            error,
+            held: limited.into_iter().map(judge_one).collect(),
+            slower: latency_difference(&comparison.stable_latency, &comparison.latency, shadow.error),
+        }
+    }
+
+    /// Fails by any criterion, passes by all.
+    fn verdict(&self) -> Verdict {
+        let enough = self.proportion.verdict;
+        let mut all = self.held.iter().map(|(_, _, held)| held.verdict).chain([enough]);
+        match (all.clone().any(|one| one == Verdict::Fail), all.all(|one| one == Verdict::Pass)) {
+            (true, _) => Verdict::Fail,
+            (_, true) => Verdict::Pass,
+            _ => Verdict::Inconclusive,
+        }
     }
 
     fn share(&self) -> f64 {
@@ -199,13 +234,16 @@ impl Judged {
 
     /// Pairs until there is a verdict, about, if the share stays what it is; none when it lies too near what is allowed to tell.
     fn needed(&self, shadow: &Shadow) -> Option<u64> {
-        if self.proportion.verdict != Verdict::Inconclusive {
+        if self.verdict() != Verdict::Inconclusive {
             return Some(0);
+        }
+        if self.proportion.verdict != Verdict::Inconclusive {
+            return None; // what is held against a limit lies near it
         }
         let least = shadow.least_pairs.saturating_sub(self.pairs);
         let certain = |times: f64| {
             let (disagreed, pairs) = ((self.disagreed as f64 * times) as u64, (self.pairs as f64 * times) as u64);
-            proportion(disagreed, pairs, self.max, shadow.error).verdict != Verdict::Inconclusive
+            proportion(disagreed, pairs, self.max, self.error).verdict != Verdict::Inconclusive
         };
         if self.pairs == 0 {
             return Some(least);
@@ -217,13 +255,26 @@ impl Judged {
 
     fn in_words(&self) -> String {
         let percent = |share: f64| format!("{:.2} %", share * 100.0);
-        let Self { revision, disagreed, pairs, max, proportion } = self;
-        format!(
+        let Self { revision, disagreed, pairs, max, proportion, .. } = self;
+        let mut said = format!(
             "revision {revision} disagrees in {disagreed} of {pairs} ({}, {} to {}; {} is allowed)",
             percent(self.share()),
             percent(proportion.low),
             percent(proportion.high),
             percent(*max)
-        )
+        );
+        for (what, limit, Paired { mean, low, high, .. }) in &self.held {
+            said.push_str(&format!(", {what} is {mean:+.4} ({low:+.4} to {high:+.4}; {limit} is allowed)"));
+        }
+        if let Some((mean, low, high)) = self.slower {
+            said.push_str(&format!(", answers in {mean:+.2} ms against stable ({low:+.2} to {high:+.2})"));
+        }
+        said
     }
+}
+
+/// Rows and agreeing rows of the output that differs most.
+fn worst_output(comparison: &Comparison, agreed: impl Fn(&OutputComparison) -> u64) -> (u64, u64) {
+    let rows = comparison.outputs.values().filter(|output| output.rows > 0).map(|output| (output.rows, agreed(output)));
+    rows.max_by(|a, b| (b.1 as f64 / b.0 as f64).total_cmp(&(a.1 as f64 / a.0 as f64))).unwrap_or((0, 0))
 }

@@ -8,7 +8,7 @@ use modelyard_core::strategy::{Ab, Strategy};
 use modelyard_core::{RevisionNumber, Weight};
 
 use crate::analysis::judge;
-use crate::judge::{Compared, compare, plan_size, sample_ratio};
+use crate::judge::{Compared, compare, expect, plan_size, sample_ratio};
 use crate::step::Turn;
 use crate::{Action, Phase, Verdict, Waiting};
 
@@ -209,13 +209,12 @@ impl Turn<'_> {
     /// Says how large the test is planned to be, once that is known.
     fn tell_plan(&mut self, ab: &Ab, metric: &Metric, evidence: &Evidence) {
         let stable = self.state.stable.and_then(|stable| evidence.arms.get(&stable));
-        let planned = plan_size(ab, metric, stable.and_then(|arm| arm.metrics.get(&metric.name)));
-        let Some(planned) = planned.filter(|_| !self.state.plan_is_told) else { return };
+        let known = stable.and_then(|arm| arm.metrics.get(&metric.name));
+        if self.state.plan_is_told || plan_size(ab, metric, known).is_none() {
+            return;
+        }
         self.state.plan_is_told = true;
-        let why = format!(
-            "planned: an improvement of `{}` by {} is found within about {} units in each arm ({} over all; {} if looked at once)",
-            metric.name, ab.effect, planned.units, planned.all_units, planned.fixed_units
-        );
+        let why = expect(ab, metric, known, None);
         self.actions.push(Action::Verdict { verdict: Verdict::Inconclusive, why, cause: None });
     }
 
