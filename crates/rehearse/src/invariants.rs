@@ -1,12 +1,13 @@
 //! The named invariants, as checks of a world after an event. The names are those of ARCHITECTURE.md and of `modelyard-rollout`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use modelyard_core::event::Outcome;
 use modelyard_core::service::Desired;
 use modelyard_core::strategy::Strategy;
 use modelyard_core::{RevisionNumber, Weight};
-use modelyard_rollout::{Action, Phase};
+use modelyard_rollout::{Action, Phase, Rollout};
 
 use crate::World;
 use crate::controller::Move;
@@ -44,13 +45,13 @@ pub const INVARIANTS: &[Invariant] = &[
         promise: "no weight is given to a revision without live instances",
         check: live_before_weight,
     },
-    Invariant { name: "R2", promise: "weights sum to the whole or are empty", check: weights_are_whole },
+    Invariant { name: "R2", promise: "weights sum to the whole, or nothing can be served", check: weights_are_whole },
     Invariant {
         name: "R3",
         promise: "stable is not retired before the candidate carries everything",
         check: looks_before_retiring,
     },
-    Invariant { name: "R5", promise: "aborted and failed rollouts end at stable alone", check: ends_where_it_says },
+    Invariant { name: "R5", promise: "aborted and failed rollouts end at stable alone", check: ends_where_it_must },
     Invariant { name: "R6", promise: "going forward, capacity is kept", check: keeps_capacity },
     Invariant { name: "R7", promise: "no canary above 20 % before a pass", check: starts_small },
     Invariant { name: "R8", promise: "an open rollout asks to be woken", check: asks_to_be_woken },
@@ -111,12 +112,26 @@ fn live_before_weight(world: &World) -> Result<(), String> {
 }
 
 fn weights_are_whole(world: &World) -> Result<(), String> {
-    let whole = |weights: &std::collections::BTreeMap<RevisionNumber, Weight>| {
-        weights.is_empty() || weights.values().map(|weight| u32::from(weight.basis_points())).sum::<u32>() == 10_000
+    let sum = |weights: &BTreeMap<RevisionNumber, Weight>| -> u32 {
+        weights.values().map(|weight| u32::from(weight.basis_points())).sum()
     };
-    ensure(whole(&world.gateway.table.weights), || format!("applied: {:?}", world.gateway.table.weights))?;
+    // Only `recreate` stops what serves before something else does, and before a first deployment nothing does.
+    let has_gap =
+        |rollout: &Rollout| matches!(rollout.plan.strategy, Strategy::Recreate(_)) || rollout.stable.is_none();
+    let may_be_empty = world.rollout().is_none_or(|rollout| {
+        let serves_at_last = rollout.stable.is_some() || rollout.outcome() == Some(Outcome::Promoted);
+        has_gap(rollout) && !(rollout.is_closed() && serves_at_last)
+    });
+    let comes_late = || world.rollout().is_some_and(has_gap) && world.lags();
+    let table = &world.gateway.table;
+    let whole = match table.weights.is_empty() {
+        true => may_be_empty || table.pools.values().all(Vec::is_empty) || comes_late(),
+        false => sum(&table.weights) == 10_000,
+    };
+    ensure(whole, || format!("applied: {:?} among {:?}", table.weights, table.pools))?;
     let Some((_, _, after)) = moved(world) else { return Ok(()) };
-    ensure(whole(&after.weights), || format!("desired: {:?}", after.weights))
+    let whole = if after.weights.is_empty() { may_be_empty } else { sum(&after.weights) == 10_000 };
+    ensure(whole, || format!("desired: {:?}", after.weights))
 }
 
 fn looks_before_retiring(world: &World) -> Result<(), String> {
@@ -135,8 +150,10 @@ fn looks_before_retiring(world: &World) -> Result<(), String> {
     })
 }
 
-fn ends_where_it_says(world: &World) -> Result<(), String> {
+fn ends_where_it_must(world: &World) -> Result<(), String> {
     let Some(rollout) = world.rollout().filter(|rollout| rollout.is_closed()) else { return Ok(()) };
+    let went_back = matches!(rollout.outcome(), Some(Outcome::Aborted | Outcome::RolledBack));
+    ensure(!world.was_aborted || went_back, || format!("an abort was taken, and it ended {:?}", rollout.outcome()))?;
     let winner = match rollout.outcome() {
         Some(Outcome::Promoted) => Some(rollout.candidate),
         Some(Outcome::RolledBack | Outcome::Aborted | Outcome::Compared) => rollout.stable,

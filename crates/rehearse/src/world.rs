@@ -35,6 +35,8 @@ pub struct World {
     pub(crate) last_move: Option<Move>,
     pub(crate) has_passed: bool,
     pub(crate) was_promoted_by_hand: bool,
+    /// Somebody's abort was taken and not refused.
+    pub(crate) was_aborted: bool,
     stepper: Stepper,
     in_transit: Vec<(Timestamp, Command)>,
     stale_pools: BTreeMap<RevisionNumber, PoolSeen>,
@@ -56,6 +58,7 @@ impl World {
             last_move: None,
             has_passed: false,
             was_promoted_by_hand: false,
+            was_aborted: false,
             stepper: modelyard_rollout::step,
             in_transit: Vec::new(),
             stale_pools: BTreeMap::new(),
@@ -136,6 +139,12 @@ impl World {
             && as_wanted
             && seen.len() == desired.instances.len()
             && self.gateway.table.weights == desired.weights
+    }
+
+    /// Whether the gateway has an older table than was published: it will get the newer one again, and again.
+    pub(crate) fn lags(&self) -> bool {
+        let published = self.controller.as_ref().map(|controller| controller.published.generation);
+        published.is_some_and(|published| self.gateway.table.generation < published)
     }
 
     /// What the rollout waits for, for people.
@@ -315,6 +324,7 @@ impl World {
             });
             controller.wake = self.now + wake.unwrap_or(Millis::seconds(3_600));
             self.has_passed |= made.iter().flat_map(|made| &made.actions).any(is_pass);
+            self.was_aborted |= made.as_ref().is_some_and(takes_an_abort);
             self.last_move = made;
         }
         if killed_at.is_some() {
@@ -349,6 +359,13 @@ impl World {
             _ => {}
         }
     }
+}
+
+/// Whether a move took an abort in: one that was ordered and is not among those that were refused.
+fn takes_an_abort(made: &Move) -> bool {
+    let asked = made.seen.orders.iter().filter(|order| **order == Order::Abort).count();
+    let is_refused = |action: &&Action| matches!(action, Action::Refused { order: Order::Abort, .. });
+    asked > made.actions.iter().filter(is_refused).count()
 }
 
 fn is_pass(action: &Action) -> bool {

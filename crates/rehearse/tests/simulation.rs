@@ -150,6 +150,34 @@ fn a_broken_strategy_is_caught() {
     assert!(names.contains(&"R3"), "the rig noticed nothing of a blind retirement: {names:?}");
 }
 
+/// Takes everybody's share away while a candidate is watched.
+fn serves_nobody(state: Rollout, seen: &Observation) -> (Rollout, Vec<modelyard_rollout::Action>) {
+    let (after, actions) = modelyard_rollout::step(state, seen);
+    if !matches!(after.phase, modelyard_rollout::Phase::Baking { .. }) {
+        return (after, actions);
+    }
+    let mut value = serde_json::to_value(&after).unwrap();
+    value["desired"]["weights"] = serde_json::json!({});
+    (serde_json::from_value(value).unwrap(), actions)
+}
+
+/// Says nothing against an abort, and goes on.
+fn ignores_aborts(state: Rollout, seen: &Observation) -> (Rollout, Vec<modelyard_rollout::Action>) {
+    let mut seen = seen.clone();
+    seen.orders.retain(|order| *order != modelyard_core::event::Order::Abort);
+    modelyard_rollout::step(state, &seen)
+}
+
+#[test]
+fn empty_weights_and_forgotten_aborts_are_caught() {
+    let names = |stepper: Stepper| -> std::collections::BTreeSet<&str> {
+        let caught = (0..400).filter_map(|seed| play("blue-green", seed, true, Faults::all(), stepper).err());
+        caught.map(|violation| violation.name).collect()
+    };
+    assert!(names(serves_nobody).contains("R2"), "nobody noticed that nothing was served");
+    assert!(names(ignores_aborts).contains("R5"), "nobody noticed that an abort came to nothing");
+}
+
 #[test]
 fn the_same_seed_plays_the_same_world() {
     let end = |seed| {
