@@ -103,6 +103,32 @@ impl Cause {
     }
 }
 
+/// In JSON, a cause and its class side by side. The class follows from the cause, so it is told and never read.
+mod classified {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Cause, Class};
+
+    #[derive(Serialize)]
+    struct Told {
+        cause: Cause,
+        class: Class,
+    }
+
+    #[derive(Deserialize)]
+    struct Read {
+        cause: Cause,
+    }
+
+    pub(super) fn serialize<S: Serializer>(cause: &Cause, serializer: S) -> Result<S::Ok, S::Error> {
+        Told { cause: *cause, class: cause.class() }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cause, D::Error> {
+        Read::deserialize(deserializer).map(|read| read.cause)
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -119,10 +145,27 @@ pub enum Class {
     Quality,
 }
 
+impl Class {
+    /// The class's name, as JSON has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Infrastructure => "infrastructure",
+            Self::Quality => "quality",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// One thing that went wrong, with what was seen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What it was.
+    /// What it was; in JSON with its class beside it.
+    #[serde(flatten, with = "classified")]
     pub cause: Cause,
     /// Which revision.
     pub revision: RevisionNumber,
@@ -136,4 +179,33 @@ pub struct Failure {
     /// Further lines: the error chain, the last lines of the log, the figures behind the sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_tells_the_class_and_older_lines_without_it_are_read() {
+        let failure = Failure {
+            cause: Cause::OutOfMemory,
+            revision: RevisionNumber(2),
+            instance: None,
+            at: Timestamp(7),
+            detail: "past its limit".into(),
+            evidence: vec!["line".into()],
+        };
+        let mut json = serde_json::to_value(&failure).unwrap();
+        assert_eq!((&json["cause"], &json["class"]), (&"out-of-memory".into(), &"infrastructure".into()), "{json}");
+        assert_eq!(serde_json::from_value::<Failure>(json.clone()).unwrap(), failure);
+        json.as_object_mut().unwrap().remove("class");
+        assert_eq!(
+            serde_json::from_value::<Failure>(json).unwrap(),
+            failure,
+            "a line of a log that an older build wrote"
+        );
+        for cause in Cause::ALL {
+            assert_eq!(serde_json::to_value(cause.class()).unwrap(), cause.class().name());
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Promises: a failure of stable's instances is never held against the candidate. A failure handed over twice counts once.
 
-use modelyard_core::failure::{Cause, Failure};
+use modelyard_core::failure::{Cause, Class, Failure};
 
 use crate::analysis::judge;
 use crate::step::Turn;
@@ -17,6 +17,7 @@ impl Turn<'_> {
         for failure in failures.iter().filter(|failure| failure.revision == candidate) {
             match failure.cause {
                 Cause::Crash => self.notice_crash(failure),
+                cause if cause.class() == Class::Quality => self.drop_of_quality(failure.clone()),
                 _ => self.fail(failure.clone()),
             }
         }

@@ -227,6 +227,17 @@ impl Rollout {
         self
     }
 
+    /// Whether the candidate is a pool of its own that can be looked at by its own address before it takes everything.
+    pub fn has_preview(&self) -> bool {
+        let is_beside = matches!(self.plan.strategy, Strategy::BlueGreen(_)) && self.stable.is_some();
+        is_beside && self.outcome.is_none() && self.phase.is_forward()
+    }
+
+    /// Path below the gateway's address by which the candidate is reached whatever its weight.
+    pub fn preview_path(&self) -> String {
+        format!("/{}/r{}", self.service, self.candidate)
+    }
+
     /// What it waits for, if that may take long, with the reason and, where evidence is missing, a forecast of the time still needed.
     ///
     /// Its figures change with every observation and are not worth a line in the log each ([`Self::advanced_from`]): whoever shows
@@ -301,7 +312,7 @@ impl Rollout {
             Phase::Starting => format!("starting {} beside stable", self.arms_in_words()),
             Phase::Testing => format!("testing {} against stable", self.arms_in_words()),
             Phase::Shadowing => format!("comparing {} with stable", self.arms_in_words()),
-            Phase::Preview => format!("revision {candidate} at its preview address"),
+            Phase::Preview => format!("revision {candidate} at its preview address {}", self.preview_path()),
             Phase::Scaling { step } => format!("starting instances for {}{place}", self.plan.weight_at(step)),
             Phase::Baking { step } => format!("baking at {}{place}", self.plan.weight_at(step)),
             Phase::Batch { goal } => format!("replacing instances, {goal} of {}", self.plan.instances),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::event::{Order, Outcome};
-use modelyard_core::failure::{Cause, Failure};
+use modelyard_core::failure::{Cause, Class, Failure};
 use modelyard_core::measure::Counters;
 use modelyard_core::route::split_among;
 use modelyard_core::service::{Desired, Routing, ServiceSpec};
@@ -217,9 +217,27 @@ fn failures_of_stable_are_not_held_against_the_candidate() {
 
 #[test]
 fn every_infrastructure_cause_takes_a_live_candidate_back() {
-    for cause in Cause::ALL {
+    let causes: Vec<Cause> = Cause::ALL.into_iter().filter(|cause| cause.class() == Class::Infrastructure).collect();
+    assert_eq!(causes.len(), 9, "{causes:?}");
+    for cause in causes {
         let mut easy = canary();
         easy.play(3).fail(NEW, cause).ends(Outcome::RolledBack);
+        assert_eq!(easy.rollout.cause(), Some(cause));
+    }
+}
+
+#[test]
+fn no_cause_of_quality_goes_back_by_itself() {
+    for cause in Cause::ALL.into_iter().filter(|cause| cause.class() == Class::Quality) {
+        let mut easy = canary();
+        easy.play(3).fail(NEW, cause).play(600);
+        assert!(easy.rollout.waiting().unwrap().is_person(), "{cause}: {}", easy.rollout.describe());
+        assert_eq!(
+            (&easy.weights[..], easy.rollout.outcome()),
+            (&[1_000][..], None),
+            "{cause}: it is held where it was"
+        );
+        easy.order(Order::Abort).ends(Outcome::Aborted);
         assert_eq!(easy.rollout.cause(), Some(cause));
     }
 }

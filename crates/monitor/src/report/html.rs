@@ -128,6 +128,7 @@ fn failures(report: &Report) -> Markup {
                     article.failure {
                         h3 {
                             span.cause { (failure.cause) }
+                            " (" (failure.cause.class()) ")"
                             ": revision " (failure.revision)
                             @if let Some(instance) = &failure.instance { ", instance " (instance) }
                         }

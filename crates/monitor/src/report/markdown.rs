@@ -61,7 +61,7 @@ impl Report {
         rows.push((until, format!("{}, {} later", time::rfc3339(facts.until), facts.duration())));
         if let Some(cause) = facts.cause {
             let why = facts.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            rows.push(("Cause", format!("{cause}{why}")));
+            rows.push(("Cause", format!("{cause} ({}){why}", cause.class())));
         }
         if let Some(exposure) = &self.exposure {
             let told = format!(
@@ -176,8 +176,9 @@ fn failures(out: &mut String, report: &Report) {
         let whose = failure.instance.as_ref().map_or(String::new(), |instance| format!(", instance {instance}"));
         let _ = writeln!(
             out,
-            "\n### {}: revision {}{}\n\n{} ({})\n",
+            "\n### {} ({}): revision {}{}\n\n{} ({})\n",
             failure.cause,
+            failure.cause.class(),
             failure.revision,
             markdown(&whose),
             markdown(&failure.detail),

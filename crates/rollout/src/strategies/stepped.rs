@@ -34,7 +34,10 @@ impl Turn<'_> {
         if self.state.clock.spent() < preview && !self.hurries() {
             self.state.waiting = Some(Waiting::Time { why: format!("at its preview address for {preview}") });
         } else if manual && !self.hurries() {
-            let why = "look at the candidate's preview address, then `modelyard promote` or `modelyard abort`".into();
+            let path = self.state.preview_path();
+            let why = format!(
+                "look at the candidate at its preview address {path}, then `modelyard promote` or `modelyard abort`"
+            );
             self.state.waiting = Some(Waiting::Person { why });
         } else {
             self.waited();
