@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::failure::Cause;
+use modelyard_core::service::Desired;
 use modelyard_core::{InstanceId, RevisionNumber, RolloutId, ServiceName, Timestamp, Weight};
 use modelyard_rollout::Waiting;
 use serde::Deserialize;
@@ -19,6 +20,9 @@ pub struct Status {
     /// Share of live traffic that is applied, by revision.
     #[serde(default)]
     pub weights: BTreeMap<RevisionNumber, Weight>,
+    /// What is wanted of instances and shares.
+    #[serde(default)]
+    pub desired: Desired,
     /// The revision that serves.
     #[serde(default)]
     pub stable: Option<Pool>,
@@ -81,6 +85,9 @@ pub struct Rollout {
     /// What it waits for, if that may take long.
     #[serde(default)]
     pub waiting: Option<Value>,
+    /// Where the candidate answers whatever its weight, if it is a pool of its own.
+    #[serde(default)]
+    pub preview: Option<String>,
 }
 
 /// What a rollout waits for, in words. An unknown kind is one of a newer control plane: its reason is a text all the same.
@@ -129,6 +136,9 @@ pub struct RolloutEnd {
     /// What it waits for, if that may take long.
     #[serde(default)]
     pub waiting: Option<Value>,
+    /// Where the candidate answers whatever its weight, if it is a pool of its own.
+    #[serde(default)]
+    pub preview: Option<String>,
 }
 
 fn running() -> String {

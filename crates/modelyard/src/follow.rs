@@ -170,13 +170,16 @@ pub fn end_text(end: &RolloutEnd, paint: crate::terminal::Paint) -> String {
     };
     let mut text = format!("{} {outcome}", paint.bold(&name));
     if let Some(cause) = end.cause {
-        text.push_str(&format!(" ({cause})"));
+        text.push_str(&format!(" ({cause}, {})", cause.class()));
     }
     for line in end.evidence_lines() {
         text.push_str(&format!("\n  {line}"));
     }
     if let Some(why) = waits(end.waiting.as_ref()) {
         text.push_str(&format!("\n  {why}"));
+    }
+    if let (Some(preview), "waiting") = (&end.preview, end.outcome.as_str()) {
+        text.push_str(&format!("\n  preview  {preview}"));
     }
     text
 }

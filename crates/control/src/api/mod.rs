@@ -16,6 +16,7 @@ mod services;
 mod status;
 mod system;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -55,6 +56,13 @@ pub struct App {
     pub metrics: Arc<system::Metrics>,
     /// Orders that are being carried out under an idempotency key.
     pub busy_keys: idempotency::BusyKeys,
+}
+
+impl App {
+    /// Where the gateway takes callers' requests.
+    fn gateway_address(&self) -> Option<SocketAddr> {
+        self.gateway.as_ref()?.running().map(|running| running.address)
+    }
 }
 
 pub use guard::loopback_only;

@@ -1,5 +1,6 @@
 //! Rollouts: where one stands, and its report.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::error::Refusal;
+use super::status::preview;
 use crate::store;
 use crate::store::fold::{Open, Record, ServiceState, World};
 
@@ -27,7 +29,7 @@ pub async fn one(State(app): State<App>, id: Id) -> Result<Json<Value>, Refusal>
     let Path(id) = id?;
     let world = app.ledger.world();
     let (state, record) = find(&world, &id).ok_or_else(|| unknown(&id))?;
-    Ok(Json(document(state, record, app.controller.waiting(state))))
+    Ok(Json(document(state, record, app.controller.waiting(state), app.gateway_address())))
 }
 
 pub fn find<'a>(world: &'a World, id: &RolloutId) -> Option<(&'a ServiceState, &'a Record)> {
@@ -43,7 +45,7 @@ pub fn unknown(id: &RolloutId) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("there is no rollout `{id}`"), help)
 }
 
-fn document(state: &ServiceState, record: &Record, waiting: Option<Waiting>) -> Value {
+fn document(state: &ServiceState, record: &Record, waiting: Option<Waiting>, gateway: Option<SocketAddr>) -> Value {
     let open = state.open.as_ref().filter(|open| open.id == record.id);
     let failure = open.and_then(|open| open.machine.failure()).or(record.failure.as_deref());
     let outcome = outcome(open, record);
@@ -55,6 +57,7 @@ fn document(state: &ServiceState, record: &Record, waiting: Option<Waiting>) -> 
     });
     if let Some(failure) = failure {
         document["cause"] = json!(failure.cause);
+        document["class"] = json!(failure.cause.class());
         document["evidence"] = json!(evidence(failure));
     }
     if let Some(ended) = record.ended {
@@ -62,6 +65,9 @@ fn document(state: &ServiceState, record: &Record, waiting: Option<Waiting>) -> 
     }
     if let Some(waiting) = waiting.filter(|_| open.is_some()) {
         document["waiting"] = json!(waiting);
+    }
+    if let Some(preview) = open.and_then(|open| preview(open, gateway)) {
+        document["preview"] = json!(preview);
     }
     document
 }
@@ -73,7 +79,8 @@ fn outcome(open: Option<&Open>, record: &Record) -> &'static str {
         Some(outcome) if !open.is_some_and(going_back) => return outcome.name(),
         _ => {}
     }
-    match open.and_then(|open| open.machine.waiting()) {
+    // A person who has asked for the way back is waited for no longer.
+    match open.filter(|open| !open.orders.contains(&Order::Abort)).and_then(|open| open.machine.waiting()) {
         Some(Waiting::Person { .. } | Waiting::Paused) => "waiting",
         _ => "running",
     }

@@ -41,7 +41,7 @@ pub async fn one(State(app): State<App>, name: Name) -> Result<Json<Status>, Ref
 }
 
 fn shown(app: &App, state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&GatewayReport>) -> Option<Status> {
-    status(state, seen, report, app.controller.waiting(state))
+    status(state, seen, report, app.controller.waiting(state), app.gateway_address())
 }
 
 /// Body of a deploy.

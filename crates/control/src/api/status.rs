@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use modelyard_core::instance::InstanceState;
 use modelyard_core::measure::GatewayReport;
-use modelyard_core::service::ServiceSpec;
+use modelyard_core::service::{Desired, ServiceSpec};
 use modelyard_core::{Digest, InstanceId, RevisionNumber, RolloutId, ServiceName, Version, Weight};
 use modelyard_rollout::Waiting;
 use serde::Serialize;
@@ -20,6 +20,8 @@ pub struct Status {
     environment: String,
     /// Applied share by revision.
     weights: BTreeMap<RevisionNumber, Weight>,
+    /// What is wanted of instances and shares, beside what is seen of them.
+    desired: Desired,
     #[serde(skip_serializing_if = "Option::is_none")]
     stable: Option<Pool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +73,9 @@ struct Rollout {
     waiting: Option<Waiting>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
+    /// Where the candidate answers whatever its weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preview: Option<String>,
 }
 
 /// The service as it stands; none when it was removed. `waiting` is what its open rollout waits for now.
@@ -79,6 +84,7 @@ pub fn status(
     seen: Option<&TargetSeen>,
     report: Option<&GatewayReport>,
     waiting: Option<Waiting>,
+    gateway: Option<SocketAddr>,
 ) -> Option<Status> {
     let spec = state.spec.as_ref()?;
     let coming = state.open.as_ref().map(|open| open.machine.candidate).filter(|&to| state.stable != Some(to));
@@ -93,12 +99,16 @@ pub fn status(
         service: state.name.clone(),
         environment: spec.environment.to_string(),
         weights: weights(state, report),
+        desired: state.desired.clone(),
         stable: state.stable.and_then(pool),
         candidate: coming.and_then(pool),
         arms: arms.into_iter().filter_map(pool).collect(),
         mirrors: state.desired.mirrors.clone(),
         others: others.into_iter().filter_map(pool).collect(),
-        rollout: state.open.as_ref().map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref), waiting)),
+        rollout: state
+            .open
+            .as_ref()
+            .map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref), waiting, gateway)),
         spec: (**spec).clone(),
     })
 }
@@ -139,7 +149,13 @@ fn line(id: &InstanceId, instance: &Instance, seen: Option<&TargetSeen>) -> Inst
     InstanceLine { id: id.clone(), state, address, pid, memory_bytes: status.and_then(|status| status.memory_bytes) }
 }
 
-fn rollout(open: &Open, record: Option<&Record>, waiting: Option<Waiting>) -> Rollout {
+/// Address of the candidate's own pool, without live traffic; none for strategies that have no second pool.
+pub fn preview(open: &Open, gateway: Option<SocketAddr>) -> Option<String> {
+    let gateway = gateway.filter(|_| open.machine.has_preview())?;
+    Some(format!("http://{gateway}{}", open.machine.preview_path()))
+}
+
+fn rollout(open: &Open, record: Option<&Record>, waiting: Option<Waiting>, gateway: Option<SocketAddr>) -> Rollout {
     let progress = open.machine.progress();
     Rollout {
         id: open.id.clone(),
@@ -149,5 +165,6 @@ fn rollout(open: &Open, record: Option<&Record>, waiting: Option<Waiting>) -> Ro
         steps: progress.map(|(_, steps)| steps),
         waiting,
         outcome: open.machine.outcome().map(|outcome| outcome.name()),
+        preview: preview(open, gateway),
     }
 }

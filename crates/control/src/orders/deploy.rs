@@ -182,6 +182,7 @@ pub fn start(
         strategy: Some(strategy),
         revision: Some(candidate),
         outcome: "running",
+        opened: true,
     };
     Decision { rollout: Some(id), bodies: before.into_iter().chain([started]).collect(), accepted }
 }

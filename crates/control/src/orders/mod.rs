@@ -160,6 +160,8 @@ pub struct Accepted {
     pub revision: Option<RevisionNumber>,
     /// `running`: the controller is at it.
     pub outcome: &'static str,
+    /// Whether the rollout was opened by this order; otherwise one that was open already was steered.
+    pub opened: bool,
 }
 
 /// Takes orders.
@@ -258,6 +260,7 @@ fn accepted(state: &ServiceState) -> Accepted {
         strategy: record.map(|record| record.strategy.clone()),
         revision: record.map(|record| record.to),
         outcome: "running",
+        opened: false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::cli::{Connect, span};
 use crate::context::{Context, person};
 use crate::exit::{Exit, Failed};
 use crate::follow;
-use crate::terminal::Paint;
+use crate::terminal::{Paint, say};
 
 /// Arguments of `rollback`.
 #[derive(Debug, Args)]
@@ -38,6 +38,7 @@ impl Rollback {
         let end: api::RolloutEnd = serde_json::from_value(started.clone()).map_err(|error| {
             Failed::from(error, "the control plane's answer is not understood", "see `modelyard status`")
         })?;
+        let opened = started["opened"] == true;
         let (document, end) = match &end.rollout {
             Some(rollout) if end.outcome == "running" => {
                 follow::narrated(&client, rollout.clone(), Some(self.timeout.as_duration()))?
@@ -45,11 +46,37 @@ impl Rollback {
             _ => (started, end),
         };
         context.print(&document, || follow::end_text(&end, Paint::stdout()))?;
-        // A rollout towards the earlier revision may itself be refused: then it was the one that was rolled back.
-        Ok(match (self.to.is_some(), end.outcome.as_str()) {
-            (_, "waiting") => Exit::Waiting,
-            (_, "promoted" | "aborted") | (false, "rolled-back") => Exit::Done,
-            _ => Exit::Failed,
-        })
+        let exit = exit_of(opened, &end.outcome);
+        if exit == Exit::Failed {
+            say(&format!("`{0}` was not rolled back; `modelyard status {0}` shows what serves", self.service));
+        }
+        Ok(exit)
+    }
+}
+
+/// A rollback is done once the earlier revision serves. A rollout of its own must have been promoted for that: if it was taken back, the
+/// service stays where it was. An open rollout that was turned around must have gone back.
+fn exit_of(opened: bool, outcome: &str) -> Exit {
+    match (opened, outcome) {
+        (_, "waiting") => Exit::Waiting,
+        (true, "promoted") | (false, "aborted" | "rolled-back") => Exit::Done,
+        _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollback_that_is_itself_taken_back_has_failed() {
+        for outcome in ["rolled-back", "aborted", "running"] {
+            assert_eq!(exit_of(true, outcome), Exit::Failed, "{outcome}");
+        }
+        for (opened, outcome) in [(true, "promoted"), (false, "aborted"), (false, "rolled-back")] {
+            assert_eq!(exit_of(opened, outcome), Exit::Done, "{outcome}");
+        }
+        assert_eq!(exit_of(false, "promoted"), Exit::Failed, "it had ended before the order reached it");
+        assert_eq!(exit_of(true, "waiting"), Exit::Waiting);
     }
 }

@@ -1,7 +1,9 @@
 //! `modelyard status [S]`: what runs, and how traffic is spread.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
-use modelyard_core::{RevisionNumber, ServiceName};
+use modelyard_core::{RevisionNumber, ServiceName, Weight};
 use serde_json::Value;
 
 use crate::api;
@@ -64,11 +66,17 @@ fn one(document: &Value) -> String {
     let paint = Paint::stdout();
     let mut lines = vec![format!("{}  {}", paint.bold(status.service.as_str()), paint.dim(&status.environment))];
     lines.push(format!("traffic  {}", shares(&status.weights)));
+    if let Some(wanted) = wanted(&status) {
+        lines.push(format!("wanted   {wanted}"));
+    }
     let named = |pool: &api::Pool| format!("r{} {} {}", pool.revision, pool.version, api::short(&pool.digest));
     lines.extend(status.stable.as_ref().map(|pool| format!("stable   {}", named(pool))));
     if let Some(rollout) = &status.rollout {
         lines.extend(status.candidate.as_ref().map(|pool| format!("to       {}", named(pool))));
         lines.push(format!("rollout  {} {}: {}", rollout.id, rollout.strategy, rollout.phase));
+        if let Some(preview) = &rollout.preview {
+            lines.push(format!("preview  {preview}"));
+        }
         if let Some(why) = rollout.waits() {
             lines.push(if rollout.waits_for_person() {
                 paint.warn(&format!("waits    {why}"))
@@ -94,6 +102,31 @@ fn one(document: &Value) -> String {
         .collect();
     lines.push(table(&["", "revision", "version", "instance", "state", "address", "pid"], rows, paint));
     lines.join("\n")
+}
+
+/// What was asked for and is not yet so: shares, then instances.
+fn wanted(status: &api::Status) -> Option<String> {
+    let live = |revision: RevisionNumber| {
+        let pools = [&status.stable, &status.candidate].into_iter().flatten().chain(&status.arms).chain(&status.others);
+        let of = pools.filter(|pool| pool.revision == revision).flat_map(|pool| &pool.instances);
+        of.filter(|instance| instance.state == "live").count()
+    };
+    let desired = &status.desired;
+    let given = |weights: &BTreeMap<RevisionNumber, Weight>| -> BTreeMap<RevisionNumber, Weight> {
+        weights
+            .iter()
+            .filter(|(_, share)| **share > Weight::NONE)
+            .map(|(&revision, &share)| (revision, share))
+            .collect()
+    };
+    let differs = !desired.weights.is_empty() && given(&desired.weights) != given(&status.weights);
+    let split = differs.then(|| shares(&desired.weights));
+    let instances = desired.instances.iter().filter_map(|(&revision, &count)| {
+        let live = live(revision);
+        (live != count as usize).then(|| format!("{count} of r{revision} live ({live} are)"))
+    });
+    let parts: Vec<String> = split.into_iter().chain(instances).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn row(role: &str, revision: RevisionNumber, version: &str, instance: &api::Instance) -> Vec<String> {
