@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use support::{World, examples, until};
@@ -426,4 +427,150 @@ fn packages_go_from_home_to_home_through_the_control_plane_s_registry() {
     assert!(missing.err.contains("is not there") && missing.err.contains("tags/list"), "{}", missing.err);
     third.run(&["pull", "wine:1.0.0"]).ended(2);
     there.down();
+}
+
+/// Keys of `wanted` that are not in the log of `process` with both their entry and their exit.
+fn untold(world: &World, process: &str, wanted: &[&str]) -> Vec<String> {
+    let text = fs::read_to_string(world.home().join("logs").join(process)).unwrap_or_default();
+    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let told = |name: &str, moment: &str| lines.iter().any(|l| l["span"]["name"] == name && l["message"] == moment);
+    let missing = |name: &&&str| !(told(name, "new") && told(name, "close"));
+    wanted.iter().filter(missing).map(|name| format!("{name} in {process}")).collect()
+}
+
+#[test]
+fn every_module_tells_of_its_part_in_a_rollout() {
+    let world = World::default();
+    let up = ["up", "--detach", "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0"];
+    assert!(world.command(&up).env("MODELYARD_LOG", "debug").status().unwrap().success());
+    world.deploy("wine/v1", &[]).ended(0);
+    let kept = ["--strategy", "blue-green", "--set", "strategy.rollback-window=10m"];
+    world.deploy("wine/v2", &kept).ended(0);
+    world.run(&["rollback", "wine"]).ended(0);
+    let control = [
+        "order.deploy",
+        "order.rollback",
+        "controller.step",
+        "registry.unpack",
+        "target.ensure",
+        "target.stop",
+        "prober.ask",
+        "gateway.push",
+        "gateway.start",
+    ];
+    until("control plane and gateway told of everything", 60, || {
+        let missing = [untold(&world, "control.log", &control), untold(&world, "gateway.log", &["gateway.apply"])];
+        let missing = missing.concat();
+        if missing.is_empty() { Ok(()) } else { Err(missing.join(", ")) }
+    });
+    world.down();
+}
+
+#[test]
+fn a_pause_holds_the_rollout_and_a_resume_lets_it_go_on() {
+    let world = World::up();
+    world.deploy("wine/v1", &[]).ended(0);
+    let short = ["--steps", "20,100", "--bake", "5s", "--set", "analysis.no-traffic=promote"];
+    let rollout = world.begin("wine/v2", &short);
+    let phase_until = |what: &str, accept: &dyn Fn(&str) -> bool| {
+        until(what, 60, || match world.status("wine") {
+            status if status["rollout"]["phase"].as_str().is_some_and(accept) => Ok(()),
+            status => Err(status["rollout"].to_string()),
+        });
+    };
+    phase_until("the candidate has its first share", &|phase| phase.starts_with("baking at 20 %"));
+    world.run(&["pause", "wine"]).ended(0);
+    phase_until("it is paused", &|phase| phase == "baking at 20 %, step 1 of 2 (paused)");
+    // The bake passes, and nothing follows: figures are written each second.
+    let measured = || world.events("wine").iter().filter(|event| event["event"] == "measured").count();
+    let before = measured();
+    until("time passes", 60, || match measured() {
+        now if now >= before + 7 => Ok(()),
+        now => Err(format!("{now} figures after {before}")),
+    });
+    let status = world.status("wine");
+    assert_eq!((&status["weights"]["2"], &status["rollout"]["step"]), (&2_000.into(), &1.into()), "{status}");
+    assert_eq!(status["rollout"]["waiting"]["for"], "paused", "{status}");
+    world.run(&["resume", "wine"]).ended(0);
+    assert_eq!(world.outcome(&rollout, 60), "promoted");
+    until("it is over", 60, || match world.run(&["resume", "wine"]) {
+        ran if ran.code == 1 && ran.err.contains("no rollout of `wine` is open") => Ok(()),
+        ran => Err(format!("{ran:?}")),
+    });
+    world.down();
+}
+
+#[test]
+fn logs_are_what_instances_wrote_each_line_with_its_instance() {
+    let world = World::up();
+    let folder = world.scratch("talker");
+    let toml = "files = [\"serve.py\"]\n[model]\nname = \"talker\"\nversion = \"1.0.0\"\ndescription = \"talks\"\n\
+                [runtime]\nkind = \"command\"\ncommand = [\"python3\", \"-u\", \"serve.py\"]\nhealth = \"/health\"\n";
+    fs::write(folder.join("modelyard.toml"), toml).unwrap();
+    let echo = fs::read_to_string(examples().join("../tests/fixtures/echo/serve.py")).unwrap();
+    let talk = "import sys\nfor n in range(5):\n    print(f'line {n}')\nprint('to stderr', file=sys.stderr)\n";
+    fs::write(folder.join("serve.py"), format!("{talk}{echo}")).unwrap();
+    world.run(&["deploy", folder.to_str().unwrap(), "--instances", "2", "--wait"]).ended(0);
+
+    let logs = world.json(&["logs", "talker"]);
+    let instances = logs["instances"].as_array().unwrap();
+    assert_eq!(instances.len(), 2, "{logs}");
+    for instance in instances {
+        let lines: Vec<&str> = instance["lines"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let has = |wanted: &str| lines.iter().any(|line| line.ends_with(wanted));
+        assert!((0..5).all(|n| has(&format!("line {n}"))) && has("to stderr"), "{logs}");
+    }
+    let text = world.run(&["logs", "talker", "--instance", "talker-r1-1", "-n", "2"]).ended(0).out;
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.lines().all(|line| line.starts_with("talker-r1-1  ")) && text.contains("to stderr"), "{text}");
+    world.down();
+}
+
+/// What a program writes on its stdout, as it comes.
+fn told(child: &mut std::process::Child) -> Arc<Mutex<String>> {
+    let (told, stdout) = (Arc::new(Mutex::new(String::new())), child.stdout.take().unwrap());
+    let text = told.clone();
+    std::thread::spawn(move || {
+        for line in std::io::BufRead::lines(std::io::BufReader::new(stdout)).map_while(Result::ok) {
+            text.lock().unwrap().push_str(&(line + "\n"));
+        }
+    });
+    told
+}
+
+#[test]
+fn watch_without_a_terminal_tells_lines_as_things_happen() {
+    let world = World::up();
+    world.deploy("wine/v1", &[]).ended(0);
+    let watch = |arguments: &[&str]| {
+        let all = [&["watch", "wine"], arguments].concat();
+        let mut command = world.command(&all);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let (mut text, mut json) = (watch(&[]), watch(&["--output", "json"]));
+    let at_once = ["--strategy", "blue-green", "--set", "strategy.rollback-window=0s"];
+    world.deploy("wine/v2", &at_once).ended(0);
+    let (told, events) = (told(&mut text), told(&mut json));
+    let has = |from: &Mutex<String>, wanted: &str| {
+        until(wanted, 60, || match from.lock().unwrap().clone() {
+            text if text.contains(wanted) => Ok(()),
+            text => Err(text),
+        });
+    };
+    for line in
+        ["A blue-green rollout of wine was started by tester", "traffic: r2 100 %", "The candidate was promoted"]
+    {
+        has(&told, line);
+    }
+    assert!(!told.lock().unwrap().contains('\x1b'), "no escape codes without a terminal");
+    has(&events, "\"event\":\"rollout-finished\"");
+    let lines = events.lock().unwrap().clone();
+    let kinds: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["event"].take()).collect();
+    assert!(kinds.contains(&"instance-live".into()) && kinds.contains(&"route-applied".into()), "{kinds:?}");
+    for mut child in [text, json] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    world.down();
 }

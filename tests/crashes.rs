@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 
 use serde_json::Value;
 use support::process::{alive, census, command_line, kill_9};
@@ -33,36 +34,129 @@ fn instances(world: &World) -> BTreeSet<u32> {
     census(world.home()).into_iter().filter(serves).collect()
 }
 
-#[test]
-fn a_control_plane_killed_at_every_step_still_comes_to_the_right_end() {
-    let mut world = World::up();
-    world.deploy("breast-cancer/v1", &["--instances", "2"]).ended(0);
-    let load = Load::start(world.gateway, SERVICE, SERVICE, Mix::default());
-    load.flow(50);
-    let rollout = world.begin("breast-cancer/v2", STEPS);
+/// Kills the control plane once in each phase that is seen, and starts it again, until no rollout is open; the phases.
+fn killed_in_each_phase(world: &mut World, load: &Load) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
-    // Each phase that is new costs the control plane its life once.
-    until("the rollout ends", 180, || {
-        let stands = world.api(&format!("/api/rollouts/{rollout}"))?;
-        if stands["outcome"] != "running" {
-            return Ok(());
-        }
-        if seen.insert(stands["phase"].as_str().unwrap_or_default().to_owned()) {
+    until("the rollout is over", 180, || {
+        let status = world.api(&format!("/api/services/{SERVICE}"))?;
+        let Some(phase) = status["rollout"]["phase"].as_str() else { return Ok(()) };
+        if seen.insert(phase.to_owned()) {
             let gateway = world.gateway_pid();
             world.kill_control();
-            load.flow(20);
+            // A service that is being recreated may have nobody who answers until the control plane is back.
+            if status["rollout"]["strategy"] != "recreate" {
+                load.flow(5);
+            }
             world.start();
             assert_eq!(world.gateway_pid(), gateway, "the gateway is adopted, not started again");
         }
-        Err(stands.to_string())
+        Err(status["rollout"].to_string())
     });
-    assert_eq!(world.outcome(&rollout, 60), "promoted");
-    assert!(seen.len() >= 3, "it was killed in too few phases: {seen:?}");
+    seen
+}
+
+/// Nothing failed, nothing was started twice, what runs is what should, and `down` leaves nothing.
+fn all_is_well(world: &World, load: Load, version: &str) {
     load.flow(50);
     load.finish().nothing_failed();
-    started_once(&world);
-    sequence_without_gaps(&world);
+    started_once(world);
+    sequence_without_gaps(world);
+    let status = world.status(SERVICE);
+    assert_eq!(status["stable"]["version"], version, "{status}");
+    let wanted = status["desired"]["instances"].as_object().unwrap();
+    assert_eq!(wanted.len(), 1, "only stable is left: {status}");
+    until("every process is that of a live instance", 60, || {
+        let status = world.status(SERVICE);
+        let listed = status["stable"]["instances"].as_array().unwrap();
+        let pids: BTreeSet<u64> = listed.iter().filter_map(|instance| instance["pid"].as_u64()).collect();
+        let runs: BTreeSet<u64> = serving(world).into_iter().map(u64::from).collect();
+        let whole = count_live(&status) == 2 && pids.len() == 2;
+        if whole && runs == pids { Ok(()) } else { Err(format!("{runs:?} run: {status}")) }
+    });
     world.down();
+}
+
+/// Processes of a home that answer requests: models, not those that stand over them.
+fn serving(world: &World) -> BTreeSet<u32> {
+    let serves =
+        |pid: &u32| command_line(*pid).contains("serve --package-dir") || command_line(*pid).contains("serve.py");
+    census(world.home()).into_iter().filter(serves).collect()
+}
+
+/// Rolls a version out under load while the control plane dies in each phase; the rollout ends as `outcome` says.
+fn killed_at_every_step(version: &str, arguments: &[&str], mix: Mix, outcome: &str, phases: usize) {
+    let mut world = World::up();
+    world.deploy("breast-cancer/v1", &["--instances", "2"]).ended(0);
+    let load = Load::start(world.gateway, SERVICE, SERVICE, mix);
+    load.flow(50);
+    let quick = ["--set", "analysis.min-requests=5", "--set", "analysis.window=2s", "--set", "routing.drain=5s"];
+    let rollout = world.begin(&format!("breast-cancer/{version}"), &[arguments, &quick].concat());
+    let seen = killed_in_each_phase(&mut world, &load);
+    assert_eq!(world.outcome(&rollout, 60), outcome, "{seen:?}");
+    assert!(seen.len() >= phases, "it was killed in too few phases: {seen:?}");
+    all_is_well(&world, load, if outcome == "promoted" { "2.0.0" } else { "1.0.0" });
+}
+
+#[test]
+fn a_control_plane_killed_at_every_step_still_comes_to_the_right_end() {
+    let canary = ["--strategy", "canary", "--steps", "20,50,100", "--bake", "1s"];
+    killed_at_every_step("v2", &canary, Mix::default(), "promoted", 4);
+}
+
+#[test]
+fn a_control_plane_killed_at_every_step_of_a_rolling_update() {
+    let rolling = ["--strategy", "rolling", "--set", "strategy.pause=1s"];
+    killed_at_every_step("v2", &rolling, Mix::default(), "promoted", 3);
+}
+
+#[test]
+fn a_control_plane_killed_at_every_step_of_a_blue_green_switch_and_its_window() {
+    let blue_green = [
+        "--strategy",
+        "blue-green",
+        "--set",
+        "strategy.preview=1s",
+        "--set",
+        "strategy.bake=1s",
+        "--set",
+        "strategy.rollback-window=2s",
+    ];
+    killed_at_every_step("v2", &blue_green, Mix::default(), "promoted", 3);
+}
+
+#[test]
+fn a_control_plane_killed_at_every_step_of_a_recreate() {
+    killed_at_every_step("v2", &["--strategy", "recreate"], Mix::default(), "promoted", 2);
+}
+
+#[test]
+fn a_control_plane_killed_at_every_step_still_takes_a_crashing_version_back() {
+    let canary = ["--strategy", "canary", "--steps", "20,50,100", "--bake", "30s"];
+    killed_at_every_step("v3-crash", &canary, Mix::rest(), "rolled-back", 2);
+}
+
+#[test]
+fn a_control_plane_killed_at_every_step_of_a_rollback() {
+    let mut world = World::up();
+    world.deploy("breast-cancer/v1", &["--instances", "2"]).ended(0);
+    let at_once = ["--strategy", "blue-green", "--set", "strategy.rollback-window=0s"];
+    world.deploy("breast-cancer/v2", &at_once).ended(0);
+    let load = Load::start(world.gateway, SERVICE, SERVICE, Mix::default());
+    load.flow(50);
+    until("nothing is open any more", 60, || match world.status(SERVICE) {
+        status if status["rollout"].is_null() => Ok(()),
+        status => Err(status["rollout"].to_string()),
+    });
+    let mut rollback = world.command(&["rollback", SERVICE]);
+    let mut rollback = rollback.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the rollback began", 60, || match world.status(SERVICE) {
+        status if status["rollout"].is_object() || status["stable"]["version"] == "1.0.0" => Ok(()),
+        status => Err(status.to_string()),
+    });
+    let seen = killed_in_each_phase(&mut world, &load);
+    assert!(!seen.is_empty(), "the rollback was over before it could be seen");
+    assert_eq!(rollback.wait().unwrap().code(), Some(0), "whoever waits goes on waiting: {seen:?}");
+    all_is_well(&world, load, "1.0.0");
 }
 
 /// Nothing is started twice: every instance was asked for once.

@@ -16,7 +16,7 @@ pub fn run(all: bool) -> Result<()> {
     }
     check()?;
     shell::run(&mut cargo(&["build", "--workspace"]))?;
-    let environment = environment()?;
+    let environment = environment(all)?;
     let mut total = Tally::default();
     let mut skipped = Vec::new();
     for suite in suite::build()? {
@@ -36,9 +36,15 @@ fn check() -> Result<()> {
     generate::run(true)
 }
 
-/// What the tests are told: where the Python peers and the inference engine are.
-fn environment() -> Result<Vec<(String, String)>> {
+/// How many changes in a row must lose nothing, when there is time for everything.
+const ROUNDS: &str = "200";
+
+/// What the tests are told: where the Python peers and the inference engine are, and how long to go on.
+fn environment(all: bool) -> Result<Vec<(String, String)>> {
     let mut environment = Vec::new();
+    if all && std::env::var_os("MODELYARD_TEST_ROUNDS").is_none() {
+        environment.push(("MODELYARD_TEST_ROUNDS".to_owned(), ROUNDS.to_owned()));
+    }
     if let Some(python) = peers::python() {
         environment.push(("MODELYARD_TEST_PYTHON".to_owned(), python.display().to_string()));
     }
