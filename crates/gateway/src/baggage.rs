@@ -13,11 +13,11 @@ const SESSION: &[u8] = b"modelyard.session";
 const LONGEST: usize = 8192;
 const MOST: usize = 64;
 
-/// Writes a list: the caller's members, then ours.
-pub fn write(out: &mut Vec<u8>, given: &HeaderMap, revision: &[u8], session: Option<&[u8]>) {
+/// Writes a list: the caller's members, if there is a list of theirs, then ours.
+pub fn write(out: &mut Vec<u8>, given: Option<&HeaderMap>, revision: &[u8], session: Option<&[u8]>) {
     let from = out.len();
     let mut count = 0;
-    for (key, member) in members(given) {
+    for (key, member) in given.into_iter().flat_map(members) {
         if key != REVISION && key != SESSION {
             if count > 0 {
                 out.push(b',');
@@ -71,7 +71,7 @@ mod tests {
             map.append(BAGGAGE, HeaderValue::from_str(list).unwrap());
         }
         let mut out = b"before".to_vec();
-        write(&mut out, &map, b"7", Some(b"00ff"));
+        write(&mut out, Some(&map), b"7", Some(b"00ff"));
         String::from_utf8(out.split_off(6)).unwrap()
     }
 

@@ -59,14 +59,15 @@ pub async fn answer(worker: Rc<Worker>, caller: Rc<Caller>, request: Request<Inc
     let active = caller.activity.begin();
     let began = Instant::now();
     let (parts, body) = request.into_parts();
-    let trace = TraceParent::next(parts.headers.get(headers::TRACEPARENT).map(HeaderValue::as_bytes));
-    let request_id = request_id(&parts.headers, &trace);
-    let is_grpc = is_grpc(&parts);
-    let mut response = match check(&parts) {
+    let seen = Seen::of(&parts.headers);
+    let trace = TraceParent::next(seen.trace.map(HeaderValue::as_bytes));
+    let request_id = request_id(seen.request_id, &trace);
+    let is_grpc = seen.is_grpc();
+    let mut response = match check(&parts, &seen) {
         Err(refusal) => local::refuse(&refusal, is_grpc),
         Ok(()) => {
             let call = Call { parts: &parts, caller: &caller, trace, request_id: &request_id, is_grpc };
-            route(&worker, &call, body).await
+            route(&worker, &call, seen.revision, body).await
         }
     };
     if tracing::enabled!(target: "modelyard::access", tracing::Level::DEBUG) {
@@ -89,35 +90,66 @@ pub async fn answer(worker: Rc<Worker>, caller: Rc<Caller>, request: Request<Inc
     response.map(|body| body.with_active(active))
 }
 
+/// The fields that decide about every request, found in one pass: most are rarely there, and a look-up for each would cost more.
+#[derive(Default)]
+struct Seen<'a> {
+    hosts: u32,
+    content_type: Option<&'a HeaderValue>,
+    upgrade: Option<&'a HeaderValue>,
+    trace: Option<&'a HeaderValue>,
+    request_id: Option<&'a HeaderValue>,
+    revision: Option<&'a HeaderValue>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(map: &'a HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in map {
+            let place = match name {
+                name if *name == header::HOST => {
+                    seen.hosts += 1;
+                    continue;
+                }
+                name if *name == header::CONTENT_TYPE => &mut seen.content_type,
+                name if *name == header::UPGRADE => &mut seen.upgrade,
+                name if *name == headers::TRACEPARENT => &mut seen.trace,
+                name if *name == headers::REQUEST_ID => &mut seen.request_id,
+                name if *name == headers::REVISION => &mut seen.revision,
+                _ => continue,
+            };
+            place.get_or_insert(value); // of several the first counts
+        }
+        seen
+    }
+
+    fn is_grpc(&self) -> bool {
+        let kind = self.content_type.map(HeaderValue::as_bytes);
+        kind.is_some_and(|kind| kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web"))
+    }
+}
+
 /// The caller's request id if it is safe to use, else the trace's id.
-fn request_id(given: &HeaderMap, trace: &TraceParent) -> HeaderValue {
-    match given.get(headers::REQUEST_ID) {
+fn request_id(given: Option<&HeaderValue>, trace: &TraceParent) -> HeaderValue {
+    match given {
         Some(id) if trace::is_request_id(id.as_bytes()) => id.clone(),
         // Hexadecimal digits are a valid value: the fallback is never seen.
         _ => HeaderValue::from_bytes(trace.trace_id()).unwrap_or_else(|_| HeaderValue::from_static("-")),
     }
 }
 
-fn is_grpc(parts: &request::Parts) -> bool {
-    let kind = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web"))
-}
-
 /// What no instance should see.
-fn check(parts: &request::Parts) -> Result<(), Refusal> {
+fn check(parts: &request::Parts, seen: &Seen<'_>) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT {
         let why = "CONNECT is not supported: this gateway is no forward proxy";
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, why));
     }
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let host = (hosts.next(), hosts.next());
-    if host.1.is_some() {
+    if seen.hosts > 1 {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request has more than one Host header"));
     }
-    if host.0.is_none() && parts.version == Version::HTTP_11 {
+    if seen.hosts == 0 && parts.version == Version::HTTP_11 {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "an HTTP/1.1 request needs a Host header"));
     }
-    if let Some(upgrade) = parts.headers.get(header::UPGRADE) {
+    if let Some(upgrade) = seen.upgrade {
         // HTTP/2 offered in passing may be ignored (RFC 9110, section 7.8); anything else the caller counts on.
         if !upgrade.as_bytes().eq_ignore_ascii_case(b"h2c") {
             let why =
@@ -128,9 +160,14 @@ fn check(parts: &request::Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn route(worker: &Rc<Worker>, call: &Call<'_>, body: Incoming) -> Response<Answer> {
+async fn route(
+    worker: &Rc<Worker>,
+    call: &Call<'_>,
+    revision: Option<&HeaderValue>,
+    body: Incoming,
+) -> Response<Answer> {
     let path = call.parts.uri.path();
-    let pin = match call.parts.headers.get(headers::REVISION).map(pinned) {
+    let pin = match revision.map(pinned) {
         Some(Err(refusal)) => return local::refuse(&refusal, call.is_grpc),
         Some(Ok(revision)) => Some(revision),
         None => None,

@@ -5,20 +5,20 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::limits;
+use crate::wire::Wire;
 
-/// Longest write that is put together from its parts.
-// 2 KiB: the common answer, and little enough for the stack.
-const JOINED: usize = 2 << 10;
+/// Longest write that waits for the end of the batch (`wire`), its parts put together.
+// 4 KiB: the common answer; copying more costs about what the post saves.
+const POSTED: usize = 4 << 10;
 
 /// What is known of a connection between two sweeps.
 #[derive(Default)]
@@ -100,7 +100,7 @@ impl Drop for Active {
 /// A caller's connection, what was read of it to tell its protocol first.
 pub struct Io {
     first: Bytes,
-    stream: TokioIo<TcpStream>,
+    wire: Rc<Wire>,
     activity: Rc<Activity>,
 }
 
@@ -109,7 +109,7 @@ impl Io {
     pub fn new(stream: TcpStream, first: Bytes, http2: bool, activity: Rc<Activity>) -> Self {
         activity.started.set(true);
         activity.chatty.set(http2);
-        Self { first, stream: TokioIo::new(stream), activity }
+        Self { first, wire: Wire::new(stream), activity }
     }
 }
 
@@ -125,7 +125,7 @@ impl Read for Io {
             self.first.advance(length);
             return Poll::Ready(Ok(()));
         }
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = self.wire.poll_read(cx, buffer);
         if read.is_ready() && !self.activity.started.replace(true) {
             self.activity.quiet.set(0);
         }
@@ -134,39 +134,46 @@ impl Read for Io {
 }
 
 impl Write for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        if bytes.len() > POSTED {
+            return self.wire.poll_write(cx, bytes);
+        }
+        ready!(self.wire.poll_sent(cx))?;
+        self.wire.post(|out| out.extend_from_slice(bytes));
+        Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    /// What is posted counts as flushed: it is sent without anybody's further doing.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(self.wire.take_error().map_or(Ok(()), Err))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.wire.poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        if total > JOINED {
-            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        if total > POSTED {
+            return self.wire.poll_write_vectored(cx, slices);
         }
-        // A head and a small body: copying them together costs less than a vectored system call.
-        let mut joined = [0; JOINED];
-        let mut end = 0;
-        for slice in slices {
-            joined[end..end + slice.len()].copy_from_slice(slice);
-            end += slice.len();
-        }
-        Pin::new(&mut self.stream).poll_write(cx, &joined[..end])
+        ready!(self.wire.poll_sent(cx))?;
+        self.wire.post(|out| slices.iter().for_each(|slice| out.extend_from_slice(slice)));
+        Poll::Ready(Ok(total))
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        self.wire.send_waiting(); // an answer may still be in the post; what the socket does not take goes with it
     }
 }
 

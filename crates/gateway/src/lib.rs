@@ -30,6 +30,7 @@ mod table;
 mod tap;
 mod trace;
 mod upstream;
+mod wire;
 mod worker;
 
 pub use error::Error;

@@ -22,9 +22,13 @@ use crate::io::{Activity, Found};
 use crate::limits;
 use crate::mirror::{self, Aside, Beside};
 use crate::table::{Parked, Tables};
+use crate::wire;
 
 /// How often connections are looked at for those that are idle or drip.
 const SWEEP: Duration = Duration::from_secs(5);
+
+// 256 tasks: what one look at the sockets finds ready is read before the next look, so that a batch is as large as it can be (`wire`).
+const TURN: u32 = 256;
 
 /// What the admin thread asks of a worker.
 pub enum Command {
@@ -159,7 +163,7 @@ pub fn run(
     admin: mpsc::UnboundedSender<Ask>,
     beside: Beside,
 ) -> Result<(), Error> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let runtime = Builder::new_current_thread().event_interval(TURN).enable_all().build_local(LocalOptions::default());
     let runtime = runtime.map_err(Error::Thread)?;
     runtime.block_on(async {
         let worker = Rc::new(Worker {
@@ -176,10 +180,12 @@ pub fn run(
         let listener = TcpListener::from_std(listener).map_err(Error::Thread)?;
         let sweeping = tokio::task::spawn_local(sweep(worker.clone()));
         let pumping = tokio::task::spawn_local(mirror::pump(worker.aside.clone()));
+        let posting = tokio::task::spawn_local(wire::post());
         let grace = serve(&worker, listener, commands).await;
         finish(&worker, grace).await;
         sweeping.abort();
         pumping.abort();
+        posting.abort();
         worker.aside.pass_on();
         Ok(())
     })

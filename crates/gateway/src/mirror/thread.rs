@@ -25,6 +25,7 @@ use crate::grpc::{Blame, blame};
 use crate::table::Instance;
 use crate::tap;
 use crate::upstream::Failure;
+use crate::wire;
 
 /// Added to the threads' niceness.
 const NICENESS: i32 = 10;
@@ -90,12 +91,14 @@ fn run(mut jobs: mpsc::Receiver<Job>, pairs: blocking::Sender<Pair>, tap: tap::H
     runtime.map_err(Error::Thread)?.block_on(async {
         let mirror = Rc::new(Mirroring { started: Instant::now(), instances: RefCell::default(), pairs, tap });
         let sweeping = tokio::task::spawn_local(sweep(mirror.clone()));
+        let posting = tokio::task::spawn_local(wire::post());
         while let Some(Job { copied, shadows, held }) = jobs.recv().await {
             for (permit, plan) in shadows {
                 tokio::task::spawn_local(mirror.clone().copy(copied.clone(), permit, plan, held.clone()));
             }
         }
         sweeping.abort();
+        posting.abort();
         Ok(())
     })
 }

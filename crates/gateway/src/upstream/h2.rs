@@ -162,7 +162,7 @@ fn assign(map: &mut HeaderMap, outbound: &Outbound<'_>) {
     let digits = outbound.session.map(Session::digits);
     let digits = digits.as_ref().map(<[u8; 16]>::as_slice);
     let mut list = Vec::new();
-    baggage::write(&mut list, outbound.headers, outbound.revision, digits);
+    baggage::write(&mut list, Some(outbound.headers), outbound.revision, digits);
     insert(map, baggage::BAGGAGE, &list);
     if let Some(digits) = digits {
         insert(map, headers::SESSION, digits);

@@ -1,9 +1,8 @@
 //! One request and its answer on one connection, both ways at once.
 //!
-//! Promises: a small request is one write without a copy of its own; reading goes on when writing fails, since an instance may answer
+//! Promises: a request that is here whole is one write, with those of others at the end of the batch (`wire`); reading goes on when writing fails, since an instance may answer
 //! (too large, not allowed) and close before it has read everything.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,18 +10,13 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method};
 use http_body::Body;
-use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::send::{Outbound, write_head};
 use super::{AnswerHead, Connection, Failure, READ_ROOM, head};
 use crate::body::{BodyError, Cursor, Payload};
 
-thread_local! {
-    /// Where requests are put together before they are written.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-// A head near its limit with a whole body; what is larger is given back to the allocator.
-const SCRATCH_KEPT: usize = 256 << 10;
+// 1 KiB: most heads.
+const HEAD_ROOM: usize = 1 << 10;
 
 /// One request and its answer.
 pub struct Exchange {
@@ -38,7 +32,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Begins to send: what fits is written at once.
+    /// Begins to send.
     pub fn start(connection: Connection, request: &Outbound<'_>, payload: &Payload) -> Self {
         let method = request.method.clone();
         let mut exchange =
@@ -46,30 +40,18 @@ impl Exchange {
         if let Payload::Stream(_, length) = payload {
             exchange.body = Some(payload.cursor());
             exchange.chunked = length.is_none();
+            let mut head = Vec::with_capacity(HEAD_ROOM);
+            write_head(&mut head, request, payload);
+            exchange.pending = head.into();
+        } else {
+            exchange.connection.wire.post(|out| {
+                write_head(out, request, payload);
+                if let Payload::Whole(bytes) = payload {
+                    out.extend_from_slice(bytes);
+                }
+            });
         }
-        SCRATCH.with_borrow_mut(|out| {
-            out.clear();
-            write_head(out, request, payload);
-            if let Payload::Whole(bytes) = payload {
-                out.extend_from_slice(bytes);
-            }
-            exchange.write_now(out);
-            if out.capacity() > SCRATCH_KEPT {
-                *out = Vec::new();
-            }
-        });
         exchange
-    }
-
-    fn write_now(&mut self, bytes: &[u8]) {
-        let written = match self.connection.stream.try_write(bytes) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return self.stop_sending(error),
-        };
-        if written < bytes.len() {
-            self.pending = Bytes::copy_from_slice(&bytes[written..]);
-        }
     }
 
     fn stop_sending(&mut self, error: io::Error) {
@@ -80,14 +62,17 @@ impl Exchange {
 
     /// Whether the whole request was sent.
     pub fn is_sent(&self) -> bool {
-        self.pending.is_empty() && self.body.is_none() && self.send_error.is_none()
+        self.pending.is_empty()
+            && self.body.is_none()
+            && self.send_error.is_none()
+            && !self.connection.wire.is_waiting()
     }
 
     /// Sends on. Ready when there is nothing left to do, or when the caller's body failed.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         loop {
             while !self.pending.is_empty() {
-                match ready!(Pin::new(&mut self.connection.stream).poll_write(cx, &self.pending)) {
+                match ready!(self.connection.wire.poll_write(cx, &self.pending)) {
                     Ok(written) if written > 0 => self.pending.advance(written),
                     Ok(_) => self.stop_sending(io::ErrorKind::WriteZero.into()),
                     Err(error) => self.stop_sending(error),
@@ -151,10 +136,9 @@ impl Exchange {
 
     /// Reads what is there into [`Exchange::buffer`]; 0 at the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Connection { stream, read, .. } = &mut self.connection;
+        let Connection { wire, read, .. } = &mut self.connection;
         read.reserve(READ_ROOM);
-        let reading = std::pin::pin!(stream.read_buf(read));
-        reading.poll(cx)
+        wire.poll_read_buf(cx, read)
     }
 
     /// Bytes that were read and not used.
@@ -166,13 +150,14 @@ impl Exchange {
         if self.connection.reused && self.connection.read.is_empty() {
             return Failure::Stale;
         }
-        let why = error.or(self.send_error.take());
+        let why = error.or_else(|| self.send_error.take()).or_else(|| self.connection.wire.take_error());
         Failure::Broken(why.map_or_else(|| "it closed it".to_owned(), |error| error.to_string()))
     }
 
     /// The connection, for another exchange; `None` unless this one is complete both ways.
     pub fn into_connection(self) -> Option<Connection> {
-        (self.is_sent() && self.connection.read.is_empty()).then_some(self.connection)
+        let is_good = self.is_sent() && self.connection.wire.take_error().is_none() && self.connection.read.is_empty();
+        is_good.then_some(self.connection)
     }
 }
 

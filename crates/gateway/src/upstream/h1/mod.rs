@@ -12,9 +12,9 @@ mod streaming;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 pub use exchange::Exchange;
 pub use head::{AnswerHead, Framing};
@@ -23,13 +23,14 @@ pub use streaming::Streaming;
 
 use super::Failure;
 use crate::limits;
+use crate::wire::Wire;
 
 /// Room for an answer that fits: most heads and small bodies come in one read.
 const READ_ROOM: usize = 8 << 10;
 
 /// A connection to an instance.
 pub struct Connection {
-    stream: TcpStream,
+    wire: Rc<Wire>,
     read: BytesMut,
     /// Whether it carried an exchange before.
     reused: bool,
@@ -43,13 +44,12 @@ impl Connection {
     /// [`Failure::Connect`].
     pub async fn open(address: SocketAddr) -> Result<Self, Failure> {
         let stream = Box::pin(super::connect(address)).await?;
-        Ok(Self { stream, read: BytesMut::new(), reused: false, used_ms: 0 })
+        Ok(Self { wire: Wire::new(stream), read: BytesMut::new(), reused: false, used_ms: 0 })
     }
 
     /// Whether the instance neither closed it nor sent anything unasked. No system call unless something came.
     fn is_quiet(&self) -> bool {
-        let waiting = self.stream.try_read(&mut [0; 1]);
-        matches!(waiting, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        self.wire.is_quiet()
     }
 }
 

@@ -49,21 +49,38 @@ pub fn write_head(out: &mut Vec<u8>, request: &Outbound<'_>, payload: &Payload) 
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(request.host);
     let named = named_fields(request.headers);
+    let mut rewritten = Rewritten::default();
     for (name, value) in request.headers {
-        if !headers::is_left_out(name) && !named.contains(name) {
+        if headers::is_left_out(name) {
+            rewritten.see(name);
+        } else if !named.contains(name) {
             field(out, name.as_str(), value.as_bytes());
         }
     }
-    assignment(out, request);
+    assignment(out, request, &rewritten);
     field(out, "traceparent", request.traceparent);
     field(out, "x-request-id", request.request_id);
     if let Some(shadow_of) = request.shadow_of {
         field(out, "modelyard-shadow", b"true");
         field(out, "modelyard-shadow-of", shadow_of);
     }
-    forwarded(out, request);
+    forwarded(out, request, &rewritten);
     framing(out, request.method, payload);
     out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Which of the fields that are written anew the caller sent: those that are not there need no look-up.
+#[derive(Default)]
+struct Rewritten {
+    baggage: bool,
+    forwarded: bool,
+}
+
+impl Rewritten {
+    fn see(&mut self, name: &HeaderName) {
+        self.baggage |= *name == baggage::BAGGAGE;
+        self.forwarded |= *name == headers::FORWARDED_FOR || *name == headers::FORWARDED_PROTO;
+    }
 }
 
 fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -82,7 +99,7 @@ fn named_fields(map: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Which arm the request was assigned to, and by which session.
-fn assignment(out: &mut Vec<u8>, request: &Outbound<'_>) {
+fn assignment(out: &mut Vec<u8>, request: &Outbound<'_>, rewritten: &Rewritten) {
     field(out, "modelyard-revision", request.revision);
     if let Some(flags) = request.flags {
         field(out, headers::FLAGS.as_str(), flags);
@@ -93,11 +110,16 @@ fn assignment(out: &mut Vec<u8>, request: &Outbound<'_>) {
         field(out, "modelyard-session", session);
     }
     out.extend_from_slice(b"\r\nbaggage: ");
-    baggage::write(out, request.headers, request.revision, session);
+    let given = rewritten.baggage.then_some(request.headers);
+    baggage::write(out, given, request.revision, session);
 }
 
-fn forwarded(out: &mut Vec<u8>, request: &Outbound<'_>) {
+fn forwarded(out: &mut Vec<u8>, request: &Outbound<'_>, rewritten: &Rewritten) {
     out.extend_from_slice(b"\r\nx-forwarded-for: ");
+    if !rewritten.forwarded {
+        out.extend_from_slice(request.from.as_bytes());
+        return field(out, "x-forwarded-proto", b"http");
+    }
     for before in request.headers.get_all(headers::FORWARDED_FOR) {
         out.extend_from_slice(before.as_bytes());
         out.extend_from_slice(b", ");
