@@ -419,3 +419,70 @@ fn inputs_that_move_from_the_package_s_profile_are_seen_and_policy_is_followed()
     assert_eq!(world.status("alarm")["weights"], json!({"2": 10_000}));
     world.down();
 }
+
+#[test]
+fn what_serves_is_watched_between_rollouts_and_alternatives_are_tried_beside_it() {
+    let world = World::up();
+    let package = with_profile(&world);
+    let rules = "[strategy]\nkind = \"canary\"\nsteps = [\"20%\", \"100%\"]\nbake = \"3s\"\n\n[quality]\nmax-psi = 0.25\nleast-values = 100\n\n\
+                 [[metrics]]\nname = \"accuracy\"\nkind = \"accuracy\"\nfrom = \"feedback\"\nvalue = \"/outputs/0/data/0\"\n";
+    let file = service(&world, rules);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&support::alarm::fixture("threshold"), &package)).unwrap();
+    world.run(&["deploy", &file, "--wait"]).ended(0);
+    // Promoted on what it was made for, and always right.
+    let callers = Callers::start(&world, Some(0.5), |mean| mean);
+    world.run(&["deploy", &file, "--flag", "threshold=0.501", "--wait", "--timeout", "2m"]).ended(0);
+    callers.flow(50);
+    callers.finish();
+    assert!(world.status("alarm").get("noticed").is_none(), "nothing is wrong yet");
+
+    // Then callers change, and so does what is right. No rollout is open that could act on it.
+    let callers = Callers::start(&world, Some(0.8), |mean| 0.55 + 0.45 * mean);
+    let status = until("both are noticed", 90, || {
+        let status = world.status("alarm");
+        let causes: BTreeSet<String> = status["noticed"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|notice| notice["cause"].as_str().unwrap().to_owned())
+            .collect();
+        if causes.len() == 2 { Ok(status) } else { Err(format!("{causes:?} in {}", evidence(&world))) }
+    });
+    assert_eq!(status["noticed"][0]["revision"], 2, "{status}");
+    let shown = world.run(&["status", "alarm"]).ended(0).out;
+    for part in ["noticed  drift", "noticed  quality", "accuracy", "when it was promoted", "--strategy shadow"] {
+        assert!(shown.contains(part), "`{part}` is missing: {shown}");
+    }
+    let history = world.run(&["history", "alarm"]).ended(0).out;
+    assert!(history.contains("population stability index"), "{history}");
+    let metrics =
+        ureq::get(format!("http://{}/metrics", world.control)).call().unwrap().body_mut().read_to_string().unwrap();
+    let counted = metrics.lines().find(|line| line.contains("quality-dropped")).unwrap_or_default();
+    assert!(counted.ends_with(" 2"), "each is told once: {counted}");
+
+    // It goes on to serve while an alternative is looked at beside it.
+    let shadow = "strategy={ kind = \"shadow\", agree-on = \"labels\", max-disagreement = 0.9, least-pairs = 100, bake = \"300ms\", then = \"end\" }";
+    let beside = [
+        "deploy",
+        &file,
+        "--flag",
+        "threshold=0.8",
+        "--set",
+        shadow,
+        "--set",
+        "quality.max-psi=50",
+        "--wait",
+        "--timeout",
+        "2m",
+        "--output",
+        "json",
+    ];
+    assert_eq!(world.run(&beside).ended(0).json()["outcome"], "compared");
+    let answers = callers.finish();
+    assert!(
+        answers.iter().all(|answer| answer.revision == 2),
+        "the failing model is stable, and the alternative answers nobody"
+    );
+    world.down();
+}

@@ -255,6 +255,18 @@ pub enum EventBody {
         /// What was known.
         evidence: Box<Evidence>,
     },
+    /// What serves has become worse, or what it is asked has moved from its reference, and no rollout is open that could act on it.
+    QualityDropped {
+        /// The revision that serves.
+        revision: RevisionNumber,
+        /// `quality` or `drift`.
+        cause: Cause,
+        /// Why, for people, with figures.
+        why: String,
+        /// A line for each metric, or for each field that moved.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        evidence: Vec<String>,
+    },
     /// A rollout ended.
     RolloutFinished {
         /// How.

@@ -35,9 +35,25 @@ pub struct Status {
     /// Further revisions that have instances: kept for a rollback, or leaving.
     #[serde(default)]
     pub others: Vec<Pool>,
+    /// What was noticed of the revision that serves since the last rollout.
+    #[serde(default)]
+    pub noticed: Vec<Notice>,
     /// The change in flight.
     #[serde(default)]
     pub rollout: Option<Rollout>,
+}
+
+/// What serves has become worse, or what it is asked has moved.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Notice {
+    /// When it was seen.
+    pub at: Timestamp,
+    /// The revision that serves.
+    pub revision: RevisionNumber,
+    /// `quality` or `drift`.
+    pub cause: String,
+    /// Why, with figures.
+    pub why: String,
 }
 
 /// One revision and its instances.
@@ -169,6 +185,9 @@ pub struct History {
     /// Every rollout, oldest first.
     #[serde(default)]
     pub rollouts: Vec<RolloutLine>,
+    /// Drops of quality between rollouts, oldest first.
+    #[serde(default)]
+    pub noticed: Vec<Notice>,
 }
 
 impl History {

@@ -97,6 +97,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Retried { .. } => "retried",
         EventBody::Measured { .. } => "measured",
         EventBody::EvidenceSeen { .. } => "evidence-seen",
+        EventBody::QualityDropped { .. } => "quality-dropped",
         EventBody::RolloutFinished { .. } => "rollout-finished",
         EventBody::FlagsSet { .. } => "flags-set",
         EventBody::ServiceRemoved => "service-removed",

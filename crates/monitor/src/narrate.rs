@@ -81,6 +81,10 @@ pub fn narrate(event: &Event) -> String {
         EventBody::Retried { what, why, attempt } => {
             sentence(&format!("{} was tried again (attempt {attempt}) after: {}", capital(&detail(what)), detail(why)))
         }
+        EventBody::QualityDropped { revision, cause, why, .. } => sentence(&format!(
+            "Revision {revision} serves and was noticed for {cause}: {}; no rollout is open that would act on it",
+            detail(why)
+        )),
         EventBody::EvidenceSeen { evidence } => {
             let units: u64 = evidence.arms.values().map(|arm| arm.units).sum();
             let pairs: u64 = evidence.shadows.values().map(|shadow| shadow.compared).sum();

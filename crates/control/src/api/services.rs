@@ -132,7 +132,8 @@ pub async fn history(State(app): State<App>, name: Name) -> Result<Json<Value>, 
         })
     });
     let revisions: Vec<Value> = state.revisions.values().map(|revision| json!(**revision)).collect();
-    Ok(Json(json!({ "service": name, "revisions": revisions, "rollouts": rollouts.collect::<Vec<_>>() })))
+    Ok(Json(json!({ "service": name, "revisions": revisions, "rollouts": rollouts.collect::<Vec<_>>(),
+        "noticed": state.notices.iter().map(|notice| json!(**notice)).collect::<Vec<_>>() })))
 }
 
 /// Which lines.

@@ -11,7 +11,7 @@ use modelyard_rollout::Waiting;
 use serde::Serialize;
 
 use crate::controller::lifecycle::TargetSeen;
-use crate::store::fold::{Instance, Open, Record, ServiceState, Stage};
+use crate::store::fold::{Instance, Notice, Open, Record, ServiceState, Stage};
 
 /// A service as it stands.
 #[derive(Debug, Serialize)]
@@ -37,6 +37,9 @@ pub struct Status {
     others: Vec<Pool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rollout: Option<Rollout>,
+    /// What was noticed of the revision that serves since the last rollout.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    noticed: Vec<Notice>,
     spec: ServiceSpec,
 }
 
@@ -109,6 +112,7 @@ pub fn status(
             .open
             .as_ref()
             .map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref), waiting, gateway)),
+        noticed: state.noticed().map(|notice| (**notice).clone()).collect(),
         spec: (**spec).clone(),
     })
 }

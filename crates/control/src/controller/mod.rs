@@ -12,6 +12,7 @@ mod reconcile;
 mod route;
 mod shadows;
 pub mod start;
+mod steady;
 mod step;
 mod tick;
 pub mod watch;

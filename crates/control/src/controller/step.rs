@@ -28,7 +28,7 @@ impl Controller {
         let Some(open) = &state.open else {
             self.know(name, None);
             lock(&self.waiting).remove(name);
-            return Ok(());
+            return self.watch_stable(&state, memory).await;
         };
         let (seen_seq, before) = memory.stepped;
         // A clock that is set back must not stop the machine until it has caught up; `step` tolerates it.

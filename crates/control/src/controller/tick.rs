@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelyard_core::event::{Actor, EventBody};
-use modelyard_core::evidence::Evidence;
+use modelyard_core::evidence::{ArmEvidence, Evidence};
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::instance::InstanceState;
 use modelyard_core::measure::Counters;
@@ -46,6 +46,8 @@ pub(super) struct Memory {
     pub measured: Option<(Timestamp, BTreeMap<RevisionNumber, Counters>)>,
     /// The rollout's machine with the readings of steps that changed nothing worth a line in the log.
     pub ahead: Option<(RolloutId, Rollout)>,
+    /// When what serves was last looked at, and what was known of it when it was promoted.
+    pub watched: (Timestamp, Option<(RolloutId, Option<ArmEvidence>)>),
     /// What was known of the arms at the last step, and when that was last written down.
     pub evidence: (Option<Evidence>, Timestamp),
 }
@@ -97,6 +99,7 @@ impl Controller {
             stepped: (0, Timestamp(0)),
             measured: None,
             ahead: None,
+            watched: (Timestamp(0), None),
             evidence: (None, Timestamp(0)),
         }
     }

@@ -99,6 +99,24 @@ pub struct ServiceState {
     pub applied: BTreeMap<RevisionNumber, Weight>,
     /// Its flag definition, if it has one.
     pub flags: Option<Arc<Defined>>,
+    /// Drops of quality between rollouts, oldest first, the last [`NOTICES`].
+    pub notices: Vec<Arc<Notice>>,
+}
+
+/// How many drops of quality are remembered; the log has them all.
+const NOTICES: usize = 50;
+
+/// What serves had become worse, or what it was asked had moved.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Notice {
+    /// When it was seen.
+    pub at: Timestamp,
+    /// The revision that served.
+    pub revision: RevisionNumber,
+    /// `quality` or `drift`.
+    pub cause: Cause,
+    /// Why, with figures.
+    pub why: String,
 }
 
 /// A flag definition that was set.
@@ -240,7 +258,14 @@ impl ServiceState {
             trouble: BTreeMap::new(),
             applied: BTreeMap::new(),
             flags: None,
+            notices: Vec::new(),
         }
+    }
+
+    /// What was noticed of the revision that serves since the last rollout.
+    pub fn noticed(&self) -> impl Iterator<Item = &Arc<Notice>> {
+        let since = self.rollouts.last().map_or(Timestamp(0), |record| record.started);
+        self.notices.iter().filter(move |notice| notice.at >= since && Some(notice.revision) == self.stable)
     }
 
     /// Applies the next event of the service.
@@ -273,6 +298,12 @@ impl ServiceState {
                     by: event.actor.clone(),
                 };
                 self.flags = definition.as_ref().map(|document| Arc::new(held(document)));
+            }
+            EventBody::QualityDropped { revision, cause, why, .. } => {
+                let notice = Notice { at: event.at, revision: *revision, cause: *cause, why: why.clone() };
+                self.notices.push(Arc::new(notice));
+                let surplus = self.notices.len().saturating_sub(NOTICES);
+                self.notices.drain(..surplus);
             }
             EventBody::ServiceRemoved => self.remove(),
             EventBody::InstanceStarting { instance, revision } => self.ask_for(instance, *revision, event),

@@ -154,7 +154,14 @@ fn text(history: &api::History) -> String {
     });
     let revisions = table(&["revision", "version", "package", "made"], revisions.collect(), paint);
     let heading = ["rollout", "strategy", "baseline", "candidate", "started", "took", "outcome", "cause"];
-    format!("{revisions}\n\n{}", table(&heading, rollouts.collect(), paint))
+    let mut text = format!("{revisions}\n\n{}", table(&heading, rollouts.collect(), paint));
+    if !history.noticed.is_empty() {
+        let rows = history.noticed.iter().map(|notice| {
+            vec![format!("r{}", notice.revision), when(notice.at), notice.cause.clone(), notice.why.clone()]
+        });
+        text.push_str(&format!("\n\n{}", table(&["noticed", "when", "cause", "why"], rows.collect(), paint)));
+    }
+    text
 }
 
 fn outcome(outcome: &str, paint: Paint) -> String {

@@ -90,6 +90,15 @@ fn one(document: &Value) -> String {
             );
         }
     }
+    for notice in &status.noticed {
+        lines.push(paint.warn(&format!("noticed  {}: {}", notice.cause, notice.why)));
+    }
+    if !status.noticed.is_empty() {
+        lines.push(paint.warn(&format!(
+            "decide   another version, alternatives beside it (`--strategy shadow` or `canary`), or `modelyard rollback {}`",
+            status.service
+        )));
+    }
     lines.push(String::new());
     let main = [("stable", &status.stable), ("candidate", &status.candidate)];
     let main = main.into_iter().filter_map(|(role, pool)| Some((role, pool.as_ref()?)));
