@@ -5,6 +5,7 @@
 //! Absent on purpose: processes, sockets and clocks. Peers' methods are judged, not their programs.
 
 mod alarms;
+mod kinds;
 mod peers;
 mod streams;
 
@@ -99,8 +100,9 @@ pub fn run(options: &Options) -> Result<()> {
         }
         report::print(&table.render())?;
     }
+    let kinds = kinds::run(options)?;
     let alarms = alarms::run(options)?;
-    report::save(options.json.as_deref(), &serde_json::json!({ "judges": rows, "alarms": alarms }))
+    report::save(options.json.as_deref(), &serde_json::json!({ "judges": rows, "kinds": kinds, "alarms": alarms }))
 }
 
 fn planned(scenario: &Scenario) -> Result<Planned> {
