@@ -13,6 +13,7 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
 NAME = session.get_inputs()[0].name
+TYPE = {"tensor(float)": numpy.float32, "tensor(int64)": numpy.int64}[session.get_inputs()[0].type]
 OUTPUTS = [output.name for output in session.get_outputs()]
 app = FastAPI()
 
@@ -28,7 +29,7 @@ async def health():
 
 @app.post("/predict")
 async def predict(body: Rows):
-    values = session.run(OUTPUTS, {NAME: numpy.array(body.rows, dtype=numpy.float32)})
+    values = session.run(OUTPUTS, {NAME: numpy.array(body.rows, dtype=TYPE)})
     return {name: value.tolist() for name, value in zip(OUTPUTS, values)}
 
 

@@ -1,6 +1,7 @@
 """Makes the models that the servers are measured with, as package folders with a ready request. Argument: the folder to fill.
 
-They are trained on the examples' real data sets. `digits` takes sixteen images per request, so that the size of a request matters.
+They are trained on the examples' real data sets. `digits` takes sixteen images per request, so that the size of a request matters;
+`wide` takes one digit as a picture of 32 x 32 pixels in three colours, 3 072 numbers.
 """
 
 import json
@@ -19,10 +20,19 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import exporting  # noqa: E402
 
+def as_pictures():
+    """The digits, each pixel as a square of 4 x 4, in three colours."""
+    data = load_digits()
+    images = numpy.repeat(numpy.repeat(data.images, 4, axis=1), 4, axis=2)
+    data.data = numpy.stack([images, images * 0.5, 16.0 - images], axis=1).reshape(len(images), -1) / 16.0
+    return data
+
+
 MODELS = {
     "forest": (load_iris, RandomForestClassifier(n_estimators=50, random_state=1), 1),
     "mlp": (load_breast_cancer, make_pipeline(StandardScaler(), MLPClassifier((64, 32), max_iter=300, random_state=1)), 1),
     "digits": (load_digits, make_pipeline(StandardScaler(), MLPClassifier((64,), max_iter=200, random_state=1)), 16),
+    "wide": (as_pictures, MLPClassifier((16,), max_iter=60, random_state=1), 1),
 }
 
 

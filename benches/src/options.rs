@@ -31,7 +31,7 @@ pub enum Command {
     Bare(Bare),
     /// Call the engine in a loop.
     Engine(Engine),
-    /// Model servers side by side: modelyard, FastAPI, MLServer, KServe, and the limits.
+    /// Model servers side by side: modelyard, Triton, FastAPI, MLServer, KServe (MLflow, LitServe, BentoML and Ray Serve by name), and the limits.
     Servers(crate::servers::Options),
     /// How long changes take: deploy to first answer, verdict to the last request on the bad revision; memory at rest.
     Rollout(crate::rollout::Options),

@@ -37,6 +37,9 @@ pub struct Options {
     /// The modelyard binary; by default the one beside this program.
     #[arg(long, value_name = "FILE")]
     modelyard: Option<PathBuf>,
+    /// Every request is a first contact, and ours keeps no sessions.
+    #[arg(long)]
+    no_sessions: bool,
     /// Only these (direct, modelyard, haproxy, nginx).
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -77,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
     for round in 0..=options.rounds {
         for &connections in &options.connections {
             for proxy in &proxies {
-                let measurement = measure(proxy, round, connections, options.seconds)?;
+                let measurement = measure(proxy, round, connections, options)?;
                 // Round 0 warms up: connections to the upstream, the allocator, the branch predictor.
                 measurements.extend((round > 0).then_some(measurement));
             }
@@ -106,7 +109,7 @@ fn start(
             continue;
         }
         let request = Request::json("/v2/models/bench/infer", BODY);
-        match proxies::start(name, binary, upstreams, folder, &request) {
+        match proxies::start(name, binary, upstreams, folder, &request, !options.no_sessions) {
             Ok(proxy) => proxies.push(proxy),
             Err(error) => skipped.push(format!("{name}: {error:#}")),
         }
@@ -115,10 +118,10 @@ fn start(
     Ok((proxies, skipped))
 }
 
-fn measure(proxy: &Proxy, round: usize, connections: usize, seconds: f64) -> Result<Measurement> {
+fn measure(proxy: &Proxy, round: usize, connections: usize, options: &Options) -> Result<Measurement> {
     let request = Request::json("/v2/models/bench/infer", BODY);
-    let seconds = if round == 0 { seconds / 4.0 } else { seconds };
-    let requests = match proxy.is_gateway() {
+    let seconds = if round == 0 { options.seconds / 4.0 } else { options.seconds };
+    let requests = match proxy.is_gateway() && !options.no_sessions {
         true => sessions::requests(proxy.address, &request).with_context(|| proxy.name.clone())?,
         false => vec![request],
     };
@@ -141,9 +144,12 @@ fn render(outcome: &Outcome, options: &Options) -> String {
         "p50 µs",
         "p99 µs",
         "p50 added µs",
+        "p99 added µs",
         "CPU µs/request",
         "memory MB",
         "× HAProxy",
+        "p99 × HAProxy",
+        "CPU × HAProxy",
     ]);
     let mut names: Vec<&str> = Vec::new();
     for measurement in &outcome.measurements {
@@ -176,17 +182,22 @@ fn row(outcome: &Outcome, name: &str, connections: usize) -> Vec<String> {
         Spread::of(pairs.map(|(m, o)| figure(m, o)))
     };
     let added = against("direct", |m, o| m.summary.p50_micros - o.summary.p50_micros);
-    let direct = name == "direct";
+    let added_p99 = against("direct", |m, o| m.summary.p99_micros - o.summary.p99_micros);
+    // What only a gateway has.
+    let of_gateway = |text: String| if name == "direct" { "–".to_owned() } else { text };
     vec![
         name.to_owned(),
         connections.to_string(),
         show(spread(|m| m.summary.per_second), 0),
         show(spread(|m| m.summary.p50_micros), 0),
         show(spread(|m| m.summary.p99_micros), 0),
-        if direct { "–".to_owned() } else { show(added, 0) },
-        if direct { "–".to_owned() } else { show(spread(|m| m.cpu_micros_per_request), 1) },
-        if direct { "–".to_owned() } else { show(spread(|m| m.memory_bytes as f64 / 1e6), 1) },
+        of_gateway(show(added, 0)),
+        of_gateway(show(added_p99, 0)),
+        of_gateway(show(spread(|m| m.cpu_micros_per_request), 1)),
+        of_gateway(show(spread(|m| m.memory_bytes as f64 / 1e6), 1)),
         show(against("haproxy", |m, o| m.summary.per_second / o.summary.per_second), 2),
+        of_gateway(show(against("haproxy", |m, o| m.summary.p99_micros / o.summary.p99_micros), 2)),
+        of_gateway(show(against("haproxy", |m, o| m.cpu_micros_per_request / o.cpu_micros_per_request), 2)),
     ]
 }
 

@@ -60,6 +60,7 @@ pub fn start(
     upstreams: [SocketAddr; 2],
     folder: &Path,
     request: &Request,
+    with_sessions: bool,
 ) -> Result<Proxy> {
     let address = free_address()?;
     let folder = folder.join(name);
@@ -72,7 +73,7 @@ pub fn start(
     let version = version(&command)?;
     let mut process = Process::start(name, command, SERVER_CORE, &folder)?;
     if name == "modelyard" {
-        publish(&folder.join("admin.sock"), upstreams)?;
+        publish(&folder.join("admin.sock"), &table(upstreams, with_sessions)?)?;
     }
     process.wait_for(address, request, START)?;
     Ok(Proxy { name: name.to_owned(), address, version, process: Some(process) })
@@ -135,8 +136,8 @@ fn gateway(modelyard: &Path, address: SocketAddr, folder: &Path) -> Command {
 }
 
 /// Gives our gateway its route table.
-fn publish(admin: &Path, upstreams: [SocketAddr; 2]) -> Result<()> {
-    let table = serde_json::to_string(&table(upstreams)?)?;
+fn publish(admin: &Path, table: &RouteTable) -> Result<()> {
+    let table = serde_json::to_string(table)?;
     let start = Instant::now();
     loop {
         match super::ask_unix(admin, "PUT", "/routes", &table) {
@@ -149,7 +150,7 @@ fn publish(admin: &Path, upstreams: [SocketAddr; 2]) -> Result<()> {
 }
 
 /// Two revisions with one instance each, nine requests in ten to the first.
-fn table(upstreams: [SocketAddr; 2]) -> Result<RouteTable> {
+fn table(upstreams: [SocketAddr; 2], with_sessions: bool) -> Result<RouteTable> {
     let revisions = [(RevisionNumber(1), 9_000), (RevisionNumber(2), 1_000)];
     let (mut pools, mut weights) = (BTreeMap::new(), BTreeMap::new());
     for ((revision, weight), address) in revisions.into_iter().zip(upstreams) {
@@ -165,7 +166,7 @@ fn table(upstreams: [SocketAddr; 2]) -> Result<RouteTable> {
         pools,
         park: false,
         routing: Routing::default(),
-        affinity: Some(AffinityRoute {
+        affinity: with_sessions.then(|| AffinityRoute {
             rule: Affinity { by: KeySource::Issued, name: None, lifetime: None },
             salt: "bench-1".to_owned(),
             secret: "5a".repeat(32),
@@ -184,6 +185,8 @@ mod tests {
     #[test]
     fn the_route_table_is_one_that_a_gateway_accepts() {
         let address = "127.0.0.1:1".parse().unwrap();
-        assert_eq!(table([address, address]).unwrap().check(), Ok(()));
+        for with_sessions in [true, false] {
+            assert_eq!(table([address, address], with_sessions).unwrap().check(), Ok(()));
+        }
     }
 }

@@ -30,10 +30,10 @@ pub struct Options {
     /// Connections to measure at.
     #[arg(long, value_delimiter = ',', default_value = "1,32,128")]
     connections: Vec<usize>,
-    /// Models: forest, mlp, digits (sixteen rows per request).
-    #[arg(long, value_delimiter = ',', default_value = "forest,mlp,digits")]
+    /// Models: forest, mlp, digits (sixteen rows per request), wide (3 072 columns), minilm (a transformer).
+    #[arg(long, value_delimiter = ',', default_value = "forest,mlp,digits,wide,minilm")]
     models: Vec<String>,
-    /// Only these servers.
+    /// Only these servers: constant, bare, modelyard, triton, fastapi, mlserver, kserve, mlflow, litserve, bentoml, ray.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The modelyard binary; by default the one beside this program.
@@ -109,10 +109,9 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn measure_model(options: &Options, model: &str, context: &Context, outcome: &mut Outcome) -> Result<()> {
     outcome.engine.push((model.to_owned(), engine_alone(context, options.seconds)?));
-    let wanted = |name: &&str| options.only.is_empty() || options.only.iter().any(|only| only == name);
     let mut servers = Vec::new();
     let mut starts: Vec<(String, Vec<f64>)> = Vec::new();
-    for name in peers::NAMES.iter().filter(|name| wanted(name)) {
+    for name in peers::NAMES.iter().filter(|name| peers::is_wanted(name, &options.only)) {
         match repeated_start(name, context) {
             Ok((server, seconds)) => {
                 servers.push(server);

@@ -16,7 +16,20 @@ use crate::machine::SERVER_CORE;
 use crate::process::{Process, free_address};
 
 /// Every server that is known, in the order of the table.
-pub const NAMES: [&str; 7] = ["constant", "bare", "modelyard", "triton", "fastapi", "mlserver", "kserve"];
+pub const NAMES: [&str; 11] = [
+    "constant", "bare", "modelyard", "triton", "fastapi", "mlserver", "kserve", "mlflow", "litserve", "bentoml", "ray",
+];
+
+/// Those that are left out unless named with `--only`: slow to start, and never quite asleep while others are asked.
+const HEAVY: [&str; 4] = ["mlflow", "litserve", "bentoml", "ray"];
+
+/// Whether a server is measured when `only` are named.
+pub fn is_wanted(name: &str, only: &[String]) -> bool {
+    match only {
+        [] => !HEAVY.contains(&name),
+        only => only.iter().any(|wanted| wanted == name),
+    }
+}
 
 /// Longest time that a server may take to its first answer.
 const START: Duration = Duration::from_secs(60);
@@ -99,14 +112,21 @@ fn command(name: &str, context: &Context, address: SocketAddr) -> Result<Command
     Ok(command)
 }
 
-/// The request in the form that a server reads: its own for FastAPI, the protocol's for all others.
+/// The request in the form that a server reads: rows for servers with a form of their own, the protocol's for all others.
 fn json_request(name: &str, request: &Value) -> Result<Request> {
-    if name != "fastapi" {
-        return Ok(Request::json("/v2/models/bench/infer", serde_json::to_vec(request)?));
-    }
     let (shape, data) = tensor(request)?;
     let rows: Vec<&[Value]> = data.chunks(shape.last().copied().unwrap_or(1).max(1)).collect();
-    Ok(Request::json("/predict", serde_json::to_vec(&serde_json::json!({ "rows": rows }))?))
+    let (path, body) = match name {
+        "fastapi" | "litserve" | "bentoml" | "ray" => ("/predict", serde_json::json!({ "rows": rows })),
+        "mlflow" => ("/invocations", serde_json::json!({ "inputs": { field(request, "name")?: rows } })),
+        _ => return Ok(Request::json("/v2/models/bench/infer", serde_json::to_vec(request)?)),
+    };
+    Ok(Request::json(path, serde_json::to_vec(&body)?))
+}
+
+/// A field of the only input.
+fn field<'a>(request: &'a Value, name: &str) -> Result<&'a str> {
+    request["inputs"][0][name].as_str().with_context(|| format!("the request's input has no {name}"))
 }
 
 /// Shape and elements of the only input.
@@ -119,10 +139,13 @@ fn tensor(request: &Value) -> Result<(Vec<usize>, &Vec<Value>)> {
 /// The request in the binary tensor extension's form, answers binary too.
 fn binary_request(request: &Value) -> Result<Request> {
     let (shape, data) = tensor(request)?;
-    let raw: Vec<u8> =
-        data.iter().flat_map(|value| (value.as_f64().unwrap_or_default() as f32).to_le_bytes()).collect();
+    let datatype = field(request, "datatype")?;
+    let raw: Vec<u8> = match datatype {
+        "INT64" => data.iter().flat_map(|value| value.as_i64().unwrap_or_default().to_le_bytes()).collect(),
+        _ => data.iter().flat_map(|value| (value.as_f64().unwrap_or_default() as f32).to_le_bytes()).collect(),
+    };
     let input = serde_json::json!({
-        "name": request["inputs"][0]["name"], "shape": shape, "datatype": "FP32",
+        "name": field(request, "name")?, "shape": shape, "datatype": datatype,
         "parameters": { "binary_data_size": raw.len() },
     });
     let head = serde_json::json!({ "inputs": [input], "parameters": { "binary_data_output": true } }).to_string();
@@ -134,23 +157,27 @@ fn binary_request(request: &Value) -> Result<Request> {
     Ok(Request { path: "/v2/models/bench/infer".to_owned(), headers, body: Some(body) })
 }
 
-/// Compares the probabilities of an answer with what the engine itself says.
+/// Compares the numbers of an answer with what the engine itself says.
 fn check(name: &str, context: &Context, body: &[u8]) -> Result<()> {
     let answer: Value = serde_json::from_slice(body).with_context(|| format!("{name} answered no JSON"))?;
     let samples: Value = serde_json::from_slice(&std::fs::read(context.model.join("samples.json"))?)?;
-    let expected = probabilities(&samples[0]["response"]);
-    let actual = probabilities(&answer);
+    let outputs = samples[0]["response"]["outputs"].as_array().context("the model's sample has no outputs")?;
+    let output = outputs.iter().find(|output| output["datatype"] == "FP32").context("no output has floats")?;
+    let output = output["name"].as_str().unwrap_or_default();
+    let expected = numbers(&samples[0]["response"], output);
+    let actual = numbers(&answer, output);
     let close = expected.iter().zip(&actual).all(|(expected, actual)| (expected - actual).abs() < 1e-4);
     ensure!(!expected.is_empty() && actual.len() >= expected.len() && close, "{name} answers wrongly: {actual:?}");
     Ok(())
 }
 
-/// The flat probabilities of an answer in either form.
-fn probabilities(answer: &Value) -> Vec<f64> {
+/// The flat numbers of an output, in whichever form the answer is: the protocol's, by name, or MLflow's.
+fn numbers(answer: &Value, output: &str) -> Vec<f64> {
     let outputs = answer["outputs"].as_array();
-    let tensor = outputs.and_then(|outputs| outputs.iter().find(|output| output["name"] == "probabilities"));
+    let tensor = outputs.and_then(|outputs| outputs.iter().find(|tensor| tensor["name"] == output));
+    let named = answer.get("predictions").unwrap_or(answer);
     let mut numbers = Vec::new();
-    flatten(tensor.map_or(&answer["probabilities"], |tensor| &tensor["data"]), &mut numbers);
+    flatten(tensor.map_or(&named[output], |tensor| &tensor["data"]), &mut numbers);
     numbers
 }
 
@@ -182,10 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_are_found_in_both_forms() {
+    fn numbers_are_found_in_every_form() {
         let protocol =
             json!({"outputs": [{"name": "label", "data": [1]}, {"name": "probabilities", "data": [0.25, 0.75]}]});
-        assert_eq!(probabilities(&protocol), [0.25, 0.75]);
-        assert_eq!(probabilities(&json!({"label": [1], "probabilities": [[0.25, 0.75]]})), [0.25, 0.75]);
+        assert_eq!(numbers(&protocol, "probabilities"), [0.25, 0.75]);
+        let named = json!({"label": [1], "probabilities": [[0.25, 0.75]]});
+        assert_eq!(numbers(&named, "probabilities"), [0.25, 0.75]);
+        assert_eq!(numbers(&json!({ "predictions": named }), "probabilities"), [0.25, 0.75]);
     }
 }

