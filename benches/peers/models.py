@@ -20,6 +20,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import exporting  # noqa: E402
 
+
 def as_pictures():
     """The digits, each pixel as a square of 4 x 4, in three colours."""
     data = load_digits()

@@ -42,6 +42,7 @@ pub struct Options {
 /// What one round measured.
 #[derive(Serialize)]
 struct Round {
+    serve_to_first_answer_seconds: f64,
     up_seconds: f64,
     deploy_to_first_answer_seconds: f64,
     canary_seconds: f64,
@@ -77,6 +78,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn round(options: &Options, mut world: World) -> Result<Round> {
+    let serve_to_first_answer_seconds = world.serve("breast-cancer")?;
     let up_seconds = world.up()?;
     let folder = world::example("breast-cancer/v1");
     let start = Instant::now();
@@ -105,6 +107,7 @@ fn round(options: &Options, mut world: World) -> Result<Round> {
     world.down()?;
     let requests = seen.answers.len() as u64 + seen.failed;
     Ok(Round {
+        serve_to_first_answer_seconds,
         up_seconds,
         deploy_to_first_answer_seconds,
         canary_seconds,
@@ -150,6 +153,7 @@ fn render(rounds: &[Round]) -> String {
     let spread = |figure: &dyn Fn(&Round) -> f64, digits| show(Spread::of(rounds.iter().map(figure)), digits);
     let mut table = Table::new(["what", "median (min–max)"]);
     let mut row = |what: &str, figure: String| table.row(vec![what.to_owned(), figure]);
+    row("`serve` of a small model until its first answer, s", spread(&|r| r.serve_to_first_answer_seconds, 3));
     row("`up --detach` until control plane and gateway answer, s", spread(&|r| r.up_seconds, 2));
     row(
         "`deploy` of a small model until its first answer at the gateway, s",

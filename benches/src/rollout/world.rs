@@ -12,11 +12,17 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http1::Request;
-use crate::process::{ask, resident};
+use crate::process::{Process, ask, free_address, resident};
 
 /// Path of something below `examples/`.
 pub fn example(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path).display().to_string()
+}
+
+/// A held-out row as a request.
+fn held_out(service: &str) -> Result<Request> {
+    let rows: Value = serde_json::from_slice(&std::fs::read(example(&format!("{service}/traffic.json")))?)?;
+    Ok(Request::json(format!("/v2/models/{service}/infer"), rows[0]["request"].to_string()))
 }
 
 /// A Modelyard of its own. It is brought down when dropped, whatever happened.
@@ -64,6 +70,18 @@ impl World {
         Ok(json)
     }
 
+    /// Serves version 1 of an example without a control plane; seconds from the start of the process to its first answer.
+    pub fn serve(&self, service: &str) -> Result<f64> {
+        let address = free_address()?;
+        let mut command = Command::new(&self.binary);
+        command.arg("serve").arg(example(&format!("{service}/v1"))).args(["--http", &address.to_string()]);
+        command.env("MODELYARD_HOME", self.home.path());
+        self.onnxruntime.as_ref().map(|library| command.env("MODELYARD_ONNXRUNTIME", library));
+        let mut process = Process::start("serve", command, None, self.home.path())?;
+        let (_, taken) = process.wait_for(address, &held_out(service)?, Duration::from_secs(60))?;
+        Ok(taken.as_secs_f64())
+    }
+
     /// Starts control plane and gateway; how long it took in seconds.
     pub fn up(&mut self) -> Result<f64> {
         let start = Instant::now();
@@ -94,9 +112,7 @@ impl World {
 
     /// Waits until a held-out row is answered at the gateway.
     pub fn until_answered(&self, service: &str, limit: Duration) -> Result<()> {
-        let rows: Value = serde_json::from_slice(&std::fs::read(example(&format!("{service}/traffic.json")))?)?;
-        let body = rows[0]["request"].to_string();
-        let request = Request::json(format!("/v2/models/{service}/infer"), body);
+        let request = held_out(service)?;
         self.poll(limit, || match ask(self.gateway, &request)? {
             (200, _) => Ok(()),
             (status, body) => bail!("status {status}: {}", String::from_utf8_lossy(&body)),

@@ -17,7 +17,17 @@ use crate::process::{Process, free_address};
 
 /// Every server that is known, in the order of the table.
 pub const NAMES: [&str; 11] = [
-    "constant", "bare", "modelyard", "triton", "fastapi", "mlserver", "kserve", "mlflow", "litserve", "bentoml", "ray",
+    "constant",
+    "bare",
+    "modelyard",
+    "triton",
+    "fastapi",
+    "mlserver",
+    "kserve",
+    "mlflow",
+    "litserve",
+    "bentoml",
+    "ray",
 ];
 
 /// Those that are left out unless named with `--only`: slow to start, and never quite asleep while others are asked.

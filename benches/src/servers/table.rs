@@ -24,6 +24,8 @@ fn table(outcome: &Outcome, model: &str, connections: &[usize]) -> Table {
     head.extend([format!("p50 µs at {main}"), format!("p99 µs at {main}")]);
     head.extend(["memory MB", "first answer s"].map(str::to_owned));
     head.extend([format!("× FastAPI at {main}"), format!("× bare at {main}")]);
+    head.extend([format!("× engine at {main}"), format!("binary × JSON at {main}")]);
+    let engine = outcome.engine.iter().find(|(name, _)| name == model).map_or(f64::NAN, |(_, e)| e.per_second);
     let mut table = Table::new(head);
     for cost in outcome.costs.iter().filter(|cost| cost.model == model) {
         for form in ["JSON", "binary"] {
@@ -39,6 +41,8 @@ fn table(outcome: &Outcome, model: &str, connections: &[usize]) -> Table {
             cells.push(show(Spread::of(cost.first_answer_seconds.iter().copied()), 3));
             cells.push(show(lane.against("fastapi", main), 2));
             cells.push(show(lane.against("bare", main), 2));
+            cells.push(show(Spread::of(lane.at(main).map(|m| m.summary.per_second / engine)), 2));
+            cells.push(show(lane.against(&cost.server, main).filter(|_| form == "binary"), 2));
             table.row(cells);
         }
     }
