@@ -6,6 +6,7 @@ mod support;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use support::process::{alive, census};
 use support::{World, until};
@@ -19,9 +20,13 @@ fn players(folder: &Path) -> Vec<u32> {
 fn the_demo_does_the_whole_job_and_leaves_nothing_behind() {
     let world = World::default();
     let temporary = world.scratch("tmp");
+    let began = Instant::now();
     let output = world.command(&["demo"]).env("TMPDIR", &temporary).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(began.elapsed() < Duration::from_secs(120), "it takes less than two minutes, not {:?}", began.elapsed());
+    let summary = told.lines().skip_while(|line| !line.ends_with("What happened")).skip(1);
+    assert_eq!(summary.take_while(|line| !line.is_empty()).count(), 10, "ten lines tell what happened:\n{told}");
     assert!(!told.contains('\x1b'), "escape codes without a terminal:\n{told}");
     for line in [
         ", 0 failed",
@@ -41,6 +46,24 @@ fn the_demo_does_the_whole_job_and_leaves_nothing_behind() {
     }
     assert_eq!(players(&temporary), Vec::<u32>::new());
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "the temporary home is gone");
+}
+
+#[test]
+fn on_a_terminal_the_demo_draws() {
+    let world = World::default();
+    let temporary = world.scratch("tmp");
+    let (mut child, screen) = support::terminal::run(world.command(&["demo"]).env("TMPDIR", &temporary));
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", screen.lock().unwrap());
+    let cursor = "\x1b[";
+    for words in
+        [cursor, "of this step", "req/s", "candidate", "1.0.0 to 2.0.0: promoted", "taken back by itself (crash"]
+    {
+        until(words, 10, || match screen.lock().unwrap().clone() {
+            drawn if drawn.contains(words) => Ok(()),
+            drawn => Err(drawn),
+        });
+    }
+    assert_eq!(players(&temporary), Vec::<u32>::new());
 }
 
 #[test]

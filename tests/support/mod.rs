@@ -7,6 +7,7 @@
 pub mod alarm;
 pub mod load;
 pub mod process;
+pub mod terminal;
 pub mod wait;
 pub mod world;
 

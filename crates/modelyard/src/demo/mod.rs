@@ -266,7 +266,13 @@ fn reports(context: &Context, stage: &Stage, acts: [&Act; 4]) -> miette::Result<
 
 /// Whether everything went as promised.
 fn judge(story: &Story) -> miette::Result<Exit> {
-    let paint = Paint::stderr();
+    let (paint, wrong) = (Paint::stderr(), wrong(story));
+    wrong.iter().for_each(|line| say(&paint.bad(line)));
+    Ok(if wrong.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+/// Everything that did not go as promised: one failed request is enough.
+fn wrong(story: &Story) -> Vec<String> {
     let mut wrong = Vec::new();
     let failed: u64 = story.tallies.iter().map(|tally| tally.failed).sum();
     if failed > 0 {
@@ -278,6 +284,53 @@ fn judge(story: &Story) -> miette::Result<Exit> {
         wrong
             .push(format!("{} {} was {}, not {}: {evidence}", what.service, what.version, act.end.outcome, act.wanted));
     }
-    wrong.iter().for_each(|line| say(&paint.bad(line)));
-    Ok(if wrong.is_empty() { Exit::Done } else { Exit::Failed })
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn act(wanted: &'static str) -> Act {
+        let end = serde_json::json!({ "service": "wine", "outcome": wanted });
+        let digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        Act {
+            from: "1.0.0".into(),
+            to: Built { service: "wine", version: "2.0.0".into(), digest },
+            wanted,
+            end: serde_json::from_value(end).unwrap(),
+            why: "it was better".into(),
+            rollout: RolloutId::new("wine-2").unwrap(),
+            seconds: 1.0,
+        }
+    }
+
+    fn story() -> Story {
+        Story {
+            began: Instant::now(),
+            canary: act("promoted"),
+            ab: act("promoted"),
+            shadow: act("compared"),
+            bad: act("rolled-back"),
+            tallies: Default::default(),
+            reports: PathBuf::from("reports"),
+        }
+    }
+
+    #[test]
+    fn one_failed_request_or_another_end_than_promised_is_a_failed_demo() {
+        assert_eq!(judge(&story()).unwrap(), Exit::Done);
+        let mut lost = story();
+        lost.tallies[1].fail("status 503: busy".into());
+        assert_eq!(wrong(&lost), ["1 requests failed", "status 503: busy"]);
+        assert_eq!(judge(&lost).unwrap(), Exit::Failed);
+        let mut other = story();
+        other.bad.end.outcome = "promoted".into();
+        assert_eq!(judge(&other).unwrap(), Exit::Failed);
+    }
+
+    #[test]
+    fn what_happened_is_told_in_ten_lines() {
+        assert_eq!(summary::lines(&story(), 9).len(), 10);
+    }
 }
