@@ -86,7 +86,9 @@ fn what_is_wanted_is_shown_beside_what_is() {
         status if status["candidate"]["instances"][0]["state"] == "starting" => Ok(status),
         status => Err(status.to_string()),
     });
-    assert_eq!((&status["weights"], &status["desired"]["instances"]), (&json!({}), &json!({ "1": 1 })), "{status}");
+    // Whether the gateway has told of the revision by then is a matter of milliseconds; that it carries nothing is not.
+    assert!(status["weights"].as_object().unwrap().values().all(|weight| weight == 0), "{status}");
+    assert_eq!(status["desired"]["instances"], json!({ "1": 1 }), "{status}");
     let people = world.run(&["status", "slow"]).ended(0).out;
     assert!(people.contains("wanted   1 of r1 live (0 are)"), "{people}");
     world.json(&["abort", "slow"]);
