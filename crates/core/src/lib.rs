@@ -5,6 +5,7 @@
 
 pub mod affinity;
 pub mod digest;
+mod entry;
 pub mod event;
 pub mod evidence;
 pub mod exposition;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::entry::Entry;
 use crate::profile::Profile;
 use crate::sample::Sample;
 use crate::signature::Signature;
@@ -17,6 +18,12 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// File name of the document inside a package.
 pub const DOCUMENT: &str = "modelyard.json";
+
+/// Name of the file that pins what a `python` package needs, in a model folder and in its package.
+pub const LOCK: &str = "modelyard.lock";
+
+/// The annotation that holds `[python] requires`: versions of Python that the package is for.
+pub const PYTHON_REQUIRES: &str = "python.requires";
 
 /// What a package says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,6 +111,24 @@ pub enum Runtime {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         environment: BTreeMap<String, String>,
     },
+    /// A Python function behind the native model server, in worker processes with an interpreter of their own.
+    Python {
+        /// What is called.
+        entry: Entry,
+        /// Requirements file within the package; none for a function that needs only Python itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        requirements: Option<String>,
+        /// Whether all of that is pinned with hashes in [`LOCK`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        locked: bool,
+        /// Whether the function answers many rows at once, so that requests may be merged.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        batch: bool,
+        /// Worker processes of an instance, 1 to 64.
+        workers: u16,
+        /// Longest time of one call in seconds; the worker is ended and replaced after it.
+        timeout_seconds: u32,
+    },
 }
 
 impl Runtime {
@@ -112,6 +137,7 @@ impl Runtime {
         match self {
             Self::Onnx { .. } => "onnx",
             Self::Command { .. } => "command",
+            Self::Python { .. } => "python",
         }
     }
 }

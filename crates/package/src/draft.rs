@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use miette::NamedSource;
-use modelyard_core::package::{Graph, Runtime};
+use modelyard_core::package::{Graph, LOCK, Runtime};
 use modelyard_core::profile::Profile;
 use modelyard_core::sample::Sample;
 use modelyard_core::signature::Signature;
@@ -17,7 +17,7 @@ use modelyard_registry::{MAX_DOCUMENT_BYTES, paths};
 use serde_json::Value;
 
 use crate::description::{Description, Mistake, Model, Samples};
-use crate::{DESCRIPTION, Error, files, flags, onnx, profile, samples};
+use crate::{DESCRIPTION, Error, files, flags, onnx, profile, python, samples};
 
 /// How a file looked: what was read of it before must be what is stored of it after.
 pub(crate) type Look = (u64, Option<SystemTime>);
@@ -94,6 +94,14 @@ impl Draft {
                 return Err(refuse(wrong));
             }
         }
+        if let Runtime::Python { requirements, locked, .. } = &mut description.runtime.value {
+            signature = description.signature.take().map(|placed| placed.value).unwrap_or_default();
+            *locked = requirements.is_some() && paths.contains(LOCK);
+            let wrong = flags::bind(&description.flags, &mut signature);
+            if !wrong.is_empty() {
+                return Err(refuse(wrong));
+            }
+        }
         if let Some((path, why)) = paths::clash(paths.iter().map(String::as_str)) {
             return Err(Error::Path { path: path.to_owned(), why: why.to_owned() });
         }
@@ -124,9 +132,7 @@ impl Draft {
             let what = "the package has no samples: nothing can tell whether an instance answers correctly";
             warnings.push(what.to_owned());
         }
-        for path in
-            self.paths.iter().filter(|path| [".pkl", ".pickle", ".joblib"].iter().any(|end| path.ends_with(end)))
-        {
+        for path in self.paths.iter().filter(|path| is_pickle(path)) {
             warnings.push(format!("`{path}` is a pickle: loading it runs whatever code is in it"));
         }
         if let Runtime::Command { command, .. } = &self.description.runtime.value
@@ -136,6 +142,11 @@ impl Draft {
         }
         warnings
     }
+}
+
+/// Whether a file of that name is loaded by unpickling, which runs whatever code is in it.
+pub fn is_pickle(path: &str) -> bool {
+    [".pkl", ".pickle", ".joblib", ".dill"].iter().any(|end| path.ends_with(end))
 }
 
 /// The files that the description names, or everything that is wrong with them and where it is named.
@@ -164,23 +175,39 @@ fn gather(folder: &Path, description: &Description) -> Result<BTreeSet<String>, 
     match runtime {
         Runtime::Onnx { model } => wrong.extend(files::length(folder, model).err().map(|why| (at.clone(), why))),
         Runtime::Command { command, .. } => {
-            // A program may read anything beside it: without a list, everything in the folder belongs to the package.
-            if description.files.is_empty() {
-                wrong.extend(files::everything(folder, &mut paths).err().map(|why| (at.clone(), why)));
-                if let Some((path, _)) = samples {
-                    paths.remove(path);
-                }
-                if let Some(data) = &description.reference {
-                    paths.remove(&data.value);
-                }
-            }
+            wrong.extend(everything_unless_listed(folder, description, &mut paths));
             wrong.extend(command_faults(folder, command, &paths).into_iter().map(|why| (at.clone(), why)));
+        }
+        Runtime::Python { entry, requirements, .. } => {
+            wrong.extend(everything_unless_listed(folder, description, &mut paths));
+            wrong.extend(
+                python::gather(folder, entry, requirements.as_deref(), &mut paths).map(|why| (at.clone(), why)),
+            );
         }
     }
     wrong.extend(flags::check(folder, &description.flags, runtime));
     paths.remove(DESCRIPTION);
     wrong.sort_by_key(|(at, _)| at.start);
     if wrong.is_empty() { Ok(paths) } else { Err(wrong) }
+}
+
+/// A program may read anything beside it: without a list, everything in the folder belongs to the package.
+fn everything_unless_listed(
+    folder: &Path,
+    description: &Description,
+    paths: &mut BTreeSet<String>,
+) -> Option<(Range<usize>, String)> {
+    if !description.files.is_empty() {
+        return None;
+    }
+    let refused = files::everything(folder, paths).err();
+    if let Some(Samples::File(path)) = description.samples.as_ref().map(|samples| &samples.value) {
+        paths.remove(path);
+    }
+    if let Some(data) = &description.reference {
+        paths.remove(&data.value);
+    }
+    refused.map(|why| (description.runtime.at.clone(), why))
 }
 
 /// Files that the command names and instances would not find.

@@ -33,6 +33,11 @@ pub(crate) fn check(folder: &Path, flags: &Flags, runtime: &Runtime) -> Wrong {
                 wrong.push((at.clone(), what.to_owned()));
             }
             Runtime::Command { .. } => {}
+            Runtime::Python { .. } if !flag.files().is_empty() => {
+                let what = "`files` is for ONNX models; a function gets its flags as values and opens what it wants";
+                wrong.push((at.clone(), what.to_owned()));
+            }
+            Runtime::Python { .. } => {}
             Runtime::Onnx { model } => {
                 let missing = flag.files().values().filter_map(|path| files::length(folder, path).err());
                 wrong.extend(missing.map(|why| (at.clone(), why)));

@@ -14,6 +14,7 @@ mod flags;
 pub mod onnx;
 mod profile;
 mod publish;
+mod python;
 mod samples;
 mod scaffold;
 mod schema;
@@ -21,6 +22,7 @@ pub mod wheel;
 
 pub use build::{BuildOptions, Built, Named, build, build_model, package_of_model};
 pub use description::{Description, Mistake, Model, Placed, Samples};
+pub use draft::is_pickle;
 pub use error::Error;
 pub use samples::SampleFault;
 pub use scaffold::scaffold;

@@ -91,7 +91,7 @@ fn media_type(package: &Package, weights: &BTreeSet<String>, path: &str) -> (&'s
         _ if matches!(name, "LICENSE" | "NOTICE" | "README") => oci::DOC,
         _ => match package.runtime {
             Runtime::Onnx { .. } => oci::WEIGHT_CONFIG,
-            Runtime::Command { .. } => oci::CODE,
+            Runtime::Command { .. } | Runtime::Python { .. } => oci::CODE,
         },
     };
     (guess, true)

@@ -73,15 +73,16 @@ fn one(written: &Value, name: &str, model: &Model<'_>) -> Result<Sample, String>
     };
     let sample = |path, request, response| Sample { name: name.to_owned(), path, request, response, tolerance, flags };
     match (model.runtime, plain) {
-        (Runtime::Onnx { .. }, true) => {
+        (Runtime::Onnx { .. } | Runtime::Python { .. }, true) => {
             let request = json!({"inputs": tensors(written, "inputs", &model.signature.inputs)?});
             let response = json!({"outputs": tensors(written, "outputs", &model.signature.outputs)?});
             check(&request, &response, model)?;
             Ok(sample(None, request, response))
         }
-        (Runtime::Onnx { .. }, false) => {
+        (Runtime::Onnx { .. } | Runtime::Python { .. }, false) => {
             if written.contains_key("path") {
-                return Err("a sample of an `onnx` package has no `path`: it is always sent to the model".to_owned());
+                let kind = model.runtime.name();
+                return Err(format!("a sample of an `{kind}` package has no `path`: it is always sent to the model"));
             }
             let (request, response) = (part(written, "request")?, part(written, "response")?);
             check(request, response, model)?;

@@ -15,6 +15,8 @@ struct File {
     model: Model,
     /// How it is run.
     runtime: Runtime,
+    /// What a `python` package takes and gives; other runtimes have none here.
+    signature: Option<Signature>,
     /// Files beside the model's own: paths, folders, or names with `*`.
     files: Option<Vec<String>>,
     /// A JSON file with a list of samples, or the list itself.
@@ -93,6 +95,48 @@ enum Runtime {
         /// Extra environment.
         environment: Option<BTreeMap<String, String>>,
     },
+    /// A Python function behind the native model server.
+    Python {
+        /// `module:function`, or `mlflow:FOLDER` for an MLflow model.
+        #[schemars(length(max = 256))]
+        entry: String,
+        /// Requirements file; `modelyard lock` pins what it names in `modelyard.lock`.
+        requirements: Option<String>,
+        /// Whether the function answers many rows at once, so that requests may be merged.
+        batch: Option<bool>,
+        /// Worker processes of an instance; 1 unless it stands here.
+        #[schemars(range(min = 1, max = 64))]
+        workers: Option<u16>,
+        /// Longest time of one call in seconds; 30 unless it stands here.
+        #[schemars(range(min = 1, max = 3600))]
+        timeout_seconds: Option<u32>,
+    },
+}
+
+/// What a Python function takes and gives.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Signature {
+    /// Inputs, in their order.
+    #[schemars(length(min = 1))]
+    inputs: Vec<Tensor>,
+    /// Outputs, in their order; none of them is optional.
+    #[schemars(length(min = 1))]
+    outputs: Vec<Tensor>,
+}
+
+/// One named, typed input or output.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Tensor {
+    /// Its name.
+    name: String,
+    /// Its element type, such as `FP32`, `INT64`, `BOOL` or `BYTES`.
+    datatype: String,
+    /// Axis lengths, outermost first; -1 is free; `[]` is a scalar.
+    shape: Vec<i64>,
+    /// Whether callers may leave this input out.
+    optional: Option<bool>,
 }
 
 /// A typed flag and its default.

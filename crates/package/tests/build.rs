@@ -277,6 +277,57 @@ fn a_program_holds_what_it_needs_and_can_be_started() {
     assert!(std::process::Command::new(laid_out.join("start")).status().unwrap().success());
 }
 
+/// A model folder whose function is `predict:answer`.
+fn function(folder: &Path, head: &str, runtime: &str) {
+    let text = format!(
+        "{head}\n[model]\nname = \"double\"\nversion = \"1\"\n[runtime]\nkind = \"python\"\n{runtime}\n[signature]\n\
+         inputs = [{{name = \"x\", datatype = \"FP32\", shape = [-1, 2]}}, {{name = \"scale\", datatype = \"FP32\", shape = []}}]\n\
+         outputs = [{{name = \"y\", datatype = \"FP32\", shape = [-1, 2]}}]\n\
+         [flags.scale]\ntype = \"number\"\ndefault = 2.0\ninput = \"scale\"\n"
+    );
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("modelyard.toml"), text).unwrap();
+    fs::write(folder.join("predict.py"), "def answer(inputs):\n    return {'y': inputs['x'] * inputs['scale']}\n")
+        .unwrap();
+}
+
+#[test]
+fn a_python_function_is_packaged_with_its_signature() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("double");
+    let sample = "samples = [{inputs = {x = [[1, 2]]}, outputs = {y = [[2, 4]]}}]";
+    function(&folder, sample, "entry = \"predict:answer\"\nbatch = true");
+    fs::write(folder.join("weights.pkl"), b"\x80\x04N.").unwrap();
+    let built = build_in(home.path(), &folder).unwrap();
+    assert_eq!(built.package.runtime.name(), "python");
+    assert_eq!(built.package.files.keys().collect::<Vec<_>>(), ["predict.py", "weights.pkl"]);
+    assert!(built.package.signature.inputs[1].optional, "a flag fills it");
+    assert_eq!(built.package.samples[0].request["inputs"][0]["shape"], serde_json::json!([1, 2]));
+    assert!(built.warnings.iter().any(|warning| warning.contains("`weights.pkl` is a pickle")), "{:?}", built.warnings);
+    let read = store(home.path()).package(&built.digest).unwrap();
+    assert_eq!(read, built.package, "the registry gives it back");
+}
+
+#[test]
+fn a_python_package_that_cannot_run_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let right = "entry = \"predict:answer\"";
+    for (head, runtime, what) in [
+        ("", "entry = \"predikt:answer\"", "did you mean `predict.py`?"),
+        ("", "entry = \"mlflow:model\"", "no folder `model`"),
+        ("", "entry = \"predict:answer\"\nrequirements = \"r.txt\"", "no file `r.txt`"),
+        ("files = [\"other.py\"]", right, "not in `files`"),
+        ("samples = [{inputs = {x = [[1, 2, 3]]}, outputs = {y = [[2, 4, 6]]}}]", right, "shape"),
+        ("samples = [{inputs = {z = [[1, 2]]}, outputs = {y = [[2, 4]]}}]", right, "no input `z`"),
+    ] {
+        let folder = tempfile::tempdir_in(home.path()).unwrap();
+        function(folder.path(), head, runtime);
+        fs::write(folder.path().join("other.py"), "").unwrap();
+        let error = build_in(home.path(), folder.path()).unwrap_err().to_string();
+        assert!(error.contains(what), "{error} does not say {what}");
+    }
+}
+
 #[test]
 fn a_program_whose_files_are_left_out_is_refused() {
     let home = tempfile::tempdir().unwrap();

@@ -187,7 +187,7 @@ impl Controller {
             let Some(revision) = state.revisions.get(&instance.revision) else { continue };
             let Ok(package) = self.packages.document(revision.package).await else { continue };
             let check = match &package.runtime {
-                Runtime::Onnx { .. } => Check::Native { probe: probe.unwrap_or(*address) },
+                Runtime::Onnx { .. } | Runtime::Python { .. } => Check::Native { probe: probe.unwrap_or(*address) },
                 Runtime::Command { health, .. } => Check::Command {
                     address: *address,
                     health: health.clone(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::Digest;
-use modelyard_core::package::Package;
+use modelyard_core::package::{LOCK, Package, Runtime};
 use modelyard_core::signature::TensorSpec;
 use modelyard_registry::{Reference, ReferenceError, Store};
 use serde_json::json;
@@ -100,7 +100,7 @@ fn text(digest: Option<Digest>, package: &Package) -> String {
     row("", paint.bold(&format!("{}:{}", package.name, package.version)));
     row("about", package.description.clone());
     row("digest", digest.map(|digest| digest.to_string()).unwrap_or_default());
-    row("runtime", package.runtime.name().to_owned());
+    row("runtime", runtime(&package.runtime));
     if let Some(graph) = &package.graph {
         let opsets: Vec<String> = graph.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
         row("graph", format!("{} operators, {}, {}", graph.operators, opsets.join(", "), graph.producer));
@@ -115,11 +115,28 @@ fn text(digest: Option<Digest>, package: &Package) -> String {
     let needs: Vec<String> = package.dependencies.iter().map(|(name, version)| format!("{name} {version}")).collect();
     row("needs", needs.join(", "));
     row("flags", package.flags.keys().cloned().collect::<Vec<_>>().join(", "));
+    for path in package.files.keys().filter(|path| modelyard_package::is_pickle(path)) {
+        row("risk", format!("{path} is a pickle: loading it runs whatever code is in it"));
+    }
     row("licence", package.license.clone().unwrap_or_default());
     for (path, file) in &package.files {
         row("file", format!("{path}  {}", super::package::size(file.size_bytes)));
     }
     columns(&rows).join("\n")
+}
+
+fn runtime(runtime: &Runtime) -> String {
+    let Runtime::Python { entry, requirements, locked, batch, workers, timeout_seconds } = runtime else {
+        return runtime.name().to_owned();
+    };
+    let needs = match (requirements, locked) {
+        (None, _) => "needs nothing but Python".to_owned(),
+        (Some(_), true) => format!("pinned in {LOCK}"),
+        (Some(file), false) => format!("{file} is not locked"),
+    };
+    let batch = if *batch { ", merges requests" } else { "" };
+    let workers = if *workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
+    format!("python {entry}, {needs}, {workers}, {timeout_seconds} s a call{batch}")
 }
 
 fn tensor(spec: &TensorSpec) -> String {

@@ -70,7 +70,7 @@ impl Serve {
     fn package(self, context: &Context, package: Package, folder: PathBuf) -> miette::Result<Exit> {
         let values = self.values(&package)?;
         match &package.runtime {
-            Runtime::Onnx { .. } => self.onnx(context, package, folder, values),
+            Runtime::Onnx { .. } | Runtime::Python { .. } => self.native(context, package, folder, values),
             Runtime::Command { command, environment, .. } => {
                 let mut environment = environment.clone();
                 environment.extend(flags::environment(&values));
@@ -92,8 +92,12 @@ impl Serve {
         Ok(package.flag_values(&values).map_err(|mistakes| refuse(mistakes.join("; ")))?)
     }
 
-    fn onnx(self, context: &Context, package: Package, folder: PathBuf, flags: Values) -> miette::Result<Exit> {
-        let library = library(&context.home.cache())?;
+    fn native(self, context: &Context, package: Package, folder: PathBuf, flags: Values) -> miette::Result<Exit> {
+        // A Python function needs no engine of ours.
+        let library = match &package.runtime {
+            Runtime::Onnx { .. } => library(&context.home.cache())?,
+            Runtime::Command { .. } | Runtime::Python { .. } => PathBuf::new(),
+        };
         let by_hand = self.announce.is_none();
         let mut options = ServeOptions::new(package, folder, library);
         options.flags = flags;

@@ -4,6 +4,7 @@
 //! Absent on purpose: files. Whether what it names is there is looked up when the package is built.
 
 mod reader;
+mod signature;
 mod tables;
 
 #[cfg(test)]
@@ -12,12 +13,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use modelyard_core::package::{Flag, Resources, Runtime};
+use modelyard_core::package::{Flag, PYTHON_REQUIRES, Resources, Runtime};
+use modelyard_core::signature::Signature;
 use modelyard_core::{ModelName, Version};
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
-
-use crate::wheel::PYTHON_REQUIRES;
 
 pub(crate) use self::reader::nearest;
 use self::reader::{Reader, Table};
@@ -25,9 +25,10 @@ pub(crate) use self::tables::request_path_fault;
 
 /// Keys that stand above the first table.
 const ALONE: [&str; 2] = ["files", "samples"];
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "model",
     "runtime",
+    "signature",
     "files",
     "samples",
     "parameters",
@@ -49,6 +50,8 @@ pub struct Description {
     pub model: Model,
     /// How it is run.
     pub runtime: Placed<Runtime>,
+    /// What a `python` package takes and gives; that of an ONNX model is read from the model itself.
+    pub signature: Option<Placed<Signature>>,
     /// Files beside the model's own: paths, folders, or patterns with `*` within one folder.
     pub files: Vec<Placed<String>>,
     /// Where the samples are.
@@ -129,6 +132,7 @@ impl Description {
         Self {
             model,
             runtime: Placed { value: runtime, at: 0..0 },
+            signature: None,
             files: Vec::new(),
             samples: None,
             parameters: BTreeMap::new(),
@@ -169,6 +173,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     }
     let model = model(reader, whole);
     let runtime = tables::runtime(reader, whole);
+    let signature = signature::signature(reader, whole, runtime.as_ref().map(|(runtime, _)| runtime));
     let files = reader.texts(whole, "files").unwrap_or_default();
     files.iter().for_each(|path| tables::path(reader, "files", path));
     let samples = samples(reader, whole);
@@ -185,6 +190,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     Some(Description {
         model,
         runtime,
+        signature,
         files,
         samples,
         parameters,

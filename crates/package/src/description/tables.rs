@@ -4,15 +4,35 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use modelyard_core::flags::RESERVED;
-use modelyard_core::package::{Flag, Resources, Runtime};
+use modelyard_core::package::{Entry, Flag, Resources, Runtime};
 use modelyard_registry::paths;
 use toml::de::DeValue;
 
 use super::Placed;
 use super::reader::{Reader, Table, nearest};
 
-const RUNTIMES: [&str; 2] = ["onnx", "command"];
-pub(super) const RUNTIME: [&str; 5] = ["kind", "model", "command", "health", "environment"];
+const RUNTIMES: [&str; 3] = ["onnx", "command", "python"];
+pub(super) const RUNTIME: [&str; 10] = [
+    "kind",
+    "model",
+    "command",
+    "health",
+    "environment",
+    "entry",
+    "requirements",
+    "batch",
+    "workers",
+    "timeout_seconds",
+];
+const OF_COMMAND: [&str; 3] = ["command", "health", "environment"];
+const OF_PYTHON: [&str; 5] = ["entry", "requirements", "batch", "workers", "timeout_seconds"];
+
+/// Most worker processes of one instance.
+const MOST_WORKERS: f64 = 64.0;
+/// Longest time of one call: an hour.
+const MOST_SECONDS: f64 = 3_600.0;
+/// What a call may take unless the package says otherwise.
+const TIMEOUT_SECONDS: u32 = 30;
 const FLAGS: [&str; 3] = ["boolean", "number", "string"];
 pub(super) const RESOURCES: [&str; 2] = ["memory", "cpu"];
 
@@ -27,19 +47,26 @@ pub(super) fn runtime(reader: &mut Reader<'_>, within: &Table<'_>) -> Option<(Ru
     };
     match kind.value.as_str() {
         "onnx" => {
-            foreign(reader, &["command", "health", "environment"]);
+            foreign(reader, &OF_COMMAND);
+            foreign(reader, &OF_PYTHON);
             let model = reader.required(&table, "model", "\"model.onnx\"")?;
             path(reader, "model", &model);
             Some((Runtime::Onnx { model: model.value }, model.at))
         }
         "command" => {
             foreign(reader, &["model"]);
+            foreign(reader, &OF_PYTHON);
             command(reader, &table)
+        }
+        "python" => {
+            foreign(reader, &["model"]);
+            foreign(reader, &OF_COMMAND);
+            python(reader, &table)
         }
         other => {
             let meant = nearest(other, RUNTIMES.into_iter()).map(|near| format!("did you mean \"{near}\"? "));
             let what = format!(
-                "there is no runtime `{}`; {}known are onnx and command",
+                "there is no runtime `{}`; {}known are onnx, command and python",
                 other.escape_debug(),
                 meant.unwrap_or_default()
             );
@@ -89,6 +116,29 @@ fn command(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<(Runtime, Range
     }
     let command = command?.into_iter().map(|word| word.value).collect();
     Some((Runtime::Command { command, health: health?.value, environment }, at))
+}
+
+fn python(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<(Runtime, Range<usize>)> {
+    let entry: Option<Entry> = reader.parsed(table, "entry", "\"predict:predict\"");
+    let requirements = reader.text(table, "requirements");
+    requirements.iter().for_each(|file| path(reader, "requirements", file));
+    let batch = truth(reader, table, "batch");
+    let workers = count(reader, table, "workers", MOST_WORKERS).unwrap_or(1);
+    let timeout_seconds = count(reader, table, "timeout_seconds", MOST_SECONDS).unwrap_or(TIMEOUT_SECONDS);
+    let at = table.entries.get("entry").map_or(table.at.clone(), |value| value.span());
+    let requirements = requirements.map(|file| file.value);
+    let workers = u16::try_from(workers).unwrap_or(1);
+    Some((Runtime::Python { entry: entry?, requirements, locked: false, batch, workers, timeout_seconds }, at))
+}
+
+/// A whole number from 1 to `most`.
+fn count(reader: &mut Reader<'_>, table: &Table<'_>, key: &str, most: f64) -> Option<u32> {
+    let number = reader.number(table, key)?;
+    if number.value.fract() != 0.0 || !(1.0..=most).contains(&number.value) {
+        reader.mistake(number.at, format!("`{key}`: write a whole number from 1 to {most}"));
+        return None;
+    }
+    Some(number.value as u32)
 }
 
 /// Why a text is no path of a request, if so. It is sent as it is, so nothing may end the request's first line.
@@ -171,7 +221,7 @@ fn flag(reader: &mut Reader<'_>, within: &Table<'_>, name: &str) -> Option<Flag>
     Some(flag)
 }
 
-fn truth(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> bool {
+pub(super) fn truth(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> bool {
     match table.entries.get(key).map(|value| (value.get_ref(), value.span())) {
         None => false,
         Some((DeValue::Boolean(flag), _)) => *flag,

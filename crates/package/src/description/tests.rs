@@ -29,7 +29,7 @@ fn every_mistake_is_reported_at_once_with_its_line() {
         "3: there is no key `nmae` in `[model]`; did you mean `name`?",
         "4: `version` is a number: write a text in quotes",
         "5: `card`: the path `../card` is refused: it leaves the folder",
-        "7: there is no runtime `onxx`; did you mean \"onnx\"? known are onnx and command",
+        "7: there is no runtime `onxx`; did you mean \"onnx\"? known are onnx, command and python",
         "9: `a` is a text: write a number",
         "13: `default` is true or false: write a number",
         "14: `default` is missing in `[flags.y]`: a flag always has a value",
@@ -81,6 +81,55 @@ fn a_command_is_checked() {
     assert!(Description::parse(&with("command = [\"./x\", \"\"]\nhealth = \"/\"\nenvironment = {A_1 = \"\"}")).is_ok());
 }
 
+const PYTHON: &str = "[model]\nname = \"m\"\nversion = \"1\"\n[runtime]\nkind = \"python\"\n";
+const TAKES: &str = "[signature]\ninputs = [{name = \"x\", datatype = \"FP32\", shape = [-1, 4]}]\n\
+                     outputs = [{name = \"y\", datatype = \"INT64\", shape = []}]\n";
+
+#[test]
+fn a_python_function_is_read_with_its_signature() {
+    let text =
+        format!("{PYTHON}entry = \"predict:answer\"\nrequirements = \"r.txt\"\nbatch = true\nworkers = 2\n{TAKES}");
+    let read = Description::parse(&text).unwrap();
+    let Runtime::Python { entry, requirements, locked, batch, workers, timeout_seconds } = read.runtime.value else {
+        panic!("{:?}", read.runtime)
+    };
+    assert_eq!((entry.to_string().as_str(), requirements.as_deref()), ("predict:answer", Some("r.txt")));
+    assert_eq!((locked, batch, workers, timeout_seconds), (false, true, 2, 30));
+    let signature = read.signature.unwrap().value;
+    assert_eq!((signature.inputs[0].name.as_str(), signature.inputs[0].shape.as_slice()), ("x", &[-1, 4][..]));
+    assert_eq!((signature.outputs[0].datatype.name(), signature.outputs[0].shape.len()), ("INT64", 0));
+}
+
+#[test]
+fn a_python_function_is_checked() {
+    let right = "entry = \"m:f\"\n";
+    for (lines, takes, what) in [
+        ("", TAKES, "`entry` is missing"),
+        ("entry = \"m.f\"", TAKES, "names no function"),
+        ("entry = \"mlflow:../x\"", TAKES, "names no function"),
+        ("entry = \"m:f\"\nmodel = \"m.onnx\"", TAKES, "`model` has no meaning for the runtime `python`"),
+        ("entry = \"m:f\"\nhealth = \"/\"", TAKES, "`health` has no meaning"),
+        ("entry = \"m:f\"\nworkers = 0", TAKES, "from 1 to 64"),
+        ("entry = \"m:f\"\nworkers = 1.5", TAKES, "from 1 to 64"),
+        ("entry = \"m:f\"\ntimeout_seconds = 4000", TAKES, "from 1 to 3600"),
+        ("entry = \"m:f\"\nbatch = 1", TAKES, "true or false"),
+        ("entry = \"m:f\"\nrequirements = \"../r.txt\"", TAKES, "is refused"),
+        (right, "", "`[signature]` is missing"),
+        (right, "[signature]\ninputs = []\noutputs = []", "write a list"),
+        (right, "[signature]\noutputs = [{name = \"y\", datatype = \"FP32\", shape = []}]", "`inputs` is missing"),
+        (right, &TAKES.replace("FP32", "float32"), "no datatype `float32`"),
+        (right, &TAKES.replace("FP32", "BF16"), "no datatype `BF16`"),
+        (right, &TAKES.replace("FP32", "FP23"), "did you mean \"FP32\"?"),
+        (right, &TAKES.replace("[-1, 4]", "[-2]"), "where -1 is free"),
+        (right, &TAKES.replace("shape = []", "shape = [], optional = true"), "no key `optional`"),
+        (right, &TAKES.replace("shape = []}", "shape = []}, {name = \"y\", datatype = \"FP32\", shape = []}"), "twice"),
+    ] {
+        let shown = shown(&format!("{PYTHON}{lines}\n{takes}"));
+        assert!(shown.iter().any(|line| line.contains(what)), "{shown:?} does not say {what:?}");
+    }
+    assert!(shown(&format!("{RIGHT}{TAKES}"))[0].contains("read from the model"));
+}
+
 #[test]
 fn text_that_is_no_toml_is_refused_with_its_lines() {
     let shown = shown("[model\nname = \"a\n= 3\n");
@@ -101,6 +150,9 @@ fn the_schema_has_the_keys_that_are_read() {
     assert_eq!(keys("/$defs/Resources/properties"), own(&tables::RESOURCES));
     let mut runtime = keys("/$defs/Runtime/oneOf/0/properties");
     runtime.extend(keys("/$defs/Runtime/oneOf/1/properties"));
+    runtime.extend(keys("/$defs/Runtime/oneOf/2/properties"));
+    assert_eq!(keys("/$defs/Signature/properties"), own(&signature::SIGNATURE));
+    assert_eq!(keys("/$defs/Tensor/properties"), own(&signature::TENSOR));
     assert_eq!(runtime, own(&tables::RUNTIME));
 }
 

@@ -6,11 +6,11 @@
 
 use std::fmt::Write as _;
 
-use modelyard_core::package::Package;
+use modelyard_core::package::{PYTHON_REQUIRES, Package};
 use modelyard_registry::python::{is_range, normalise, normalise_version};
 
+use super::WheelError;
 use super::names::Names;
-use super::{PYTHON_REQUIRES, WheelError};
 
 /// Versions of Python that the loader runs on.
 const PYTHON: &str = ">=3.10";

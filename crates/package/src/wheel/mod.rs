@@ -22,9 +22,6 @@ use self::archive::{Content, Entry};
 use self::names::Names;
 use crate::BuildOptions;
 
-/// The annotation that holds `[python] requires`.
-pub const PYTHON_REQUIRES: &str = "python.requires";
-
 /// One file that was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {

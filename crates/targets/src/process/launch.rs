@@ -77,7 +77,7 @@ pub(crate) fn plan(
     environment.extend(spec.environment.clone());
     environment.extend(identifiers(spec, folder));
     let (program, arguments, cwd) = match &spec.runtime {
-        Runtime::Onnx { .. } => {
+        Runtime::Onnx { .. } | Runtime::Python { .. } => {
             environment.insert("MODELYARD_HOME".into(), asked.home.display().to_string());
             // The engine's own telemetry client; set here, `serve` need not start itself over to be without it.
             environment.insert("ORT_DISABLE_TELEMETRY".into(), "1".into());

@@ -197,7 +197,7 @@ impl Inner {
             Runtime::Command { command, .. } if command.is_empty() => impossible(
                 "the package's command is empty; name a program in `modelyard.toml` under [runtime]".to_owned(),
             ),
-            Runtime::Command { .. } | Runtime::Onnx { .. } => Ok(()),
+            Runtime::Command { .. } | Runtime::Onnx { .. } | Runtime::Python { .. } => Ok(()),
         }
     }
 
