@@ -15,8 +15,9 @@ pub struct Move {
     /// Where it pointed before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Version>,
-    /// Where it points from then on.
-    pub to: Version,
+    /// Where it points from then on; none when it was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Version>,
 }
 
 /// Every alias of one model with its moves, oldest first.
@@ -24,5 +25,5 @@ pub type Aliases = BTreeMap<AliasName, Vec<Move>>;
 
 /// Where an alias points now.
 pub fn current<'a>(aliases: &'a Aliases, alias: &AliasName) -> Option<&'a Version> {
-    aliases.get(alias)?.last().map(|step| &step.to)
+    aliases.get(alias)?.last().and_then(|step| step.to.as_ref())
 }

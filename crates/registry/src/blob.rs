@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use modelyard_core::Digest;
 use sha2::{Digest as _, Sha256};
@@ -106,6 +107,12 @@ impl Blobs {
         fs::symlink_metadata(self.path(digest)).ok().filter(fs::Metadata::is_file).map(|facts| facts.len())
     }
 
+    /// Marks a blob as cared for, so that no sweep takes it before it has a name; whether it is there.
+    pub(crate) fn touch(&self, digest: &Digest) -> bool {
+        let marked = File::open(self.path(digest)).map(|file| file.set_modified(SystemTime::now()));
+        marked.is_ok()
+    }
+
     /// Stores bytes.
     ///
     /// # Errors
@@ -113,7 +120,7 @@ impl Blobs {
     pub fn put(&self, bytes: &[u8]) -> Result<Stored, Error> {
         let digest = digest_of(bytes);
         match fs::read(self.path(&digest)) {
-            Ok(there) if there == bytes => {
+            Ok(there) if there == bytes && self.touch(&digest) => {
                 Ok(Stored { blob: Blob { digest, size_bytes: bytes.len() as u64 }, reused: true })
             }
             _ => self.store(&mut &*bytes),
@@ -131,7 +138,7 @@ impl Blobs {
         let copied = hash(source, |piece| sink.write_all(piece).map(|()| true));
         let blob = copied.map_err(Error::file("could not copy into", &self.root))?;
         let blob = blob.ok_or_else(|| failed(io::ErrorKind::Interrupted.into()))?;
-        let reused = self.is_same(temporary.as_file_mut(), &blob).map_err(failed)?;
+        let reused = self.is_same(temporary.as_file_mut(), &blob).map_err(failed)? && self.touch(&blob.digest);
         if !reused {
             self.keep(temporary, &blob)?;
         }
@@ -145,7 +152,7 @@ impl Blobs {
     pub fn store_again(&self, source: &mut File, likely: &Digest) -> Result<Stored, Error> {
         if let Ok(mut there) = File::open(self.path(likely)) {
             let compared = hash_if_same(source, &mut there).map_err(Error::file("could not read", &self.root))?;
-            if let Some(blob) = compared.filter(|blob| blob.digest == *likely) {
+            if let Some(blob) = compared.filter(|blob| blob.digest == *likely && self.touch(likely)) {
                 return Ok(Stored { blob, reused: true });
             }
             source.rewind().map_err(Error::file("could not read", &self.root))?;

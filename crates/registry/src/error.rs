@@ -100,6 +100,31 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// What was to be said of a model or version is not kept.
+    #[error("{what} is refused: {why}")]
+    #[diagnostic(code(modelyard::registry::refused), help("nothing was changed"))]
+    Refused {
+        /// What.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// The version was removed, and names the package that it named for ever.
+    #[error("`{model}:{version}` was removed by {by}; it was {digest}")]
+    #[diagnostic(
+        code(modelyard::registry::version_removed),
+        help("a version names one package for ever: raise the version in modelyard.toml")
+    )]
+    VersionRemoved {
+        /// Model.
+        model: ModelName,
+        /// Version.
+        version: Version,
+        /// Who removed it.
+        by: String,
+        /// What it named.
+        digest: Digest,
+    },
     /// A path within a package leaves the package, or stands in the way of another.
     #[error("the package holds a file with the path `{path}`, which is refused: {why}")]
     #[diagnostic(code(modelyard::registry::path), help("do not use this package; tell those who made it"))]

@@ -6,6 +6,8 @@
 
 pub mod alias;
 pub mod blob;
+pub mod card;
+pub mod catalog;
 pub mod client;
 pub mod distribution;
 mod error;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use modelyard_core::package::{DOCUMENT, FORMAT_VERSION, Package};
 use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
@@ -9,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alias::{self, Aliases, Move};
 use crate::blob::{Blob, Blobs};
+use crate::catalog::{Tags, Yanked};
+use crate::distribution::gate::Gate;
 use crate::layout::{Layout, read_document, write_document};
 use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
 use crate::{Error, Reference, Selector, unpack};
@@ -19,11 +22,20 @@ pub const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 /// Name of the file that keeps the aliases, beside the layout's own documents.
 const ALIASES: &str = "aliases.json";
 
+/// Annotation of the index that says when a version was added, in milliseconds since 1970. No digest depends on it.
+const ADDED: &str = "io.modelyard.added";
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// The local registry.
 #[derive(Clone, Debug)]
 pub struct Store {
-    layout: Layout,
+    pub(crate) layout: Layout,
     blobs: Blobs,
+    gate: Gate,
     unpacked: PathBuf,
 }
 
@@ -55,6 +67,15 @@ pub struct Listed {
     pub digest: Digest,
     /// Aliases that point here.
     pub aliases: Vec<AliasName>,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: Tags,
+    /// That it was withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yanked: Option<Yanked>,
+    /// When it was added; of versions from before that was kept, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<Timestamp>,
 }
 
 impl Store {
@@ -64,7 +85,8 @@ impl Store {
     /// [`Error::File`] when a folder cannot be made.
     pub fn open(registry: impl AsRef<Path>, unpacked: impl Into<PathBuf>) -> Result<Self, Error> {
         let layout = Layout::open(registry.as_ref())?;
-        Ok(Self { layout, blobs: Blobs::open(registry.as_ref())?, unpacked: unpacked.into() })
+        let (blobs, gate) = (Blobs::open(registry.as_ref())?, Gate::new(registry.as_ref()));
+        Ok(Self { layout, blobs, gate, unpacked: unpacked.into() })
     }
 
     /// Where the bytes are.
@@ -80,6 +102,8 @@ impl Store {
     pub fn add(&self, model: &ModelName, version: &Version, manifest: &Manifest) -> Result<Digest, Error> {
         let bytes = serde_json::to_vec(manifest)
             .map_err(|error| Error::Document { what: "the manifest".to_owned(), why: error.to_string() })?;
+        // No sweep between looking and naming: what is there then has a name before anybody removes it.
+        let _naming = self.gate.together_here()?;
         self.check(manifest, bytes.len() as u64)?;
         let blob = self.blobs.put(&bytes)?.blob;
         self.blobs.sync()?;
@@ -89,6 +113,7 @@ impl Store {
     /// Lets a version name a manifest.
     fn name(&self, model: &ModelName, version: &Version, blob: Blob) -> Result<Digest, Error> {
         let writing = self.layout.lock()?;
+        self.refuse_removed(model, version, &blob.digest)?;
         let mut index = self.layout.index()?;
         let name = format!("{model}:{version}");
         if let Some(existing) = index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME) == Some(&name)) {
@@ -103,10 +128,33 @@ impl Store {
             digest: blob.digest,
             size: blob.size_bytes,
             artifact_type: Some(MODEL.to_owned()),
-            annotations: BTreeMap::from([(REF_NAME.to_owned(), name)]),
+            annotations: BTreeMap::from([(REF_NAME.to_owned(), name), (ADDED.to_owned(), now().0.to_string())]),
         });
         self.layout.write_index(&index, &writing)?;
         Ok(blob.digest)
+    }
+
+    /// A version that was removed names its package for ever, and may come back as that.
+    fn refuse_removed(&self, model: &ModelName, version: &Version, offered: &Digest) -> Result<(), Error> {
+        let notes = self.catalog()?.models.remove(model).and_then(|mut entry| entry.versions.remove(version));
+        match notes.and_then(|notes| notes.removed) {
+            Some(removed) if removed.digest != *offered => Err(Error::VersionRemoved {
+                model: model.clone(),
+                version: version.clone(),
+                by: removed.by,
+                digest: removed.digest,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a version's name away.
+    pub(crate) fn unname(&self, model: &ModelName, version: &Version) -> Result<(), Error> {
+        let writing = self.layout.lock()?;
+        let mut index = self.layout.index()?;
+        let name = format!("{model}:{version}");
+        index.manifests.retain(|entry| entry.annotations.get(REF_NAME) != Some(&name));
+        self.layout.write_index(&index, &writing)
     }
 
     /// Gives a package whose manifest is stored already its version.
@@ -114,7 +162,9 @@ impl Store {
     /// # Errors
     /// As [`Store::add`].
     pub(crate) fn adopt(&self, model: &ModelName, version: &Version, digest: &Digest) -> Result<(), Error> {
+        let _naming = self.gate.together_here()?;
         let size_bytes = self.blobs.size(digest).ok_or(Error::NoPackage(*digest))?;
+        self.check(&self.manifest(digest)?, size_bytes)?;
         self.name(model, version, Blob { digest: *digest, size_bytes }).map(drop)
     }
 
@@ -142,14 +192,20 @@ impl Store {
     /// # Errors
     /// [`Error::Document`] when the index cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>, Error> {
-        let aliases = self.all_aliases()?;
+        let (aliases, mut catalog) = (self.all_aliases()?, self.catalog()?);
         let entry = |entry: &Descriptor| {
             let (model, version) = entry.annotations.get(REF_NAME)?.split_once(':')?;
             let (model, version) = (ModelName::new(model).ok()?, Version::new(version).ok()?);
             let of_model = aliases.get(&model);
-            let here = |(name, moves): (&AliasName, &Vec<Move>)| (moves.last()?.to == version).then(|| name.clone());
+            let here = |(name, moves): (&AliasName, &Vec<Move>)| {
+                (moves.last()?.to.as_ref() == Some(&version)).then(|| name.clone())
+            };
             let aliases = of_model.into_iter().flatten().filter_map(here).collect();
-            Some(Listed { model, version, digest: entry.digest, aliases })
+            let notes =
+                catalog.models.get_mut(&model).and_then(|said| said.versions.remove(&version)).unwrap_or_default();
+            let added = entry.annotations.get(ADDED).and_then(|at| at.parse().ok()).map(Timestamp);
+            let (tags, yanked) = (notes.tags, notes.yanked);
+            Some(Listed { model, version, digest: entry.digest, aliases, tags, yanked, added })
         };
         Ok(self.layout.index()?.manifests.iter().filter_map(entry).collect())
     }
@@ -189,7 +245,8 @@ impl Store {
         let no_version = |version: &Version| Error::NoVersion { model: model.clone(), version: version.clone() };
         match &reference.selector {
             Selector::Newest => {
-                versions.last().map(|listed| listed.digest).ok_or_else(|| Error::NoModel(model.clone()))
+                let newest = versions.iter().rfind(|listed| listed.yanked.is_none()).or(versions.last());
+                newest.map(|listed| listed.digest).ok_or_else(|| Error::NoModel(model.clone()))
             }
             Selector::Version(version) => of(version).ok_or_else(|| no_version(version)),
             Selector::Alias(alias) => {
@@ -282,14 +339,30 @@ impl Store {
         if !self.versions(model)?.iter().any(|listed| listed.version == *version) {
             return Err(Error::NoVersion { model: model.clone(), version: version.clone() });
         }
+        self.move_alias(model, alias, |moves| {
+            let from = moves.last().and_then(|step| step.to.clone());
+            if from.as_ref() != Some(version) {
+                moves.push(Move { at, by: by.to_owned(), from: from.clone(), to: Some(version.clone()) });
+            }
+            Ok(from)
+        })
+    }
+
+    /// Adds to the moves of an alias.
+    pub(crate) fn move_alias<T>(
+        &self,
+        model: &ModelName,
+        alias: &AliasName,
+        change: impl FnOnce(&mut Vec<Move>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let _writing = self.layout.lock()?;
         let mut all = self.all_aliases()?;
         let moves = all.entry(model.clone()).or_default().entry(alias.clone()).or_default();
-        let from = moves.last().map(|step| step.to.clone());
-        if from.as_ref() != Some(version) {
-            moves.push(Move { at, by: by.to_owned(), from: from.clone(), to: version.clone() });
+        let before = moves.len();
+        let done = change(moves)?;
+        if moves.len() != before {
             write_document(&self.layout.document(ALIASES), &all)?;
         }
-        Ok(from)
+        Ok(done)
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 use std::time::Duration;
 
+use modelyard_registry::Store;
 use serde_json::json;
 use support::{INDEX, MANIFEST, Served, digest, digest_512};
 
@@ -325,6 +326,80 @@ fn a_sweep_takes_what_nobody_refers_to_and_nothing_that_is_young() {
     assert_eq!(sweep(Duration::ZERO, false).blobs, [], "a manifest without a tag still counts");
     registry.call("DELETE", &format!("/v2/a/manifests/{image}"), &[], b"").expect(202);
     assert_eq!(sweep(Duration::ZERO, false).blobs.len(), 3);
+}
+
+/// A blob that nobody refers to, and that nobody has looked at for two hours.
+fn old_orphan(store: &Store, bytes: &[u8]) -> std::path::PathBuf {
+    let path = store.blobs().path(&store.blobs().put(bytes).unwrap().blob.digest);
+    let old = std::time::SystemTime::now() - Duration::from_secs(7_200);
+    std::fs::File::open(&path).unwrap().set_modified(old).unwrap();
+    path
+}
+
+#[test]
+fn an_old_blob_that_is_used_again_outlives_a_sweep_before_it_has_a_name() {
+    let (home, registry) = served();
+    let store = Store::open(home.path().join("registry"), home.path().join("unpacked")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let sweep = || runtime.block_on(registry.distribution.sweep(Duration::from_secs(3_600), false)).unwrap();
+    let source = home.path().join("source");
+    std::fs::write(&source, b"three").unwrap();
+    let paths = [old_orphan(&store, b"one"), old_orphan(&store, b"two"), old_orphan(&store, b"three")];
+    let forgotten = old_orphan(&store, b"four");
+    assert!(store.blobs().put(b"one").unwrap().reused && store.blobs().store(&mut &b"two"[..]).unwrap().reused);
+    let likely = modelyard_registry::blob::digest_of(b"three");
+    assert!(store.blobs().store_again(&mut std::fs::File::open(&source).unwrap(), &likely).unwrap().reused);
+    assert_eq!(sweep().blobs.len(), 1);
+    assert!(paths.iter().all(|path| path.exists()) && !forgotten.exists());
+}
+
+#[test]
+fn nobody_sweeps_while_a_package_gets_its_name() {
+    use modelyard_core::{ModelName, Version};
+    let (home, _registry) = served();
+    let store = Store::open(home.path().join("registry"), home.path().join("unpacked")).unwrap();
+    let gate = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(home.path().join("registry/.naming"))
+        .unwrap();
+    gate.lock().unwrap();
+    let blob = store.blobs().put(b"config").unwrap().blob;
+    let manifest: modelyard_registry::manifest::Manifest = serde_json::from_value(json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [],
+        "config": {"mediaType": "application/octet-stream", "digest": blob.digest, "size": blob.size_bytes},
+    }))
+    .unwrap();
+    let (done, named) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (store, manifest) = (&store, &manifest);
+        scope.spawn(move || {
+            done.send(store.add(&ModelName::new("wine").unwrap(), &Version::new("1.0.0").unwrap(), manifest)).unwrap();
+        });
+        assert!(named.recv_timeout(Duration::from_millis(300)).is_err(), "it was named while a sweep went on");
+        gate.unlock().unwrap();
+        named.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_damaged_manifest_is_named_and_does_not_stop_a_sweep() {
+    let (home, registry) = served();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let sweep = || runtime.block_on(registry.distribution.sweep(Duration::ZERO, false)).unwrap();
+    let image = registry.image("a", "1", b"kept", &json!({}));
+    registry.push("a", b"orphan");
+    let path = home.path().join("registry/blobs/sha256").join(image.strip_prefix("sha256:").unwrap());
+    let sound = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, sound.replacen('{', "[", 1)).unwrap();
+    let swept = sweep();
+    assert_eq!((swept.blobs.len(), swept.bytes), (1, 6), "{swept:?}");
+    assert_eq!((swept.damaged.len(), swept.damaged[0].0.to_string()), (1, image.clone()));
+    registry.get(&format!("/v2/a/blobs/{}", digest(b"kept"))).expect(200);
+    std::fs::remove_file(&path).unwrap();
+    assert!(sweep().damaged[0].1.contains("could not read"), "a manifest that is gone is named too");
 }
 
 #[test]

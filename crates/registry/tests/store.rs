@@ -9,6 +9,7 @@ use std::path::Path;
 
 use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
 use modelyard_registry::blob::{Blob, digest_of};
+use modelyard_registry::catalog::{By, Kind, Subject};
 use modelyard_registry::manifest::{
     CODE, Descriptor, FILEPATH, MANIFEST, MODEL, MODEL_CONFIG, Manifest, WEIGHT_CONFIG,
 };
@@ -74,7 +75,7 @@ fn every_move_of_an_alias_is_kept() {
         store.set_alias(&wine(), &champion, &version(text), "ada", Timestamp(at)).unwrap();
     }
     let moves = &store.aliases(&wine()).unwrap()[&champion];
-    let shown: Vec<_> = moves.iter().map(|step| (step.at.0, step.to.to_string())).collect();
+    let shown: Vec<_> = moves.iter().map(|step| (step.at.0, step.to.as_ref().unwrap().to_string())).collect();
     assert_eq!(shown, [(1, "1.0.0".into()), (2, "2.0.0".into()), (4, "1.0.0".into())]);
     assert!(store.set_alias(&wine(), &champion, &version("9"), "ada", Timestamp(5)).is_err());
 }
@@ -271,4 +272,72 @@ fn many_at_once_unpack_one_folder() {
         }
     });
     assert_eq!(fs::read_dir(home.path().join("unpacked")).unwrap().count(), 2);
+}
+
+fn by(at: u64) -> By {
+    By { name: "ada".to_owned(), at: Timestamp(at) }
+}
+
+#[test]
+fn tags_and_withdrawals_are_kept_with_who_made_them() {
+    let home = tempfile::tempdir().unwrap();
+    let store = store(home.path());
+    let one = store.add(&wine(), &version("1.0.0"), &manifest(&store, "one")).unwrap();
+    let two = store.add(&wine(), &version("2.0.0"), &manifest(&store, "two")).unwrap();
+    let of = |text: Option<&str>| Subject { model: wine(), version: text.map(version) };
+    assert!(store.tag(&of(Some("1.0.0")), "team", Some("x"), &by(1)).unwrap());
+    assert!(!store.tag(&of(Some("1.0.0")), "team", Some("x"), &by(2)).unwrap(), "the same again is no change");
+    assert!(store.tag(&of(None), "owner", Some("grace"), &by(3)).unwrap());
+    assert!(store.yank(&wine(), &version("2.0.0"), Some("wrong labels"), &by(4)).unwrap());
+    let listed = store.versions(&wine()).unwrap();
+    assert_eq!((listed[0].tags["team"].as_str(), &listed[0].yanked), ("x", &None));
+    assert!(listed.iter().all(|listed| listed.added.is_some()));
+    assert_eq!(listed[1].yanked.as_ref().unwrap().why, "wrong labels");
+    let resolve = |text: &str| store.resolve(&text.parse().unwrap()).unwrap();
+    assert_eq!(resolve("wine"), one, "the newest that is not withdrawn");
+    assert_eq!(resolve("wine:2.0.0"), two, "it is still there for whoever names it");
+    assert_eq!(store.withdrawn(&two).unwrap().unwrap().by, "ada");
+    assert_eq!(store.withdrawn(&one).unwrap(), None);
+    assert!(store.yank(&wine(), &version("2.0.0"), None, &by(5)).unwrap());
+    assert_eq!(resolve("wine"), two);
+    assert!(store.tag(&of(Some("1.0.0")), "team", None, &by(6)).unwrap());
+    let champion = AliasName::new("champion").unwrap();
+    store.set_alias(&wine(), &champion, &version("1.0.0"), "ada", Timestamp(7)).unwrap();
+    assert_eq!(store.remove_alias(&wine(), &champion, &by(8)).unwrap(), version("1.0.0"));
+    assert!(matches!(store.remove_alias(&wine(), &champion, &by(9)), Err(Error::NoAlias { .. })));
+    assert!(store.resolve(&"wine@champion".parse().unwrap()).is_err());
+    let changes = store.changes(&wine()).unwrap();
+    let told: Vec<u64> = changes.iter().map(|change| change.at.0).collect();
+    assert_eq!(told, [1, 3, 4, 5, 6, 7, 8]);
+    assert!(matches!(&changes[0].kind, Kind::Tagged { key, .. } if key == "team"), "{changes:?}");
+
+    for (key, value) in [("", "x"), (" a", "x"), ("a=b", "x"), ("k", "\u{1b}[31m"), ("k", &"x".repeat(5_001))] {
+        assert!(matches!(store.tag(&of(None), key, Some(value), &by(1)), Err(Error::Refused { .. })), "{key:?}");
+    }
+    for number in 0..300 {
+        if let Err(error) = store.tag(&of(Some("1.0.0")), &format!("k{number}"), Some("v"), &by(1)) {
+            assert!(number == 256 && error.to_string().contains("256 tags"), "{number}: {error}");
+            break;
+        }
+    }
+    assert_eq!(store.versions(&wine()).unwrap()[0].tags.len(), 256);
+    assert!(matches!(store.tag(&of(Some("9")), "k", Some("v"), &by(1)), Err(Error::NoVersion { .. })));
+}
+
+#[test]
+fn a_removed_version_never_names_another_package() {
+    let home = tempfile::tempdir().unwrap();
+    let store = store(home.path());
+    let one = manifest(&store, "one");
+    let digest = store.add(&wine(), &version("1.0.0"), &one).unwrap();
+    store.add(&wine(), &version("2.0.0"), &manifest(&store, "two")).unwrap();
+    let champion = AliasName::new("champion").unwrap();
+    store.set_alias(&wine(), &champion, &version("1.0.0"), "ada", Timestamp(1)).unwrap();
+    assert!(matches!(store.remove_version(&wine(), &version("1.0.0"), &by(2)), Err(Error::Refused { .. })));
+    store.remove_alias(&wine(), &champion, &by(3)).unwrap();
+    store.remove_version(&wine(), &version("1.0.0"), &by(4)).unwrap();
+    assert_eq!(store.versions(&wine()).unwrap().len(), 1);
+    let refused = store.add(&wine(), &version("1.0.0"), &manifest(&store, "other")).unwrap_err();
+    assert!(matches!(refused, Error::VersionRemoved { digest: named, .. } if named == digest), "{refused}");
+    assert_eq!(store.add(&wine(), &version("1.0.0"), &one).unwrap(), digest, "the same package comes back");
 }

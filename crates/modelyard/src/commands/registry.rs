@@ -64,7 +64,16 @@ impl Gc {
             )
         })?;
         let blobs: Vec<String> = swept.blobs.iter().map(ToString::to_string).collect();
-        let document = json!({ "blobs": blobs, "bytes": swept.bytes, "kept": swept.kept, "dry_run": self.dry_run });
+        let damaged: Vec<_> =
+            swept.damaged.iter().map(|(digest, why)| json!({ "manifest": digest.to_string(), "why": why })).collect();
+        for (digest, why) in &swept.damaged {
+            say(&format!(
+                "manifest {digest} is damaged ({why}); what it refers to was left alone: store it anew with `modelyard package` or `pull`"
+            ));
+        }
+        let document = json!({
+            "blobs": blobs, "bytes": swept.bytes, "kept": swept.kept, "dry_run": self.dry_run, "damaged": damaged,
+        });
         context.print(&document, || {
             let done = if self.dry_run { "would be removed" } else { "removed" };
             let lines = blobs.iter().map(|digest| format!("{done}: {digest}\n")).collect::<String>();

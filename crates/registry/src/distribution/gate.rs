@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Error;
 
 /// A lock on a file of the registry: many name things at once, one sweeps alone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Gate {
     path: PathBuf,
 }
@@ -34,14 +34,21 @@ impl Gate {
         self.pass(FlockOperation::LockExclusive).await
     }
 
+    /// [`Gate::together`] for callers without a runtime.
+    pub fn together_here(&self) -> Result<Held, Error> {
+        lock(&self.path, FlockOperation::LockShared).map_err(Error::file("could not lock", &self.path))
+    }
+
     async fn pass(&self, how: FlockOperation) -> Result<Held, Error> {
         let path = self.path.clone();
-        let lock = move || {
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-            flock(&file, how)?;
-            Ok(Held { _file: file })
-        };
-        let passed = tokio::task::spawn_blocking(lock).await.map_err(std::io::Error::other).and_then(|held| held);
+        let passed = tokio::task::spawn_blocking(move || lock(&path, how)).await;
+        let passed = passed.map_err(std::io::Error::other).and_then(|held| held);
         passed.map_err(Error::file("could not lock", &self.path))
     }
+}
+
+fn lock(path: &std::path::Path, how: FlockOperation) -> std::io::Result<Held> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    flock(&file, how)?;
+    Ok(Held { _file: file })
 }

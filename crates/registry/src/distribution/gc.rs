@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Read as _;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
@@ -11,6 +12,10 @@ use serde::Deserialize;
 use super::Distribution;
 use super::digest::AnyDigest;
 use crate::Error;
+use crate::manifest::MAX_MANIFEST_BYTES;
+
+/// Manifests that cannot be read, with what is wrong.
+pub type Damaged = Vec<(AnyDigest, String)>;
 
 /// What a sweep removed, or would.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub struct Swept {
     pub bytes: u64,
     /// Blobs that stay.
     pub kept: usize,
+    /// Manifests that are damaged or gone, with what is wrong. What they seem to refer to stays.
+    pub damaged: Damaged,
 }
 
 #[derive(Deserialize)]
@@ -46,8 +53,8 @@ impl Distribution {
     /// [`Error`] when the registry cannot be read; what was removed until then is gone.
     pub async fn sweep(&self, grace: Duration, dry_run: bool) -> Result<Swept, Error> {
         let _alone = self.inner.gate.alone().await?;
-        let used = self.used()?;
-        let mut swept = Swept::default();
+        let (used, damaged) = self.used()?;
+        let mut swept = Swept { damaged, ..Swept::default() };
         for algorithm in ["sha256", "sha512"] {
             let folder = self.inner.root.join("blobs").join(algorithm);
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -83,21 +90,43 @@ impl Distribution {
             .block_on(self.sweep(grace, dry_run))
     }
 
-    /// Everything that a manifest or the package index refers to, and the manifests themselves.
-    fn used(&self) -> Result<HashSet<AnyDigest>, Error> {
-        let mut used = HashSet::new();
+    /// Everything that a manifest or the package index refers to, and the manifests themselves; and the manifests that cannot be read.
+    fn used(&self) -> Result<(HashSet<AnyDigest>, Damaged), Error> {
+        let (mut used, mut damaged) = (HashSet::new(), Vec::new());
         let mut left = self.inner.meta.all_manifests()?;
         left.extend(self.inner.store.list()?.iter().map(|listed| AnyDigest::from(&listed.digest)));
         while let Some(digest) = left.pop() {
             if !used.insert(digest.clone()) {
                 continue;
             }
-            let parts: Parts = serde_json::from_slice(&self.read(&digest)?)
-                .map_err(|error| Error::Document { what: format!("manifest {digest}"), why: error.to_string() })?;
-            used.extend(parts.config.iter().chain(&parts.layers).filter_map(|part| part.digest.parse().ok()));
-            left.extend(parts.manifests.iter().filter_map(|part| part.digest.parse().ok()));
+            let parts = self.read(&digest).and_then(|bytes| {
+                serde_json::from_slice::<Parts>(&bytes)
+                    .map_err(|error| Error::Document { what: format!("manifest {digest}"), why: error.to_string() })
+            });
+            match parts {
+                Ok(parts) => {
+                    used.extend(parts.config.iter().chain(&parts.layers).filter_map(|part| part.digest.parse().ok()));
+                    left.extend(parts.manifests.iter().filter_map(|part| part.digest.parse().ok()));
+                }
+                Err(error) => {
+                    used.extend(self.salvaged(&digest));
+                    damaged.push((digest, error.to_string()));
+                }
+            }
         }
         used.extend(self.inner.python.blobs()?.iter().map(AnyDigest::from));
-        Ok(used)
+        Ok((used, damaged))
+    }
+
+    /// Digests that still stand in what is left of a damaged manifest: storing it anew must find its parts.
+    fn salvaged(&self, digest: &AnyDigest) -> Vec<AnyDigest> {
+        let mut bytes = Vec::new();
+        let read =
+            fs::File::open(self.path_of(digest)).and_then(|file| file.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes));
+        if read.is_err() {
+            return Vec::new();
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':')).filter_map(|word| word.parse().ok()).collect()
     }
 }

@@ -1,0 +1,202 @@
+//! Changing what is said of models and versions.
+
+use modelyard_core::{AliasName, ModelName, Version};
+
+use super::document::{Catalog, Change, Entry, Kind, Removed, Yanked};
+use super::{By, Subject};
+use crate::alias::Move;
+use crate::layout::{read_document, write_document};
+use crate::{Error, Store};
+
+/// Name of the document, beside the layout's own.
+const CATALOG: &str = "catalog.json";
+
+/// Most tags of one model or version.
+const MOST_TAGS: usize = 256;
+/// Longest key, in bytes.
+const LONGEST_KEY: usize = 250;
+/// Longest text of a tag, of a reason and of a description, in bytes.
+const LONGEST_TEXT: usize = 5_000;
+/// Most changes that are kept of one model; the oldest give way. The control plane's log has them all.
+const MOST_CHANGES: usize = 10_000;
+
+fn refused(what: &str, why: impl Into<String>) -> Error {
+    Error::Refused { what: what.to_owned(), why: why.into() }
+}
+
+fn check_text(what: &'static str, text: &str, longest: usize) -> Result<(), Error> {
+    if text.len() > longest {
+        return Err(refused(what, format!("it has {} bytes, and {longest} are allowed", text.len())));
+    }
+    match text.chars().find(|&c| c.is_control() && !matches!(c, '\n' | '\t')) {
+        Some(control) => Err(refused(what, format!("it holds the control character {}", control.escape_unicode()))),
+        None => Ok(()),
+    }
+}
+
+fn check_key(key: &str) -> Result<(), Error> {
+    if key.trim().is_empty() || key.trim() != key || key.contains(['\n', '\t', '=']) {
+        return Err(refused("the tag's name", "it is empty, begins or ends with a space, or holds `=` or a line end"));
+    }
+    check_text("the tag's name", key, LONGEST_KEY)
+}
+
+impl Store {
+    /// Everything that is said of models beside their packages.
+    ///
+    /// # Errors
+    /// [`Error::Document`] when it cannot be read.
+    pub fn catalog(&self) -> Result<Catalog, Error> {
+        let path = self.layout.document(CATALOG);
+        if path.is_file() { read_document(&path) } else { Ok(Catalog::default()) }
+    }
+
+    /// Changes what is said of a model; `change` says what was changed, or that nothing was.
+    fn note(
+        &self,
+        model: &ModelName,
+        by: &By,
+        change: impl FnOnce(&mut Entry) -> Result<Option<Kind>, Error>,
+    ) -> Result<bool, Error> {
+        let _writing = self.layout.lock()?;
+        let mut catalog = self.catalog()?;
+        let entry = catalog.models.entry(model.clone()).or_default();
+        let before = entry.clone();
+        if let Some(kind) = change(entry)? {
+            entry.changes.push(Change { at: by.at, by: by.name.clone(), kind });
+            let surplus = entry.changes.len().saturating_sub(MOST_CHANGES);
+            entry.changes.drain(..surplus);
+        }
+        entry.since.get_or_insert(by.at);
+        let changed = *entry != before;
+        if changed {
+            write_document(&self.layout.document(CATALOG), &catalog)?;
+        }
+        Ok(changed)
+    }
+
+    fn check_subject(&self, subject: &Subject) -> Result<(), Error> {
+        let Subject { model, version } = subject;
+        match version {
+            Some(version) => self.check_version(model, version),
+            None if self.catalog()?.models.contains_key(model) => Ok(()),
+            None => self.versions(model).map(drop),
+        }
+    }
+
+    fn check_version(&self, model: &ModelName, version: &Version) -> Result<(), Error> {
+        match self.versions(model)?.iter().any(|listed| listed.version == *version) {
+            true => Ok(()),
+            false => Err(Error::NoVersion { model: model.clone(), version: version.clone() }),
+        }
+    }
+
+    /// Speaks of a model that may have no version yet; whether that is new.
+    ///
+    /// # Errors
+    /// [`Error::Document`] when the catalogue cannot be read.
+    pub fn register(&self, model: &ModelName, by: &By) -> Result<bool, Error> {
+        self.note(model, by, |_| Ok(None))
+    }
+
+    /// Sets a tag, or takes it away; whether anything changed.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`], [`Error::NoVersion`], [`Error::Refused`].
+    pub fn tag(&self, subject: &Subject, key: &str, value: Option<&str>, by: &By) -> Result<bool, Error> {
+        check_key(key)?;
+        check_text("the tag", value.unwrap_or_default(), LONGEST_TEXT)?;
+        self.check_subject(subject)?;
+        self.note(&subject.model, by, |entry| {
+            let tags = match &subject.version {
+                Some(version) => &mut entry.versions.entry(version.clone()).or_default().tags,
+                None => &mut entry.tags,
+            };
+            let before = match value {
+                Some(value) => tags.insert(key.to_owned(), value.to_owned()),
+                None => tags.remove(key),
+            };
+            if tags.len() > MOST_TAGS {
+                return Err(refused("the tag", format!("`{subject}` has {MOST_TAGS} tags, and more are not kept")));
+            }
+            let (key, value) = (key.to_owned(), value.map(str::to_owned));
+            Ok((before != value).then(|| Kind::Tagged { version: subject.version.clone(), key, value }))
+        })
+    }
+
+    /// Sets the description of a model or version; whether anything changed.
+    ///
+    /// # Errors
+    /// As [`Store::tag`].
+    pub fn describe(&self, subject: &Subject, text: &str, by: &By) -> Result<bool, Error> {
+        check_text("the description", text, LONGEST_TEXT)?;
+        self.check_subject(subject)?;
+        self.note(&subject.model, by, |entry| {
+            let description = match &subject.version {
+                Some(version) => &mut entry.versions.entry(version.clone()).or_default().description,
+                None => &mut entry.description,
+            };
+            let changed = *description != text;
+            text.clone_into(description);
+            Ok(changed.then(|| Kind::Described { version: subject.version.clone() }))
+        })
+    }
+
+    /// Withdraws a version, or, without a reason, lets it be deployed again; whether anything changed.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`], [`Error::NoVersion`], [`Error::Refused`].
+    pub fn yank(&self, model: &ModelName, version: &Version, why: Option<&str>, by: &By) -> Result<bool, Error> {
+        check_text("the reason", why.unwrap_or_default(), LONGEST_TEXT)?;
+        self.check_version(model, version)?;
+        self.note(model, by, |entry| {
+            let notes = entry.versions.entry(version.clone()).or_default();
+            let (before, version) = (notes.yanked.is_some(), version.clone());
+            Ok(match why {
+                Some(why) if !before => {
+                    notes.yanked = Some(Yanked { at: by.at, by: by.name.clone(), why: why.to_owned() });
+                    Some(Kind::Yanked { version, why: why.to_owned() })
+                }
+                None if before => {
+                    notes.yanked = None;
+                    Some(Kind::Unyanked { version })
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// Takes an alias away; where it pointed.
+    ///
+    /// # Errors
+    /// [`Error::NoAlias`] when it points nowhere.
+    pub fn remove_alias(&self, model: &ModelName, alias: &AliasName, by: &By) -> Result<Version, Error> {
+        let none = || Error::NoAlias { model: model.clone(), alias: alias.clone() };
+        self.move_alias(model, alias, |moves| {
+            let from = moves.last().and_then(|step| step.to.clone()).ok_or_else(none)?;
+            moves.push(Move { at: by.at, by: by.name.clone(), from: Some(from.clone()), to: None });
+            Ok(from)
+        })
+    }
+
+    /// Removes a version: it names nothing any more, and its bytes go with the next sweep if nothing else needs them.
+    ///
+    /// # Errors
+    /// [`Error::NoVersion`]; [`Error::Refused`] when an alias points to it.
+    pub fn remove_version(&self, model: &ModelName, version: &Version, by: &By) -> Result<(), Error> {
+        let listed = self.versions(model)?.into_iter().find(|listed| listed.version == *version);
+        let none = || Error::NoVersion { model: model.clone(), version: version.clone() };
+        let listed = listed.ok_or_else(none)?;
+        if let Some(alias) = listed.aliases.first() {
+            let why = format!("`{model}@{alias}` points to it; move or remove the alias first");
+            return Err(refused("the version", why));
+        }
+        // The note goes first: a version that is removed but not noted could name another package.
+        self.note(model, by, |entry| {
+            let notes = entry.versions.entry(version.clone()).or_default();
+            notes.removed = Some(Removed { at: by.at, by: by.name.clone(), digest: listed.digest });
+            Ok(Some(Kind::Removed { version: version.clone(), digest: listed.digest }))
+        })?;
+        self.unname(model, version)
+    }
+}

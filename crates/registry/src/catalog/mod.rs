@@ -1,0 +1,115 @@
+//! The catalogue: what people say of models and versions beside the packages themselves: tags, withdrawals, removals.
+//!
+//! Promises: a package is never changed by what is said of it; every change is kept with who made it and when; a version that was removed
+//! names its package for ever, and no other one; keys, texts and their number are limited.
+
+mod changes;
+mod diff;
+mod document;
+mod filter;
+mod retention;
+
+pub use self::diff::{Change as Difference, Changes, Diff, diff};
+pub use self::document::{Catalog, Change, Entry, Kind, Notes, Removed, Yanked};
+pub use self::filter::{Filter, FilterError};
+pub use self::retention::{Kept, Retention, Verdict};
+
+use std::collections::BTreeMap;
+
+use modelyard_core::package::Package;
+use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
+
+use crate::{Error, Listed, Store};
+
+/// A version with what its package says of itself: what filters look at.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The version.
+    pub listed: Listed,
+    /// Its package.
+    pub package: Package,
+}
+
+impl Store {
+    /// Every version that a filter takes, models by name, versions in the order in which they were added. Packages that cannot be
+    /// read are left out: whoever asks for one of them by name is told why.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn search(&self, filter: &Filter) -> Result<Vec<Found>, Error> {
+        let mut listed: Vec<Listed> = self.list()?.into_iter().filter(|listed| filter.may_take(listed)).collect();
+        listed.sort_by(|one, other| one.model.cmp(&other.model));
+        let found = |listed: Listed| {
+            let package = self.package(&listed.digest).ok()?;
+            filter.takes(&listed, &package).then_some(Found { listed, package })
+        };
+        Ok(listed.into_iter().filter_map(found).collect())
+    }
+
+    /// The versions that a digest has.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn names_of(&self, digest: &Digest) -> Result<Vec<Listed>, Error> {
+        Ok(self.list()?.into_iter().filter(|listed| listed.digest == *digest).collect())
+    }
+
+    /// Why a package is withdrawn: when every version that it has is.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn withdrawn(&self, digest: &Digest) -> Result<Option<Yanked>, Error> {
+        let names = self.names_of(digest)?;
+        match names.iter().all(|listed| listed.yanked.is_some()) {
+            true => Ok(names.into_iter().find_map(|listed| listed.yanked)),
+            false => Ok(None),
+        }
+    }
+
+    /// What happened to a model's names, oldest first: moves of its aliases, and changes of its tags and versions.
+    ///
+    /// # Errors
+    /// [`Error::Document`] when they cannot be read.
+    pub fn changes(&self, model: &ModelName) -> Result<Vec<Change>, Error> {
+        let mut changes = self.catalog()?.models.remove(model).map(|entry| entry.changes).unwrap_or_default();
+        let moved = |alias: &AliasName, step: crate::alias::Move| {
+            let kind = Kind::AliasMoved { alias: alias.clone(), from: step.from, to: step.to };
+            Change { at: step.at, by: step.by, kind }
+        };
+        for (alias, moves) in self.aliases(model)? {
+            changes.extend(moves.into_iter().map(|step| moved(&alias, step)));
+        }
+        changes.sort_by_key(|change| change.at);
+        Ok(changes)
+    }
+}
+
+/// Tags of a model or of a version.
+pub type Tags = BTreeMap<String, String>;
+
+/// Who changes something, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    /// Their name.
+    pub name: String,
+    /// The moment.
+    pub at: Timestamp,
+}
+
+/// What is changed: a model, or one version of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Model.
+    pub model: ModelName,
+    /// Version; none is the model itself.
+    pub version: Option<Version>,
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.version {
+            Some(version) => write!(f, "{}:{version}", self.model),
+            None => write!(f, "{}", self.model),
+        }
+    }
+}
