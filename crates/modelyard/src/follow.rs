@@ -141,11 +141,18 @@ fn late(end: &RolloutEnd, after: Duration) -> Failed {
 /// Follows a rollout on stderr until it ends or waits for a person.
 pub fn narrated(client: &Client, rollout: RolloutId, timeout: Option<Duration>) -> miette::Result<(Value, RolloutEnd)> {
     let paint = crate::terminal::Paint::stderr();
-    let (mut narrator, mut waits) = (Narrator::new(paint), Waits::default());
+    let (mut narrator, mut waits, mut is_way_out_told) = (Narrator::new(paint), Waits::default(), false);
     Follower::new(client, rollout).until_end(timeout, |seen| {
         let line = match seen {
             Seen::Event(event) => narrator.tell(event),
-            Seen::Stands(end) => waits.news(end).map(|why| paint.dim(&format!("          waits: {why}"))),
+            Seen::Stands(end) => waits.news(end).map(|why| {
+                let way_out = if std::mem::replace(&mut is_way_out_told, true) {
+                    String::new()
+                } else {
+                    format!(" (`modelyard promote {}` goes on without)", end.service)
+                };
+                paint.dim(&format!("          waits: {why}{way_out}"))
+            }),
         };
         line.iter().for_each(|line| crate::terminal::say(line));
     })
