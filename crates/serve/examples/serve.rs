@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use modelyard_core::package::{DOCUMENT, Package};
-use modelyard_serve::{ServeOptions, onnxruntime};
+use modelyard_core::package::{DOCUMENT, Package, Runtime};
+use modelyard_serve::{ServeOptions, onnxruntime, python};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -17,9 +17,14 @@ fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
     let path = PathBuf::from(args.next().ok_or("which package?")?);
     let cache = std::env::temp_dir().join("modelyard-cache");
-    let library = onnxruntime::locate(&cache)?;
     let (package, dir) = package(&path)?;
+    let python = match &package.runtime {
+        Runtime::Python { .. } => Some(python::prepare(&package, &dir, &cache)?),
+        _ => None,
+    };
+    let library = if python.is_some() { PathBuf::new() } else { onnxruntime::locate(&cache)? };
     let mut options = ServeOptions::new(package, dir, library);
+    options.python = python;
     if let Some(name) = args.next() {
         options.name = name;
     }

@@ -65,6 +65,14 @@ pub enum Error {
         /// What ONNX Runtime said.
         reason: String,
     },
+    /// The Python function could not be loaded.
+    #[error("could not load the function {entry}: {reason}")]
+    Function {
+        /// As the package names it.
+        entry: String,
+        /// What kept it from being loaded.
+        reason: String,
+    },
     /// The model takes or gives what the protocol cannot carry.
     #[error("the model {path} cannot be served: {reason}")]
     Unservable {

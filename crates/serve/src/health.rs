@@ -10,6 +10,8 @@ use modelyard_core::failure::Cause;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::refusal::Refusal;
+
 /// Why a server is not live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ill {
@@ -30,6 +32,8 @@ pub(crate) struct Health {
     ready: AtomicBool,
     draining: AtomicBool,
     live: AtomicBool,
+    /// Every worker is gone, and none comes up again.
+    failing: AtomicBool,
     ill: Mutex<Ill>,
     changes: watch::Sender<()>,
 }
@@ -38,12 +42,29 @@ impl Health {
     /// Neither ready nor live yet.
     pub(crate) fn starting() -> Self {
         let ill = Ill { cause: "starting", error: "the model is still being loaded".to_owned() };
-        let (ready, draining, live) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Self { ready, draining, live, ill: Mutex::new(ill), changes: watch::Sender::new(()) }
+        let no = || AtomicBool::new(false);
+        let (ready, draining, live, failing) = (no(), no(), no(), no());
+        Self { ready, draining, live, failing, ill: Mutex::new(ill), changes: watch::Sender::new(()) }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed) && !self.is_draining()
+        self.ready.load(Relaxed) && !self.is_draining() && !self.is_failing()
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
+    }
+
+    /// Records that nothing can be answered any more, after so many workers in a row that were lost; or that it can be again.
+    pub(crate) fn set_failing(&self, lost: Option<u32>) {
+        let before = self.failing.swap(lost.is_some(), Relaxed);
+        if let Some(lost) = lost {
+            let error = format!("{lost} workers in a row ended before they answered anything");
+            self.set_live(Err(Ill::new(Cause::CrashLoop, error)));
+        }
+        if before != lost.is_some() {
+            self.changes.send_replace(());
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -104,6 +125,9 @@ impl Health {
         match (self.is_ready(), self.is_draining()) {
             (true, _) => (true, json!({"ready": true})),
             (false, true) => (false, json!({"ready": false, "error": "the server is draining"})),
+            (false, false) if self.is_failing() => {
+                (false, json!({"ready": false, "error": Refusal::failing().message}))
+            }
             (false, false) => (false, json!({"ready": false, "error": "the model is still being loaded"})),
         }
     }

@@ -1,4 +1,5 @@
-//! The native model server: the Open Inference Protocol v2 over REST and gRPC on one port, in front of ONNX Runtime.
+//! The native model server: the Open Inference Protocol v2 over REST and gRPC on one port, in front of ONNX Runtime, or of a Python
+//! function in worker processes.
 //!
 //! Promises: a request that does not fit the signature gets a 4xx with a precise `error` and never reaches the engine;
 //! data is never echoed; ready only after a warm-up inference; live only while the package's samples are answered
@@ -25,6 +26,7 @@ mod http;
 mod model;
 pub mod onnxruntime;
 mod options;
+pub mod python;
 mod refusal;
 mod samples;
 mod server;

@@ -10,8 +10,10 @@ use crate::codec::write;
 use crate::refusal::{Refusal, shown};
 use crate::tensor::{Data, Tensor, elements, shape_text};
 
-/// The protocol's name of what runs the model.
-pub(crate) const PLATFORM: &str = "onnx_onnxv1";
+/// The protocol's name of what runs an ONNX model.
+pub(crate) const ONNX: &str = "onnx_onnxv1";
+/// The same for a Python function.
+pub(crate) const PYTHON: &str = "python_function";
 
 /// What is served, fixed once loaded.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Model {
     pub(crate) name: String,
     /// Version of the package.
     pub(crate) version: String,
+    /// The protocol's name of what runs it.
+    pub(crate) platform: &'static str,
     /// What the model takes and gives, as the engine sees it; map outputs are tensors already.
     pub(crate) signature: Signature,
     /// `{"model_name":…,"model_version":…`, the start of every answer.
@@ -35,7 +39,8 @@ impl Model {
         answer_head.extend_from_slice(b",\"model_version\":");
         write::string(version, &mut answer_head);
         let output_heads = signature.outputs.iter().map(output_head).collect();
-        Self { name: name.to_owned(), version: version.to_owned(), signature, answer_head, output_heads }
+        let (name, version) = (name.to_owned(), version.to_owned());
+        Self { name, version, platform: ONNX, signature, answer_head, output_heads }
     }
 
     /// Checks name and version of a request.

@@ -9,12 +9,14 @@ use modelyard_core::flags::Values;
 use modelyard_core::home::Announcement;
 use modelyard_core::package::Package;
 
+use crate::python::Interpreter;
+
 /// Called once the server listens, with its addresses.
 pub type OnListening = Box<dyn FnOnce(&Announcement) + Send>;
 
 /// What a model server is told when it starts. [`ServeOptions::new`] fills in the defaults; every field may be changed.
 pub struct ServeOptions {
-    /// What is served. Its runtime must be `onnx`.
+    /// What is served. Its runtime must be `onnx` or `python`.
     pub package: Package,
     /// Folder that holds the package's files.
     pub package_dir: PathBuf,
@@ -28,7 +30,11 @@ pub struct ServeOptions {
     pub probe: Option<SocketAddr>,
     /// File that gets the [`Announcement`], written atomically once the server listens.
     pub announce: Option<PathBuf>,
-    /// The ONNX Runtime library, as [`crate::onnxruntime::locate`] finds it.
+    /// What runs the function of a `python` package, as [`crate::python::prepare`] makes it.
+    pub python: Option<Interpreter>,
+    /// Worker processes of a `python` package; as many as it says unless it stands here.
+    pub workers: Option<u16>,
+    /// The ONNX Runtime library of an `onnx` package, as [`crate::onnxruntime::locate`] finds it.
     pub onnxruntime: PathBuf,
     /// Threads that read requests and write answers; 0 takes one per core.
     pub threads: usize,
@@ -59,6 +65,8 @@ impl ServeOptions {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             probe: None,
             announce: None,
+            python: None,
+            workers: None,
             onnxruntime: onnxruntime.into(),
             threads: 0,
             engine_threads: 0,

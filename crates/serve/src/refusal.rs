@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Unavailable,
     /// The engine failed.
     Engine,
+    /// The engine did not answer in time.
+    EngineTooSlow,
 }
 
 /// Why one request was not answered.
@@ -45,6 +47,10 @@ impl Refusal {
 
     pub(crate) fn starting() -> Self {
         Self::new(Kind::Unavailable, "the model is still being loaded; try again in a moment")
+    }
+
+    pub(crate) fn failing() -> Self {
+        Self::new(Kind::Unavailable, "the model's workers end again and again; see the log of this instance")
     }
 
     pub(crate) fn busy(queue: usize) -> Self {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use modelyard_core::package::Package;
+use modelyard_core::package::{Package, Runtime};
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::{Arm, Recreate, Strategy};
 use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
@@ -92,8 +92,8 @@ impl Deploy {
         let name = named.unwrap_or_else(|| chosen.model.clone());
         let is_there = present(&client, &name)?.is_some();
         let spec = self.spec(&client, file.as_deref(), &name, &chosen.package)?;
-        if chosen.needs_onnxruntime && self.connect.control.is_none() {
-            onnxruntime(context)?;
+        if self.connect.control.is_none() {
+            make_ready(context, &chosen)?;
         }
         if let Some(warning) = outage(&spec).filter(|_| is_there) {
             say(&Paint::stderr().warn(&warning));
@@ -274,6 +274,18 @@ pub fn start(
     Ok(id.ok_or_else(|| {
         Failed::new(format!("the control plane named no rollout: {started}"), "`modelyard status` shows what runs")
     })?)
+}
+
+/// Makes sure that what instances run with is there before the first one needs it, and is fetched with the settings of whoever deploys.
+fn make_ready(context: &Context, chosen: &Chosen) -> miette::Result<()> {
+    if chosen.needs_onnxruntime {
+        onnxruntime(context)?;
+    }
+    if matches!(chosen.package.runtime, Runtime::Python { .. }) {
+        let folder = super::inspect::store(context)?.unpack(&chosen.digest)?;
+        super::serve::python(&chosen.package, &folder, &context.home.cache())?;
+    }
+    Ok(())
 }
 
 /// Makes sure that the ONNX Runtime library is there before an instance needs it: fetching takes a while, once.

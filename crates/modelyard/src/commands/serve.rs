@@ -9,6 +9,7 @@ use modelyard_core::flags::{self, VARIABLE, Values};
 use modelyard_core::home::Announcement;
 use modelyard_core::package::{DOCUMENT, Package, Runtime};
 use modelyard_serve::ServeOptions;
+use modelyard_serve::python::Interpreter;
 use serde_json::json;
 
 use super::flags::given;
@@ -49,6 +50,9 @@ pub struct Serve {
     /// Threads that read requests and write answers. Default: one per core.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    /// Worker processes of a Python function. Default: as many as its package says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: Option<u16>,
     /// Folder of a package that was laid out before.
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "what")]
     package_dir: Option<PathBuf>,
@@ -98,8 +102,10 @@ impl Serve {
             Runtime::Onnx { .. } => library(&context.home.cache())?,
             Runtime::Command { .. } | Runtime::Python { .. } => PathBuf::new(),
         };
+        let python = python(&package, &folder, &context.home.cache())?;
         let by_hand = self.announce.is_none();
         let mut options = ServeOptions::new(package, folder, library);
+        (options.python, options.workers) = (python, self.workers);
         options.flags = flags;
         if let Some(name) = self.name {
             options.name = name;
@@ -181,6 +187,19 @@ fn tell(name: &str, listening: &Announcement, output: Output) {
             )));
         }
     }
+}
+
+/// The interpreter of a Python function, with everything that its lock names; made if need be. `None` for other runtimes.
+pub fn python(package: &Package, folder: &Path, cache: &Path) -> miette::Result<Option<Interpreter>> {
+    if !matches!(package.runtime, Runtime::Python { .. }) {
+        return Ok(None);
+    }
+    let _busy = Busy::with("making the package's Python environment; it is made once for each lock");
+    let made = modelyard_serve::python::prepare(package, folder, cache).map_err(|error| {
+        let help = "uv and pip take indexes and proxies from their own settings; `modelyard inspect` shows what the package needs";
+        Failed::from(error, "there is no environment to run the function in", help)
+    })?;
+    Ok(Some(made))
 }
 
 /// The ONNX Runtime library, fetched if need be.

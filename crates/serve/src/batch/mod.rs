@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::engine::{Engine, EngineError, Output};
+use crate::engine::{Engine, EngineError, Fault, Output};
 use crate::refusal::{Kind, Refusal};
 use crate::tensor::{Data, Tensor};
 
@@ -175,6 +175,12 @@ fn run_group(engine: &mut Engine, group: Vec<Job>, runs: &Runs) {
                 let _ = job.reply.send(Ok(slice));
             }
         }
+        // Whoever was in it would only wait for the next worker to be lost too.
+        Err(error) if matches!(error.fault, Fault::TimedOut | Fault::Lost | Fault::Gone) => {
+            group.into_iter().for_each(|job| {
+                let _ = job.reply.send(Err(refusal(&error)));
+            })
+        }
         Ok(_) | Err(_) => group.into_iter().for_each(|job| run_alone(engine, job, runs)),
     }
 }
@@ -196,9 +202,12 @@ fn run_alone(engine: &mut Engine, job: Job, runs: &Runs) {
 }
 
 fn refusal(error: &EngineError) -> Refusal {
-    match error.callers_fault {
-        true => Refusal::invalid(format!("the model cannot use these inputs: {}", error.message)),
-        false => Refusal::new(Kind::Engine, format!("the engine failed: {}", error.message)),
+    match error.fault {
+        Fault::Caller => Refusal::invalid(format!("the model cannot use these inputs: {}", error.message)),
+        Fault::Engine => Refusal::new(Kind::Engine, format!("the engine failed: {}", error.message)),
+        Fault::Lost => Refusal::new(Kind::Engine, error.message.as_str()),
+        Fault::TimedOut => Refusal::new(Kind::EngineTooSlow, error.message.as_str()),
+        Fault::Gone => Refusal::new(Kind::Unavailable, format!("{}; try again in a moment", error.message)),
     }
 }
 

@@ -5,6 +5,7 @@
 //! tensor with the sequence as its first axis.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use modelyard_core::signature::{Datatype, Signature, TensorSpec};
 use ort::environment::Environment;
@@ -14,8 +15,9 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{TensorElementType, ValueType};
 
-use super::{Engine, Fill};
+use super::{Engine, Fill, Onnx, Runner};
 use crate::Error;
+use crate::python::{Function, Plan};
 
 /// How an output of the engine becomes tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,23 +33,44 @@ pub(crate) enum Form {
 /// How to load a model again and again, a time for each thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Blueprint {
-    pub(crate) environment: Environment,
-    pub(crate) path: PathBuf,
+    pub(crate) source: Source,
     /// What fills inputs that callers leave out, in the signature's order; empty until the signature is known.
     pub(crate) fills: Vec<Option<Fill>>,
 }
 
+/// Where an engine comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A model file.
+    Onnx { environment: Environment, path: PathBuf },
+    /// A Python function.
+    Python(Arc<Plan>),
+}
+
 impl Blueprint {
-    /// Loads the model with `threads` threads within a run.
+    /// Loads the model with `threads` threads within a run; a Python function has those that it takes.
     pub(crate) fn load(&self, threads: usize) -> Result<Engine, Error> {
-        let session = open(&self.environment, &self.path, threads)
-            .map_err(|error| Error::Load { path: self.path.clone(), reason: explained(&error) })?;
-        let unservable = |reason| Error::Unservable { path: self.path.clone(), reason };
+        let runner = match &self.source {
+            Source::Onnx { environment, path } => Runner::Onnx(Onnx::load(environment, path, threads)?),
+            Source::Python(plan) => {
+                let refused = |reason| Error::Function { entry: plan.entry.to_string(), reason };
+                Runner::Python(Box::new(Function::start(plan.clone()).map_err(refused)?))
+            }
+        };
+        Ok(Engine { runner, fills: self.fills.clone() })
+    }
+}
+
+impl Onnx {
+    fn load(environment: &Environment, path: &Path, threads: usize) -> Result<Self, Error> {
+        let session = open(environment, path, threads)
+            .map_err(|error| Error::Load { path: path.to_owned(), reason: explained(&error) })?;
+        let unservable = |reason| Error::Unservable { path: path.to_owned(), reason };
         let forms = session.outputs().iter().map(|outlet| form(outlet.name(), outlet.dtype()));
         let forms = forms.collect::<Result<_, _>>().map_err(unservable)?;
         let required = session.inputs().iter().map(|outlet| outlet.name().to_owned());
         let optional = session.overridable_initializers().into_iter().map(|initializer| initializer.name().to_owned());
-        Ok(Engine { inputs: required.chain(optional).collect(), fills: self.fills.clone(), forms, session })
+        Ok(Self { inputs: required.chain(optional).collect(), forms, session })
     }
 }
 
@@ -78,8 +101,17 @@ fn open(environment: &Environment, path: &Path, threads: usize) -> ort::Result<S
 }
 
 impl Engine {
-    /// What the model takes and gives.
-    pub(crate) fn signature(&self) -> Result<Signature, String> {
+    /// What the model takes and gives; `None` for a function, which does not say.
+    pub(crate) fn signature(&self) -> Option<Result<Signature, String>> {
+        match &self.runner {
+            Runner::Onnx(onnx) => Some(onnx.signature()),
+            Runner::Python(_) => None,
+        }
+    }
+}
+
+impl Onnx {
+    fn signature(&self) -> Result<Signature, String> {
         let mut inputs = Vec::new();
         for outlet in self.session.inputs() {
             inputs.push(tensor_spec("input", outlet.name(), outlet.dtype(), false)?);

@@ -1,4 +1,4 @@
-//! One loaded model in ONNX Runtime.
+//! One loaded model: in ONNX Runtime, or a Python function in a worker process.
 //!
 //! Promises: what comes out are plain tensors, maps and sequences included; a fault of the inputs is told from a fault of the
 //! engine, and neither message holds the caller's data.
@@ -12,11 +12,12 @@ mod outputs;
 
 pub(crate) use fill::{Fill, fills};
 pub(crate) use library::load as load_library;
-pub(crate) use load::{Blueprint, Form};
+pub(crate) use load::{Blueprint, Form, Source};
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{Tensor as OrtTensor, TensorRef};
 
+use crate::python::Function;
 use crate::tensor::{Data, Tensor};
 
 /// One output of a run.
@@ -33,10 +34,25 @@ const UNKNOWN_CATEGORY: &str = "Unknown Category";
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EngineError {
-    /// The inputs are to blame, not the engine.
-    pub(crate) callers_fault: bool,
+    /// What is to blame.
+    pub(crate) fault: Fault,
     /// What the engine said, without numbers.
     pub(crate) message: String,
+}
+
+/// What a failed run is to be blamed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The inputs.
+    Caller,
+    /// The engine, which can be asked again.
+    Engine,
+    /// It did not answer in time, and was ended.
+    TimedOut,
+    /// It ended while it was asked.
+    Lost,
+    /// It had ended before.
+    Gone,
 }
 
 impl EngineError {
@@ -52,29 +68,32 @@ impl EngineError {
             }
         }
         let callers_fault = error.code() == ort::ErrorCode::InvalidArgument || message.contains(UNKNOWN_CATEGORY);
-        Self { callers_fault, message }
+        Self { fault: if callers_fault { Fault::Caller } else { Fault::Engine }, message }
     }
 }
 
 /// One loaded model.
 pub(crate) struct Engine {
+    runner: Runner,
+    /// What fills an input that was left out, in the signature's order.
+    fills: Vec<Option<Fill>>,
+}
+
+enum Runner {
+    Onnx(Onnx),
+    Python(Box<Function>),
+}
+
+struct Onnx {
     session: Session,
     /// Names of the inputs in the signature's order.
     inputs: Vec<String>,
-    /// What fills an input that was left out, in the same order.
-    fills: Vec<Option<Fill>>,
     forms: Vec<Form>,
 }
 
-impl Engine {
-    /// Runs the model on inputs that fit the signature.
-    pub(crate) fn run(&mut self, inputs: &[Option<Tensor>]) -> Result<Vec<Output>, EngineError> {
-        let filled = self.filled(inputs);
-        let given = |(index, name): (usize, _)| {
-            let left_out = || filled.get(index).and_then(Option::as_ref);
-            inputs.get(index).and_then(Option::as_ref).or_else(left_out).map(|tensor: &Tensor| (name, tensor))
-        };
-        let present = self.inputs.iter().enumerate().filter_map(given);
+impl Onnx {
+    fn run(&mut self, inputs: &[Option<&Tensor>]) -> Result<Vec<Output>, EngineError> {
+        let present = self.inputs.iter().zip(inputs).filter_map(|(name, tensor)| tensor.map(|tensor| (name, tensor)));
         let values = present
             .map(|(name, tensor)| Ok((name.as_str().into(), input_value(tensor)?)))
             .collect::<Result<Vec<(std::borrow::Cow<'_, str>, _)>, ort::Error>>();
@@ -85,6 +104,28 @@ impl Engine {
             outputs::take(*form, &value, &mut outputs).map_err(|error| EngineError::new(&error))?;
         }
         Ok(outputs)
+    }
+}
+
+impl Engine {
+    /// Runs the model on inputs that fit the signature.
+    pub(crate) fn run(&mut self, inputs: &[Option<Tensor>]) -> Result<Vec<Output>, EngineError> {
+        let filled = self.filled(inputs);
+        let left_out = |index: usize| filled.get(index).and_then(Option::as_ref);
+        let given: Vec<Option<&Tensor>> =
+            inputs.iter().enumerate().map(|(index, tensor)| tensor.as_ref().or_else(|| left_out(index))).collect();
+        match &mut self.runner {
+            Runner::Onnx(onnx) => onnx.run(&given),
+            Runner::Python(function) => function.run(&given),
+        }
+    }
+
+    /// The function, if it is one: its worker may have to be replaced.
+    pub(crate) fn function(&mut self) -> Option<&mut Function> {
+        match &mut self.runner {
+            Runner::Onnx(_) => None,
+            Runner::Python(function) => Some(function),
+        }
     }
 
     /// What flags put where callers left something out; nothing at all for a model without such inputs.

@@ -12,7 +12,7 @@ use crate::generated::model_infer_request::InferInputTensor;
 use crate::generated::model_infer_response::InferOutputTensor;
 use crate::generated::model_metadata_response::TensorMetadata;
 use crate::generated::{InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataResponse};
-use crate::model::{Inputs, Model, PLATFORM, Question, Wanted};
+use crate::model::{Inputs, Model, Question, Wanted};
 use crate::refusal::{Refusal, shown};
 use crate::tensor::Data;
 
@@ -184,7 +184,7 @@ pub(super) fn metadata(model: &Model) -> ModelMetadataResponse {
     ModelMetadataResponse {
         name: model.name.clone(),
         versions: vec![model.version.clone()],
-        platform: PLATFORM.to_owned(),
+        platform: model.platform.to_owned(),
         inputs: tensors(&model.signature.inputs),
         outputs: tensors(&model.signature.outputs),
         properties: Default::default(),

@@ -29,7 +29,7 @@ fn status(refusal: Refusal) -> Status {
         Kind::Invalid | Kind::Unsupported => Status::invalid_argument(refusal.message),
         Kind::NotFound => Status::not_found(refusal.message),
         Kind::TooLarge => Status::resource_exhausted(refusal.message),
-        Kind::TooSlow => Status::deadline_exceeded(refusal.message),
+        Kind::TooSlow | Kind::EngineTooSlow => Status::deadline_exceeded(refusal.message),
         Kind::Unavailable => Status::unavailable(refusal.message),
         Kind::Engine => Status::internal(refusal.message),
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use modelyard_core::signature::TensorSpec;
 use serde_json::{Value, json};
 
-use crate::model::{Model, PLATFORM};
+use crate::model::Model;
 use crate::server::{Loaded, Shared};
 
 /// Name of this server in the protocol.
@@ -36,7 +36,7 @@ pub(super) fn model(model: &Model) -> Value {
     json!({
         "name": model.name,
         "versions": [model.version],
-        "platform": PLATFORM,
+        "platform": model.platform,
         "inputs": tensors(&model.signature.inputs),
         "outputs": tensors(&model.signature.outputs),
     })

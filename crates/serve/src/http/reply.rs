@@ -73,6 +73,7 @@ pub(crate) fn status(kind: Kind) -> StatusCode {
         Kind::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Engine => StatusCode::INTERNAL_SERVER_ERROR,
+        Kind::EngineTooSlow => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use modelyard_core::signature::{Signature, shape_fits};
+use modelyard_core::package::Runtime;
+use modelyard_core::signature::{Signature, TensorSpec, shape_fits};
 use tokio::sync::oneshot;
 
 use super::{Loaded, Shared};
 use crate::batch::{Lane, Worker, nanos, size, verify};
-use crate::engine::{Blueprint, Engine, fills, load_library};
-use crate::model::Model;
+use crate::engine::{Blueprint, Engine, Fault, Source, fills, load_library};
+use crate::model::{Model, PYTHON};
 use crate::options::ServeOptions;
+use crate::python::Plan;
 use crate::samples::Samples;
 use crate::tensor::Tensor;
 use crate::{Error, http};
@@ -68,10 +70,13 @@ fn load(
     engines: Vec<oneshot::Sender<Delivery>>,
 ) -> Result<Samples, Error> {
     let started = Instant::now();
-    let environment = load_library(&options.onnxruntime)?;
-    let mut blueprint = Blueprint { environment, path: path.to_owned(), fills: Vec::new() };
+    let mut blueprint = Blueprint { source: source(options, path)?, fills: Vec::new() };
     let mut engine = blueprint.load(1)?;
-    let mut signature = engine.signature().map_err(|reason| Error::Unservable { path: path.to_owned(), reason })?;
+    let unservable = |reason| Error::Unservable { path: path.to_owned(), reason };
+    // A function has the signature that its package declares; a model has one of its own.
+    let found = engine.signature().transpose().map_err(unservable)?;
+    let is_function = found.is_none();
+    let mut signature = found.unwrap_or_else(|| options.package.signature.clone());
     blueprint.fills =
         fills(&options.package.flags, &options.flags, &signature).map_err(|why| Error::Flags(vec![why]))?;
     engine.fill(blueprint.fills.clone());
@@ -81,21 +86,25 @@ fn load(
     check_signature(&options.package.signature, &signature)
         .map_err(|reason| Error::Signature { path: path.to_owned(), reason })?;
     let version = options.package.version.as_str();
-    let model = Model::new(&options.name, version, signature);
+    let mut model = Model::new(&options.name, version, signature);
+    if is_function {
+        model.platform = PYTHON;
+    }
     let holding: Vec<_> = options.package.samples_under(&options.flags).cloned().collect();
     let mut samples =
         Samples::new(&model, &holding).map_err(|source| Error::SetUp { what: "the samples' runtime", source })?;
     let known: Vec<_> = samples.inputs().cloned().collect();
     let (cost, cost_size) = warm_up(&mut engine, &model, known.first())
         .map_err(|reason| Error::WarmUp { path: path.to_owned(), reason })?;
-    let merges = options.max_batch_rows > 1 && verify::mergeable(&mut engine, &model.signature, &known);
+    let merges = options.max_batch_rows > 1 && merges(options, &mut engine, &model.signature, &known);
     let small = std::fs::metadata(path).is_ok_and(|meta| meta.len() <= SMALL_BYTES);
-    let fast = cost <= FAST && (small || engines.len() == 1);
+    let fast = !is_function && cost <= FAST && (small || engines.len() == 1);
     let max_rows = if merges { options.max_batch_rows } else { 1 };
     let mut loaded = Loaded {
         openapi: http::openapi::document(&model, &options.package).into(),
         model,
         lanes: Vec::new(),
+        health: shared.health.clone(),
         worker: OnceLock::new(),
         blueprint,
         cost,
@@ -107,9 +116,11 @@ fn load(
     if fast {
         loaded.lanes = deliver(&loaded, engine, engines)?;
     } else {
-        let threads = engine_threads(options);
-        let engine = if threads > 1 { loaded.blueprint.load(threads)? } else { engine };
-        let worker = Worker::start(engine, options.queue, max_rows)?;
+        let engines = match is_function {
+            true => several(&loaded.blueprint, engine, workers(options))?,
+            false => vec![in_threads(&loaded.blueprint, engine, engine_threads(options))?],
+        };
+        let worker = Worker::start(engines, options.queue, max_rows, shared.health.clone())?;
         loaded.worker = OnceLock::from(Ok(worker));
     }
     loaded.load_time = started.elapsed();
@@ -123,6 +134,61 @@ fn load(
     }
     shared.health.set_ready();
     Ok(samples)
+}
+
+/// What runs the package: the engine's library and a model file, or a Python function.
+fn source(options: &ServeOptions, path: &Path) -> Result<Source, Error> {
+    let package = &options.package;
+    let Runtime::Python { entry, timeout_seconds, .. } = &package.runtime else {
+        return Ok(Source::Onnx { environment: load_library(&options.onnxruntime)?, path: path.to_owned() });
+    };
+    let reason = "no interpreter was named".to_owned();
+    let interpreter = options.python.clone().ok_or(Error::Function { entry: entry.to_string(), reason })?;
+    let absolute = std::path::absolute(path).map_err(|source| Error::SetUp { what: "the package's folder", source })?;
+    Ok(Source::Python(Arc::new(Plan {
+        interpreter,
+        folder: absolute,
+        entry: entry.clone(),
+        signature: package.signature.clone(),
+        flags: options.flags.clone(),
+        parameters: serde_json::to_value(&package.parameters).unwrap_or_default(),
+        timeout: Duration::from_secs(u64::from(*timeout_seconds)),
+    })))
+}
+
+/// Whether requests may share a run: for a model it is tried, a function's package says so, and samples are held against that.
+fn merges(options: &ServeOptions, engine: &mut Engine, signature: &Signature, known: &[Vec<Option<Tensor>>]) -> bool {
+    let Runtime::Python { batch, .. } = options.package.runtime else {
+        return verify::mergeable(engine, signature, known);
+    };
+    let rows = |(index, spec): (usize, &TensorSpec)| engine.fills(index) || spec.shape.first() == Some(&-1);
+    if !batch || !signature.inputs.iter().enumerate().all(rows) {
+        return false;
+    }
+    let seen = known.is_empty() || verify::mergeable(engine, signature, known);
+    if !seen {
+        tracing::warn!(
+            "the function says that it takes batches, but rows of the samples got other answers together than alone: nothing is merged"
+        );
+    }
+    seen
+}
+
+fn workers(options: &ServeOptions) -> usize {
+    let said = match options.package.runtime {
+        Runtime::Python { workers, .. } => workers,
+        Runtime::Onnx { .. } | Runtime::Command { .. } => 1,
+    };
+    usize::from(options.workers.unwrap_or(said)).clamp(1, 64)
+}
+
+fn several(blueprint: &Blueprint, first: Engine, count: usize) -> Result<Vec<Engine>, Error> {
+    let further = (1..count).map(|_| blueprint.load(1));
+    std::iter::once(Ok(first)).chain(further).collect()
+}
+
+fn in_threads(blueprint: &Blueprint, first: Engine, threads: usize) -> Result<Engine, Error> {
+    if threads > 1 { blueprint.load(threads) } else { Ok(first) }
 }
 
 fn engine_threads(options: &ServeOptions) -> usize {
@@ -164,9 +230,12 @@ fn warm_up(
             &made_up
         }
     };
-    // Made-up inputs may be refused for what they are (a category that nobody trained): the model ran all the same.
+    // Made-up inputs may be refused for what they are (a category that nobody trained): the model ran all the same. What a function raises
+    // does not tell whose fault it is.
+    let is_function = engine.function().is_some();
+    let may_be_refused = |fault| fault == Fault::Caller || (is_function && fault == Fault::Engine);
     let mut run = || match engine.run(inputs) {
-        Err(error) if !(sample.is_none() && error.callers_fault) => Err(error.message),
+        Err(error) if !(sample.is_none() && may_be_refused(error.fault)) => Err(error.message),
         _ => Ok(()),
     };
     run()?;
@@ -222,7 +291,10 @@ fn keep_asking(shared: &Shared, mut samples: Samples, every: Duration) {
     let (_never, clock) = mpsc::channel::<()>();
     while !shared.health.is_draining() {
         let _ = clock.recv_timeout(every);
-        if let Some(outcome) = samples.ask(loaded) {
+        // Once no worker comes up, it is known already why nothing is answered.
+        if !shared.health.is_failing()
+            && let Some(outcome) = samples.ask(loaded)
+        {
             shared.health.set_live(outcome);
         }
     }
@@ -231,7 +303,7 @@ fn keep_asking(shared: &Shared, mut samples: Samples, every: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use modelyard_core::signature::{Datatype, TensorSpec};
+    use modelyard_core::signature::Datatype;
 
     fn signature(name: &str, datatype: Datatype, shape: &[i64]) -> Signature {
         let input = TensorSpec { name: name.into(), datatype, shape: shape.to_vec(), optional: false };

@@ -17,6 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use modelyard_core::home::Announcement;
+use modelyard_core::package::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::options::ServeOptions;
@@ -30,6 +31,7 @@ pub fn run(mut options: ServeOptions) -> Result<(), Error> {
     options.flags = options.package.flag_values(&options.flags).map_err(Error::Flags)?;
     let model = match options.package.model_file(&options.flags) {
         Some(model) => options.package_dir.join(model),
+        None if matches!(options.package.runtime, Runtime::Python { .. }) => options.package_dir.clone(),
         None => {
             let package = format!("{}:{}", options.package.name, options.package.version);
             return Err(Error::Runtime { package, runtime: options.package.runtime.name() });

@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) package: Package,
     pub(crate) max_body: usize,
-    pub(crate) health: Health,
+    pub(crate) health: Arc<Health>,
     pub(crate) loaded: OnceLock<Loaded>,
     /// One per I/O thread.
     pub(crate) counts: Vec<Counts>,
@@ -45,7 +45,7 @@ impl Shared {
             name: options.name.clone(),
             package: options.package.clone(),
             max_body: options.max_body_bytes,
-            health: Health::starting(),
+            health: Arc::new(Health::starting()),
             loaded: OnceLock::new(),
             counts: (0..threads).map(|_| Counts::default()).collect(),
             open: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
@@ -62,6 +62,7 @@ impl Shared {
     pub(crate) fn loaded(&self) -> Result<&Loaded, Refusal> {
         match self.health.is_ready() || self.health.is_draining() {
             true => self.loaded.get().ok_or_else(Refusal::starting),
+            false if self.health.is_failing() => Err(Refusal::failing()),
             false => Err(Refusal::starting()),
         }
     }
@@ -81,6 +82,8 @@ pub(crate) struct Loaded {
     pub(crate) model: Model,
     /// One per I/O thread for a fast model; none for a slow one.
     pub(crate) lanes: Vec<Arc<Lane>>,
+    /// For the worker that may be made later.
+    pub(crate) health: Arc<Health>,
     /// The engine of a slow model; for a fast one, made when a request comes that is too large for the event loop.
     pub(crate) worker: OnceLock<Result<Arc<Worker>, String>>,
     pub(crate) blueprint: Blueprint,
@@ -108,7 +111,8 @@ impl Loaded {
         }
         let worker = self.worker.get_or_init(|| {
             let engine = self.blueprint.load(1).map_err(|error| error.to_string())?;
-            Worker::start(engine, self.queue, self.max_rows).map_err(|error| error.to_string())
+            Worker::start(vec![engine], self.queue, self.max_rows, self.health.clone())
+                .map_err(|error| error.to_string())
         });
         match worker {
             Ok(worker) => worker.submit(job),
@@ -129,8 +133,8 @@ impl Loaded {
 
     /// What each engine did.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Runs> {
-        let worker = self.started_worker().map(|worker| &*worker.runs);
-        self.lanes.iter().map(|lane| &*lane.runs).chain(worker)
+        let of_worker = self.started_worker().into_iter().flat_map(|worker| worker.runs.iter().map(|runs| &**runs));
+        self.lanes.iter().map(|lane| &*lane.runs).chain(of_worker)
     }
 
     /// Requests that wait for an engine.

@@ -22,7 +22,7 @@ pub struct Server {
     process: Child,
     pub address: SocketAddr,
     pub probe: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// An answer: status, headers in lower case, body.
@@ -93,23 +93,69 @@ impl Server {
             "signature": {"inputs": [], "outputs": []}, "samples": samples, "flags": flags, "files": {},
         });
         std::fs::write(folder.path().join("modelyard.json"), document.to_string()).unwrap();
+        Self::spawn(folder, fixture, &[("MODELYARD_FLAGS", &values.to_string())], Stdio::inherit())
+    }
+
+    /// Starts a server of a Python function, and waits until it is ready. Its log goes to the file `log` of its folder.
+    pub fn function(source: &str, document: Value, variables: &[(&str, &str)]) -> Self {
+        let server = Self::launch_function(source, document, variables);
+        server.wait_for("/v2/health/ready", 200);
+        server
+    }
+
+    /// Starts a server of a Python function and waits only until it listens.
+    pub fn launch_function(source: &str, document: Value, variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("predict.py"), source).unwrap();
+        let mut whole = json!({
+            "format_version": 1, "name": "f", "version": "1", "files": {},
+            "runtime": {"kind": "python", "entry": "predict:predict", "workers": 1, "timeout_seconds": 30},
+            "signature": {
+                "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
+                "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
+            },
+        });
+        for (key, value) in document.as_object().unwrap() {
+            match (whole.get_mut(key), value) {
+                (Some(Value::Object(own)), Value::Object(more)) => own.extend(more.clone()),
+                _ => whole[key] = value.clone(),
+            }
+        }
+        std::fs::write(folder.path().join("modelyard.json"), whole.to_string()).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let variables: Vec<_> = variables.iter().copied().chain([("RUST_LOG", "info")]).collect();
+        Self::spawn(folder, "f", &variables, Stdio::from(log))
+    }
+
+    /// The package's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the server and its workers said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    fn spawn(folder: tempfile::TempDir, name: &str, variables: &[(&str, &str)], log: Stdio) -> Self {
         let announce = folder.path().join("announce.json");
         let process = Command::new(program())
             .arg(folder.path())
-            .args([fixture, "127.0.0.1:0", "127.0.0.1:0"])
+            .args([name, "127.0.0.1:0", "127.0.0.1:0"])
             .arg(&announce)
             .env("THREADS", "2")
             // A server of these tests asks its samples often, so that none has to wait for it.
             .env("CHECK_EVERY_MS", "40")
-            .env("MODELYARD_FLAGS", values.to_string())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the example `serve` is built by cargo test");
         let mut server = Self {
             process,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             probe: SocketAddr::from(([127, 0, 0, 1], 0)),
-            _folder: folder,
+            folder,
         };
         let announcement = server.announced(&announce);
         (server.address, server.probe) = (announcement.address, announcement.probe.unwrap());
