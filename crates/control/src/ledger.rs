@@ -96,6 +96,14 @@ impl Ledger {
         self.append(Batch { at, service, rollout, actor: Actor::Controller, expect: None, bodies }).await
     }
 
+    /// Commits what somebody did beside any service.
+    ///
+    /// # Errors
+    /// As [`Ledger::note`].
+    pub async fn tell(&self, actor: Actor, bodies: Vec<EventBody>) -> Result<Vec<Event>, Error> {
+        self.append(Batch { at: self.now(), service: None, rollout: None, actor, expect: None, bodies }).await
+    }
+
     async fn append(&self, batch: Batch) -> Result<Vec<Event>, Error> {
         let service = batch.service.clone();
         let (before, after) = (Arc::clone(&self.shared), Arc::clone(&self.shared));

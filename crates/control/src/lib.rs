@@ -5,6 +5,7 @@
 //! Absent on purpose: the data plane (another process), strategies (`modelyard-rollout`), how instances run (`modelyard-targets`).
 
 mod api;
+mod catalogue;
 mod controller;
 mod down;
 mod evidence;
@@ -13,6 +14,7 @@ mod gateway;
 mod history;
 mod http_client;
 mod ledger;
+mod mlflow;
 mod orders;
 mod packages;
 mod prober;

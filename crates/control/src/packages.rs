@@ -28,6 +28,11 @@ pub trait Packages: Send + Sync {
     /// The package's document.
     fn document(&self, digest: Digest) -> PortFuture<'_, Result<Arc<Package>, PackageError>>;
 
+    /// Why nothing new is to be deployed from the package, if that was said.
+    fn withdrawn(&self, _digest: Digest) -> PortFuture<'_, Result<Option<String>, PackageError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// A folder that holds the package's files and its document, verified by digest.
     fn folder(&self, digest: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>>;
 }
@@ -73,6 +78,13 @@ impl Packages for RegistryPackages {
             let package = Arc::new(self.call(digest, move |store| store.package(&digest)).await?);
             lock(&self.documents).insert(digest, Arc::clone(&package));
             Ok(package)
+        })
+    }
+
+    fn withdrawn(&self, digest: Digest) -> PortFuture<'_, Result<Option<String>, PackageError>> {
+        self.call(digest, move |store| {
+            let yanked = store.withdrawn(&digest)?;
+            Ok(yanked.map(|yanked| format!("{} withdrew it: {}", yanked.by, yanked.why)))
         })
     }
 

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use crate::api::{self, App, Metrics};
+use crate::catalogue::Catalogue;
 use crate::controller::{Controller, Ports};
 use crate::down::take_down;
 use crate::evidence::{Book, Places, Retention};
@@ -215,7 +216,8 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         ledger: Arc::clone(&ledger),
     };
     let registry = distribution(&options.home)?.router().layer(from_fn(api::loopback_only));
-    let router = api::router(app).merge(registry);
+    let catalogue = Catalogue::open(&options.home, Arc::clone(&ledger)).map_err(Error::Registry)?;
+    let router = api::router(app).merge(registry).merge(api::models::routes(catalogue));
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let stop = watch::Sender::new(false);
     let deciding = tokio::spawn(controller.clone().run(gateway.clone(), stop.subscribe()));

@@ -10,6 +10,7 @@ mod evidence;
 mod guard;
 mod history;
 mod idempotency;
+pub mod models;
 mod page;
 mod rollouts;
 mod services;
@@ -110,5 +111,7 @@ pub fn actor(by: Option<String>) -> Actor {
     Actor::Person(if name.trim().is_empty() { "somebody".to_owned() } else { name.trim().to_owned() })
 }
 
+#[cfg(test)]
+mod models_tests;
 #[cfg(test)]
 mod tests;

@@ -53,12 +53,19 @@ pub struct DeployBody {
     /// Further arms, in the order of the strategy's.
     #[serde(default)]
     arms: Vec<ArmPackage>,
+    /// Packages that were withdrawn are taken too.
+    #[serde(default)]
+    yanked: bool,
     by: Option<String>,
 }
 
 /// `POST /api/services/{service}/rollouts`
 pub async fn deploy(State(app): State<App>, name: Name, body: Body<DeployBody>) -> Taken {
     let (Path(name), Json(body)) = (name?, body?);
+    if !body.yanked {
+        let packages: Vec<_> = body.arms.iter().map(|arm| arm.package).chain([body.package]).collect();
+        app.orders.refuse_withdrawn(packages).await?;
+    }
     let deploy = Deploy { spec: body.spec, package: body.package, arms: body.arms, actor: actor(body.by) };
     Ok((StatusCode::ACCEPTED, Json(app.orders.deploy(&name, deploy).await?)))
 }

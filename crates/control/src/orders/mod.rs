@@ -89,6 +89,14 @@ pub enum Error {
     /// The package cannot be had.
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// Nothing new is to be deployed from the package.
+    #[error("package {digest} was withdrawn: {why}")]
+    Withdrawn {
+        /// The package.
+        digest: Digest,
+        /// Who withdrew it, and why.
+        why: String,
+    },
     /// Callers of the present revision would break.
     #[error("revision {from} of `{service}` cannot be followed by `{to}`: {why}")]
     Incompatible {
@@ -133,6 +141,7 @@ impl Error {
                 "nothing was changed; see docs/guide/flags.md, or flagd's documentation, for the form of a definition".into()
             }
             Self::Package(_) => "build it with `modelyard package`, then deploy the digest that it prints".into(),
+            Self::Withdrawn { .. } => "deploy another version, or this one with `--yanked`; what runs already goes on".into(),
             Self::Incompatible { .. } => {
                 "callers would break: keep the inputs and outputs that there are, or deploy it as a service of another name".into()
             }
@@ -179,6 +188,19 @@ impl Orders {
     /// Takes orders for the services of a log, whose instances run on `target`.
     pub fn new(ledger: Arc<Ledger>, packages: Arc<dyn Packages>, target: Arc<dyn Target>) -> Self {
         Self { ledger, packages, target }
+    }
+
+    /// Refuses packages that were withdrawn.
+    ///
+    /// # Errors
+    /// [`Error::Withdrawn`] for the first of them.
+    pub async fn refuse_withdrawn(&self, digests: Vec<Digest>) -> Result<(), Error> {
+        for digest in digests {
+            if let Some(why) = self.packages.withdrawn(digest).await? {
+                return Err(Error::Withdrawn { digest, why });
+            }
+        }
+        Ok(())
     }
 
     /// Steers the open rollout.

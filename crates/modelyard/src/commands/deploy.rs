@@ -62,6 +62,9 @@ pub struct Deploy {
     /// Wait for the end: exit code 0 promoted, 3 rolled back or aborted, 4 waits for a person.
     #[arg(long)]
     wait: bool,
+    /// Deploy packages that were withdrawn, too.
+    #[arg(long)]
+    yanked: bool,
     /// How long to wait, at most; the rollout goes on afterwards.
     #[arg(long, value_name = "SPAN", value_parser = span, requires = "wait")]
     timeout: Option<Millis>,
@@ -106,7 +109,7 @@ impl Deploy {
             return Ok(if refused { Exit::Failed } else { Exit::Done });
         }
         foreseen.talk().iter().for_each(|line| say(line));
-        let rollout = start(&client, &spec, chosen.digest, &arms, &person())?;
+        let rollout = order(&client, &spec, chosen.digest, &arms, self.yanked, &person())?;
         if !self.wait {
             let (document, end) = follow::Follower::new(&client, rollout).stands()?;
             context.print(&document, || {
@@ -268,7 +271,22 @@ pub fn start(
     arms: &[Value],
     by: &str,
 ) -> miette::Result<RolloutId> {
-    let body = body(spec, digest, arms, by);
+    order(client, spec, digest, arms, false, by)
+}
+
+/// The same; `yanked` takes packages that were withdrawn, too.
+fn order(
+    client: &Client,
+    spec: &ServiceSpec,
+    digest: Digest,
+    arms: &[Value],
+    yanked: bool,
+    by: &str,
+) -> miette::Result<RolloutId> {
+    let mut body = body(spec, digest, arms, by);
+    if yanked {
+        body["yanked"] = json!(true);
+    }
     let started: Value = client.post(&format!("/api/services/{}/rollouts", spec.name), &body)?;
     let id = started.get("rollout").and_then(Value::as_str).and_then(|id| RolloutId::new(id).ok());
     Ok(id.ok_or_else(|| {

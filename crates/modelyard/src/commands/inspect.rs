@@ -1,12 +1,13 @@
 //! `modelyard inspect REF|DIR`: what a package is. Also how every command finds a package by its name.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::Digest;
 use modelyard_core::package::{LOCK, Package, Runtime};
 use modelyard_core::signature::TensorSpec;
-use modelyard_registry::{Reference, ReferenceError, Store};
+use modelyard_registry::{Reference, ReferenceError, Store, card};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -20,12 +21,19 @@ pub struct Inspect {
     /// A package (`wine:2.1.0`, `wine@champion`, `wine@sha256:…`), a model folder, or an ONNX file.
     #[arg(value_name = "REF|DIR")]
     what: String,
+    /// Show its model card instead.
+    #[arg(long)]
+    card: bool,
 }
 
 impl Inspect {
     /// Prints it.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let LaidOut { package, digest, .. } = laid_out(context, &self.what)?;
+        let laid_out = laid_out(context, &self.what)?;
+        if self.card {
+            return show_card(context, &laid_out);
+        }
+        let LaidOut { package, digest, .. } = laid_out;
         let mut document = serde_json::to_value(&package)
             .map_err(|error| Failed::from(error, "the package document is no JSON", "report this as a bug"))?;
         document["digest"] = json!(digest);
@@ -78,6 +86,24 @@ pub fn laid_out(context: &Context, what: &str) -> miette::Result<LaidOut> {
     let (digest, package) = find(context, what)?;
     let folder = store(context)?.unpack(&digest)?;
     Ok(LaidOut { package, digest: Some(digest), folder, _scratch: None })
+}
+
+/// Shows the model card as text.
+fn show_card(context: &Context, laid_out: &LaidOut) -> miette::Result<Exit> {
+    let package = &laid_out.package;
+    let none = || {
+        let help = "name one with `card` in modelyard.toml";
+        Failed::new(format!("{}:{} has no model card", package.name, package.version), help)
+    };
+    let path = laid_out.folder.join(package.model_card.as_ref().ok_or_else(none)?);
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(card::MAX_BYTES).read_to_end(&mut bytes));
+    read.map_err(|error| Failed::from(error, format!("could not read {}", path.display()), "package it again"))?;
+    let markdown = String::from_utf8_lossy(&bytes);
+    context.print(&json!({ "name": package.name, "version": package.version, "markdown": markdown }), || {
+        card::text(&markdown)
+    })?;
+    Ok(Exit::Done)
 }
 
 fn scratch(folder: &Path) -> miette::Result<LaidOut> {

@@ -3,6 +3,7 @@
 mod alias;
 mod demo;
 pub mod deploy;
+mod diff;
 pub mod down;
 mod feedback;
 mod flags;
@@ -26,12 +27,14 @@ mod rollback;
 mod serve;
 mod standalone;
 mod status;
+mod tag;
 mod traffic;
 mod transfer;
 pub mod up;
 mod upgrade_gateway;
 mod versions;
 mod watch;
+mod yank;
 
 use clap::Subcommand;
 
@@ -58,6 +61,12 @@ pub enum Command {
     Versions(versions::Versions),
     /// Let an alias point to a version.
     Alias(alias::Alias),
+    /// Tag a model or a version: free texts by name.
+    Tag(tag::Tag),
+    /// Withdraw a version: nothing new is deployed from it, and what runs goes on.
+    Yank(yank::Yank),
+    /// Show what differs between two packages.
+    Diff(diff::Diff),
     /// Push a package to any OCI registry.
     Push(transfer::Push),
     /// Pull a package from any OCI registry.
@@ -141,6 +150,9 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Models(command) => command.run(context),
         Command::Versions(command) => command.run(context),
         Command::Alias(command) => command.run(context),
+        Command::Tag(command) => command.run(context),
+        Command::Yank(command) => command.run(context),
+        Command::Diff(command) => command.run(context),
         Command::Push(command) => command.run(context),
         Command::Pull(command) => command.run(context),
         Command::Registry(command) => command.run(context),

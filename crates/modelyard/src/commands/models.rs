@@ -3,7 +3,8 @@
 use clap::Args;
 use modelyard_core::ModelName;
 use modelyard_registry::Listed;
-use serde_json::json;
+use modelyard_registry::catalog::{Filter, Found};
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -11,12 +12,21 @@ use crate::terminal::{Paint, table};
 
 /// Arguments of `models`.
 #[derive(Debug, Args)]
-pub struct Models {}
+pub struct Models {
+    /// Only versions that fulfil this: `accuracy > 0.9 and tag.team = 'x' and name like 'wine%'`.
+    #[arg(long, value_name = "FILTER")]
+    search: Option<Filter>,
+}
 
 impl Models {
     /// Prints them.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         let store = super::inspect::store(context)?;
+        if let Some(filter) = &self.search {
+            let found = store.search(filter)?;
+            context.print(&json!({ "versions": found.iter().map(shown).collect::<Vec<_>>() }), || table_of(&found))?;
+            return Ok(Exit::Done);
+        }
         let mut models = Vec::new();
         for model in store.models()? {
             let versions = store.versions(&model)?;
@@ -50,4 +60,32 @@ impl Models {
 
 fn named(listed: &Listed) -> Vec<String> {
     listed.aliases.iter().map(|alias| format!("{alias} = {}", listed.version)).collect()
+}
+
+/// A version with what its package measures.
+pub fn shown(found: &Found) -> Value {
+    let mut shown = json!(found.listed);
+    shown["metrics"] = json!(found.package.metrics);
+    shown["parameters"] = json!(found.package.parameters);
+    shown
+}
+
+/// Versions as rows.
+pub fn table_of(found: &[Found]) -> String {
+    let paint = Paint::stdout();
+    let row = |Found { listed, package }: &Found| {
+        let aliases: Vec<String> = listed.aliases.iter().map(ToString::to_string).collect();
+        let metrics: Vec<String> = package.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let tags: Vec<String> = listed.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let yanked = listed.yanked.as_ref().map(|yanked| paint.bad(&format!("withdrawn: {}", yanked.why)));
+        let name = format!("{}:{}", listed.model, listed.version);
+        let cells = [name, listed.digest.to_string(), aliases.join(", "), metrics.join(", "), tags.join(", ")];
+        cells.into_iter().chain(yanked).collect()
+    };
+    match found.is_empty() {
+        true => "no version fulfils this".to_owned(),
+        false => {
+            table(&["version", "digest", "aliases", "metrics", "tags", ""], found.iter().map(row).collect(), paint)
+        }
+    }
 }

@@ -2,11 +2,13 @@
 
 use clap::Args;
 use modelyard_core::ModelName;
+use modelyard_registry::Listed;
+use modelyard_registry::catalog::Found;
 use serde_json::json;
 
+use super::models::{shown, table_of};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::terminal::{Paint, table};
 
 /// Arguments of `versions`.
 #[derive(Debug, Args)]
@@ -18,14 +20,11 @@ pub struct Versions {
 impl Versions {
     /// Prints them, the newest last.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let versions = super::inspect::store(context)?.versions(&self.name)?;
-        context.print(&json!({ "name": self.name, "versions": versions }), || {
-            let rows = versions.iter().map(|listed| {
-                let aliases: Vec<String> = listed.aliases.iter().map(ToString::to_string).collect();
-                vec![listed.version.to_string(), listed.digest.to_string(), aliases.join(", ")]
-            });
-            table(&["version", "digest", "aliases"], rows.collect(), Paint::stdout())
-        })?;
+        let store = super::inspect::store(context)?;
+        let read = |listed: Listed| store.package(&listed.digest).map(|package| Found { listed, package });
+        let found = store.versions(&self.name)?.into_iter().map(read).collect::<Result<Vec<Found>, _>>()?;
+        let versions: Vec<_> = found.iter().map(shown).collect();
+        context.print(&json!({ "name": self.name, "versions": versions }), || table_of(&found))?;
         Ok(Exit::Done)
     }
 }

@@ -1,0 +1,271 @@
+//! Models, versions, aliases, tags: the registry's catalogue over HTTP.
+
+use std::collections::BTreeMap;
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use modelyard_core::package::Package;
+use modelyard_core::{AliasName, ModelName, Version};
+use modelyard_registry::catalog::{Diff, Filter, FilterError, Found, Subject, diff};
+use modelyard_registry::{Listed, Reference, ReferenceError, card};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::Refusal;
+use super::{BODY_LIMIT, actor, guard};
+use crate::catalogue::{self, Catalogue};
+use crate::http_client::chain;
+use crate::mlflow;
+
+/// The addresses of the catalogue, and those that MLflow's clients ask.
+pub fn routes(catalogue: Catalogue) -> Router {
+    Router::new()
+        .route("/api/models", get(list))
+        .route("/api/models/{model}", get(model))
+        .route("/api/models/{model}/versions/{version}", get(version))
+        .route("/api/models/{model}/versions/{version}/card", get(model_card))
+        .route("/api/models/{model}/aliases", get(aliases).post(set_alias))
+        .route("/api/models/{model}/tags", post(set_tag))
+        .route("/api/models/{model}/yank", post(yank))
+        .route("/api/diff", get(compare))
+        .merge(mlflow::routes())
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn(guard::loopback_only))
+        .with_state(catalogue)
+}
+
+type Name = Result<Path<ModelName>, PathRejection>;
+type Named = Result<Path<(ModelName, Version)>, PathRejection>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+impl From<catalogue::Error> for Refusal {
+    fn from(error: catalogue::Error) -> Self {
+        use modelyard_registry::Error as E;
+        let status = match &error {
+            catalogue::Error::Registry(E::NoModel(_) | E::NoVersion { .. } | E::NoAlias { .. } | E::NoPackage(_)) => {
+                StatusCode::NOT_FOUND
+            }
+            catalogue::Error::Registry(E::Refused { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
+            catalogue::Error::Registry(E::VersionTaken { .. } | E::VersionRemoved { .. }) => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %chain(&error), "the registry failed");
+        }
+        let help = match &error {
+            catalogue::Error::Registry(inner) => miette::Diagnostic::help(inner).map(|help| help.to_string()),
+            _ => None,
+        };
+        Self::new(status, chain(&error), help.unwrap_or_else(|| "see the control plane's log".to_owned()))
+    }
+}
+
+impl From<FilterError> for Refusal {
+    fn from(error: FilterError) -> Self {
+        let help = "write clauses such as accuracy > 0.9 and tag.team = 'x' (docs/guide/registry.md)";
+        Self::new(StatusCode::BAD_REQUEST, error.to_string(), help)
+    }
+}
+
+/// What is looked for.
+#[derive(Deserialize)]
+pub struct Search {
+    #[serde(default)]
+    search: String,
+}
+
+/// A version as lists show it: what its package measures stands beside what is said of it.
+fn shown(found: &Found) -> Value {
+    let mut shown = json!(found.listed);
+    shown["description"] = json!(found.package.description);
+    shown["metrics"] = json!(found.package.metrics);
+    shown["parameters"] = json!(found.package.parameters);
+    shown
+}
+
+/// `GET /api/models`: every model, or the versions that a filter takes.
+async fn list(State(catalogue): State<Catalogue>, query: Asked<Search>) -> Result<Json<Value>, Refusal> {
+    let Query(Search { search }) = query?;
+    if !search.trim().is_empty() {
+        let filter: Filter = search.parse()?;
+        let found = catalogue.ask(move |store| store.search(&filter)).await?;
+        return Ok(Json(json!({ "versions": found.iter().map(shown).collect::<Vec<_>>() })));
+    }
+    let (listed, said) = catalogue.ask(|store| Ok((store.list()?, store.catalog()?))).await?;
+    let mut models: BTreeMap<ModelName, Vec<Listed>> =
+        said.models.keys().map(|name| (name.clone(), Vec::new())).collect();
+    listed.into_iter().for_each(|listed| models.entry(listed.model.clone()).or_default().push(listed));
+    let row = |(name, versions): (&ModelName, &Vec<Listed>)| {
+        let said = said.models.get(name);
+        json!({
+            "name": name, "versions": versions.len(), "newest": versions.last().map(|listed| &listed.version),
+            "description": said.map(|said| &said.description), "tags": said.map(|said| &said.tags),
+        })
+    };
+    Ok(Json(json!({ "models": models.iter().map(row).collect::<Vec<_>>() })))
+}
+
+/// `GET /api/models/{model}`: its versions, aliases and changes.
+async fn model(State(catalogue): State<Catalogue>, name: Name) -> Result<Json<Value>, Refusal> {
+    let Path(name) = name?;
+    let of = name.clone();
+    let (versions, said, aliases, changes) = catalogue
+        .ask(move |store| {
+            let said = store.catalog()?.models.remove(&of);
+            let versions = match store.versions(&of) {
+                Err(modelyard_registry::Error::NoModel(_)) if said.is_some() => Vec::new(),
+                versions => versions?,
+            };
+            let read = |listed: Listed| store.package(&listed.digest).map(|package| Found { listed, package });
+            let versions = versions.into_iter().map(read).collect::<Result<Vec<Found>, _>>()?;
+            Ok((versions, said.unwrap_or_default(), store.aliases(&of)?, store.changes(&of)?))
+        })
+        .await?;
+    let current: BTreeMap<&AliasName, &Version> =
+        aliases.iter().filter_map(|(alias, moves)| Some((alias, moves.last()?.to.as_ref()?))).collect();
+    Ok(Json(json!({
+        "name": name, "description": said.description, "tags": said.tags, "aliases": current,
+        "versions": versions.iter().map(shown).collect::<Vec<_>>(), "changes": changes,
+    })))
+}
+
+async fn find(catalogue: &Catalogue, name: Named) -> Result<(Found, Option<String>), Refusal> {
+    let Path((model, version)) = name?;
+    let found = catalogue
+        .ask(move |store| {
+            let listed = store.versions(&model)?.into_iter().find(|listed| listed.version == version);
+            let listed = listed.ok_or(modelyard_registry::Error::NoVersion { model, version })?;
+            let package = store.package(&listed.digest)?;
+            let card = card_of(store, &package)?;
+            Ok((Found { listed, package }, card))
+        })
+        .await?;
+    Ok(found)
+}
+
+/// The text of a package's model card, if it has one.
+fn card_of(store: &modelyard_registry::Store, package: &Package) -> Result<Option<String>, modelyard_registry::Error> {
+    let file = package.model_card.as_ref().and_then(|path| package.files.get(path));
+    let read = |file: &modelyard_core::package::FileEntry| store.blobs().read(&file.digest, card::MAX_BYTES);
+    Ok(file.map(read).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// `GET /api/models/{model}/versions/{version}`: what is said of it, and its package's document.
+async fn version(State(catalogue): State<Catalogue>, name: Named) -> Result<Json<Value>, Refusal> {
+    let (found, _) = find(&catalogue, name).await?;
+    let mut document = json!(found.listed);
+    document["package"] = json!(found.package);
+    Ok(Json(document))
+}
+
+/// `GET /api/models/{model}/versions/{version}/card`: the model card as a page.
+async fn model_card(State(catalogue): State<Catalogue>, name: Named) -> Result<Response, Refusal> {
+    let (Found { listed, .. }, card) = find(&catalogue, name).await?;
+    let none = || {
+        let error = format!("`{}:{}` has no model card", listed.model, listed.version);
+        Refusal::new(StatusCode::NOT_FOUND, error, "name one with `card` in modelyard.toml and package it anew")
+    };
+    let page = card::page(&format!("{}:{}", listed.model, listed.version), &card.ok_or_else(none)?);
+    let mut response = ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response();
+    // Nothing of a card is loaded or run, whatever it holds.
+    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; sandbox");
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
+}
+
+/// `GET /api/models/{model}/aliases`: every alias with every move.
+async fn aliases(State(catalogue): State<Catalogue>, name: Name) -> Result<Json<Value>, Refusal> {
+    let Path(name) = name?;
+    let aliases = catalogue
+        .ask(move |store| {
+            if !store.catalog()?.models.contains_key(&name) {
+                store.versions(&name)?;
+            }
+            store.aliases(&name)
+        })
+        .await?;
+    Ok(Json(json!({ "aliases": aliases })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AliasBody {
+    alias: AliasName,
+    /// None takes it away.
+    version: Option<Version>,
+    by: Option<String>,
+}
+
+/// `POST /api/models/{model}/aliases`
+async fn set_alias(
+    State(catalogue): State<Catalogue>,
+    name: Name,
+    body: Body<AliasBody>,
+) -> Result<Json<Value>, Refusal> {
+    let (Path(model), Json(AliasBody { alias, version, by })) = (name?, body?);
+    let from = catalogue.alias(model.clone(), alias.clone(), version.clone(), &actor(by)).await?;
+    Ok(Json(json!({ "name": model, "alias": alias, "from": from, "to": version })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TagBody {
+    /// None tags the model itself.
+    version: Option<Version>,
+    key: String,
+    /// None takes it away.
+    value: Option<String>,
+    by: Option<String>,
+}
+
+/// `POST /api/models/{model}/tags`
+async fn set_tag(State(catalogue): State<Catalogue>, name: Name, body: Body<TagBody>) -> Result<Json<Value>, Refusal> {
+    let (Path(model), Json(TagBody { version, key, value, by })) = (name?, body?);
+    let of = Subject { model: model.clone(), version: version.clone() };
+    let changed = catalogue.tag(of, key.clone(), value.clone(), &actor(by)).await?;
+    Ok(Json(json!({ "name": model, "version": version, "key": key, "value": value, "changed": changed })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct YankBody {
+    version: Version,
+    /// Why; none lets it be deployed again.
+    why: Option<String>,
+    by: Option<String>,
+}
+
+/// `POST /api/models/{model}/yank`
+async fn yank(State(catalogue): State<Catalogue>, name: Name, body: Body<YankBody>) -> Result<Json<Value>, Refusal> {
+    let (Path(model), Json(YankBody { version, why, by })) = (name?, body?);
+    let changed = catalogue.yank(model.clone(), version.clone(), why.clone(), &actor(by)).await?;
+    Ok(Json(json!({ "name": model, "version": version, "yanked": why.is_some(), "why": why, "changed": changed })))
+}
+
+#[derive(Deserialize)]
+struct Two {
+    from: String,
+    to: String,
+}
+
+/// `GET /api/diff?from=&to=`: what differs between two packages.
+async fn compare(State(catalogue): State<Catalogue>, query: Asked<Two>) -> Result<Json<Diff>, Refusal> {
+    let Query(Two { from, to }) = query?;
+    let read = |text: String| -> Result<Reference, Refusal> {
+        text.parse().map_err(|error: ReferenceError| {
+            Refusal::new(StatusCode::BAD_REQUEST, chain(&error), "write wine:2.1.0, wine@champion or wine@sha256:…")
+        })
+    };
+    let (one, other) = (read(from)?, read(to)?);
+    let compared = catalogue.ask(move |store| {
+        let package = |reference: &Reference| store.package(&store.resolve(reference)?);
+        Ok(diff(&package(&one)?, &package(&other)?))
+    });
+    Ok(Json(compared.await?))
+}

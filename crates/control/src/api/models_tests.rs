@@ -1,0 +1,208 @@
+//! The catalogue's API and MLflow's, over real HTTP, above a registry of two small packages.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use modelyard_core::home::Home;
+use modelyard_core::{ModelName, Version};
+use modelyard_registry::Store;
+use modelyard_registry::manifest::{Descriptor, FILEPATH, MANIFEST, MODEL, MODEL_CONFIG, Manifest, WEIGHT_CONFIG};
+use serde_json::{Value, json};
+
+use super::models::routes;
+use crate::catalogue::Catalogue;
+use crate::http_client::{Ask, Peer, exchange};
+use crate::ledger::Ledger;
+use crate::testing::RealClock;
+
+struct Served {
+    address: SocketAddr,
+    ledger: Arc<Ledger>,
+    _home: tempfile::TempDir,
+}
+
+const CARD: &str = "# Wine\n\n<script>alert(1)</script>Good wine.";
+
+fn add(store: &Store, version: &str, accuracy: f64) {
+    let part = |bytes: &[u8], kind: &str, path: &str| {
+        let blob = store.blobs().put(bytes).unwrap().blob;
+        let annotations = BTreeMap::from([(FILEPATH.to_owned(), path.to_owned())]);
+        Descriptor {
+            media_type: kind.into(),
+            digest: blob.digest,
+            size: blob.size_bytes,
+            artifact_type: None,
+            annotations,
+        }
+    };
+    let card = part(CARD.as_bytes(), WEIGHT_CONFIG, "README.md");
+    let document = json!({
+        "format_version": 1, "name": "wine", "version": version, "runtime": {"kind": "onnx", "model": "model.onnx"},
+        "signature": {"inputs": [], "outputs": []}, "metrics": {"accuracy": accuracy}, "model_card": "README.md",
+        "files": {"README.md": {"digest": card.digest, "size_bytes": card.size}},
+    });
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: MANIFEST.into(),
+        artifact_type: Some(MODEL.into()),
+        config: part(b"{}", MODEL_CONFIG, "config.json"),
+        layers: vec![part(document.to_string().as_bytes(), WEIGHT_CONFIG, "modelyard.json"), card],
+        annotations: BTreeMap::new(),
+    };
+    store.add(&ModelName::new("wine").unwrap(), &Version::new(version).unwrap(), &manifest).unwrap();
+}
+
+async fn served() -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::new(folder.path());
+    let store = Store::open(home.registry(), home.unpacked()).unwrap();
+    add(&store, "1.0.0", 0.8);
+    add(&store, "2.0.0", 0.95);
+    let log = crate::store::Store::open(&home.store()).unwrap();
+    let ledger = Arc::new(Ledger::open(log, Arc::new(RealClock)).unwrap());
+    let router = routes(Catalogue::open(&home, Arc::clone(&ledger)).unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Served { address, ledger, _home: folder }
+}
+
+impl Served {
+    async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let json = if body.is_null() { bytes::Bytes::new() } else { body.to_string().into() };
+        let method = method.parse().unwrap();
+        let ask = Ask { method, path, json, limit: std::time::Duration::from_secs(20), most: 1 << 20 };
+        let answer = exchange(Peer::Tcp(self.address), ask).await.unwrap();
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        (answer.status.as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        self.ask("GET", path, Value::Null).await
+    }
+
+    /// Kinds of the log's events, with who did them.
+    async fn told(&self) -> Vec<(String, Value)> {
+        let events = self.ledger.read(crate::store::Query::default()).await.unwrap();
+        events.iter().map(|event| (crate::store::kind_of(&event.body), json!(event.actor))).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_catalogue_is_searched_marked_and_told_of() {
+    let api = served().await;
+    let (_, all) = api.get("/api/models").await;
+    assert_eq!((&all["models"][0]["name"], &all["models"][0]["newest"]), (&json!("wine"), &json!("2.0.0")), "{all}");
+    let tag = json!({"version": "2.0.0", "key": "team", "value": "x", "by": "ada"});
+    assert_eq!(api.ask("POST", "/api/models/wine/tags", tag.clone()).await.1["changed"], true);
+    assert_eq!(api.ask("POST", "/api/models/wine/tags", tag).await.1["changed"], false);
+    let (_, found) = api.get("/api/models?search=accuracy%20%3E%200.9%20and%20tag.team%20%3D%20'x'").await;
+    assert_eq!(
+        (found["versions"].as_array().unwrap().len(), &found["versions"][0]["version"]),
+        (1, &json!("2.0.0")),
+        "{found}"
+    );
+    let alias = |version: Value| json!({"alias": "champion", "version": version, "by": "ada"});
+    api.ask("POST", "/api/models/wine/aliases", alias(json!("1.0.0"))).await;
+    let (_, moved) = api.ask("POST", "/api/models/wine/aliases", alias(json!("2.0.0"))).await;
+    assert_eq!((&moved["from"], &moved["to"]), (&json!("1.0.0"), &json!("2.0.0")));
+    api.ask("POST", "/api/models/wine/yank", json!({"version": "1.0.0", "why": "wrong labels", "by": "grace"})).await;
+    let (_, model) = api.get("/api/models/wine").await;
+    assert_eq!(
+        (&model["aliases"]["champion"], &model["versions"][0]["yanked"]["by"]),
+        (&json!("2.0.0"), &json!("grace")),
+        "{model}"
+    );
+    assert_eq!(model["changes"].as_array().unwrap().len(), 4, "{model}");
+    assert_eq!(api.get("/api/models/wine/aliases").await.1["aliases"]["champion"].as_array().unwrap().len(), 2);
+    let told = api.told().await;
+    let kinds: Vec<&str> = told.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["tagged", "alias-moved", "alias-moved", "yanked"]);
+    assert_eq!(told[3].1, json!({"person": "grace"}));
+    let (_, page) = api.get("/api/models/wine/versions/2.0.0/card").await;
+    let page = page.as_str().unwrap();
+    assert!(page.contains("<h1>Wine</h1>") && !page.contains("<script"), "{page}");
+    let (_, differs) = api.get("/api/diff?from=wine:1.0.0&to=wine@champion").await;
+    assert_eq!(differs["changes"]["metrics"]["accuracy"], json!({"before": 0.8, "after": 0.95}), "{differs}");
+    assert_eq!(api.get("/api/models/wine/versions/2.0.0").await.1["package"]["metrics"]["accuracy"], 0.95);
+    for (method, path, body, expected) in [
+        ("GET", "/api/models/beer", Value::Null, 404),
+        ("GET", "/api/models/wine/versions/9", Value::Null, 404),
+        ("GET", "/api/models?search=accuracy", Value::Null, 400),
+        ("GET", "/api/diff?from=wine&to=w%20", Value::Null, 400),
+        ("POST", "/api/models/wine/tags", json!({"key": "", "value": "x"}), 422),
+        ("POST", "/api/models/wine/tags", json!({"nonsense": 1}), 422),
+        ("POST", "/api/models/wine/yank", json!({"version": "9", "why": "x"}), 404),
+        ("POST", "/api/models/wine/aliases", json!({"alias": "none"}), 404),
+    ] {
+        let (status, body) = api.ask(method, path, body).await;
+        assert!(status == expected && body["help"].is_string(), "{method} {path}: {status} {body}");
+    }
+    assert_eq!(api.told().await.len(), 4, "refusals are not told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mlflows_calls_are_answered_as_its_clients_want() {
+    const BASE: &str = "/api/2.0/mlflow";
+    let api = served().await;
+    let call = async |method: &str, path: &str, body: Value| api.ask(method, &format!("{BASE}/{path}"), body).await;
+    let named = |name: &str| json!({"name": name});
+    let (status, made) = call(
+        "POST",
+        "registered-models/create",
+        json!({"name": "port", "description": "sweet", "tags": [{"key": "a", "value": "b"}]}),
+    )
+    .await;
+    assert_eq!((status, &made["registered_model"]["description"]), (200, &json!("sweet")), "{made}");
+    assert_eq!(made["registered_model"]["tags"], json!([{"key": "a", "value": "b"}]));
+    let (status, again) = call("POST", "registered-models/create", named("wine")).await;
+    assert_eq!((status, &again["error_code"]), (400, &json!("RESOURCE_ALREADY_EXISTS")));
+    let source = json!({"name": "wine", "source": "models:/wine/2.0.0", "run_id": "r1", "description": "new"});
+    let (status, version) = call("POST", "model-versions/create", source).await;
+    let version = &version["model_version"];
+    assert_eq!(
+        (status, &version["version"], &version["status"], &version["run_id"]),
+        (200, &json!("2.0.0"), &json!("READY"), &json!("r1")),
+        "{version}"
+    );
+    call("POST", "registered-models/alias", json!({"name": "wine", "alias": "champion", "version": "2.0.0"})).await;
+    let (_, champion) = call("GET", "registered-models/alias?name=wine&alias=champion", Value::Null).await;
+    assert_eq!(champion["model_version"]["aliases"], json!(["champion"]), "{champion}");
+    call("POST", "model-versions/set-tag", json!({"name": "wine", "version": "2.0.0", "key": "team", "value": "x"}))
+        .await;
+    let (_, found) =
+        call("GET", "model-versions/search?filter=name%3D'wine'%20and%20tags.team%3D'x'", Value::Null).await;
+    assert_eq!((found["model_versions"].as_array().unwrap().len(), found.get("next_page_token")), (1, None), "{found}");
+    let (_, first) = call("GET", "registered-models/search?max_results=1&order_by=name%20DESC", Value::Null).await;
+    assert_eq!(
+        (&first["registered_models"][0]["name"], &first["next_page_token"]),
+        (&json!("wine"), &json!("1")),
+        "{first}"
+    );
+    let (_, second) =
+        call("GET", "registered-models/search?max_results=1&order_by=name%20DESC&page_token=1", Value::Null).await;
+    assert_eq!((&second["registered_models"][0]["name"], second.get("next_page_token")), (&json!("port"), None));
+    let (_, uri) = call("GET", "model-versions/get-download-uri?name=wine&version=2.0.0", Value::Null).await;
+    assert_eq!(uri["artifact_uri"], "modelyard:/wine:2.0.0");
+    assert_eq!(call("DELETE", "registered-models/alias", json!({"name": "wine", "alias": "champion"})).await.0, 200);
+    for (method, path, body, status, code) in [
+        ("GET", "registered-models/get?name=beer", Value::Null, 404, "RESOURCE_DOES_NOT_EXIST"),
+        ("GET", "registered-models/get", Value::Null, 400, "INVALID_PARAMETER_VALUE"),
+        ("GET", "registered-models/alias?name=wine&alias=champion", Value::Null, 400, "INVALID_PARAMETER_VALUE"),
+        ("GET", "registered-models/search?filter=name", Value::Null, 400, "INVALID_PARAMETER_VALUE"),
+        ("GET", "registered-models/search?max_results=1001", Value::Null, 400, "INVALID_PARAMETER_VALUE"),
+        ("POST", "registered-models/create", named("Not A Name"), 400, "INVALID_PARAMETER_VALUE"),
+        (
+            "POST",
+            "model-versions/create",
+            json!({"name": "wine", "source": "s3://b/m"}),
+            400,
+            "INVALID_PARAMETER_VALUE",
+        ),
+        ("POST", "model-versions/transition-stage", named("wine"), 404, "ENDPOINT_NOT_FOUND"),
+    ] {
+        let (got, answer) = call(method, path, body).await;
+        assert_eq!((got, &answer["error_code"]), (status, &json!(code)), "{path}: {answer}");
+    }
+}
