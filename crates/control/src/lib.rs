@@ -1,7 +1,7 @@
 //! The control plane: event store, controller, gateway's keeper, HTTP API.
 //!
 //! Promises: the log is the truth, and everything else is folded from it; nothing is done before the log says so; a control plane that
-//! was killed adopts what runs, and goes on. It listens on loopback only.
+//! was killed adopts what runs, and goes on. It listens on loopback only, and once a token exists, it demands one.
 //! Absent on purpose: the data plane (another process), strategies (`modelyard-rollout`), how instances run (`modelyard-targets`).
 
 mod api;
@@ -24,6 +24,7 @@ mod session_key;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tokens;
 
 pub use run::{ControlOptions, Error, Ready, run};
 pub use store::Error as StoreError;

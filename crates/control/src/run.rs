@@ -11,6 +11,7 @@ use modelyard_core::event::EventBody;
 use modelyard_core::home::{Home, Running};
 use modelyard_core::ports::{Clock, Target};
 use modelyard_monitor::capture::SPAN;
+use modelyard_registry::access::Tokens;
 use modelyard_registry::distribution::Distribution;
 use modelyard_targets::ProcessTarget;
 use modelyard_targets::identity::Identity;
@@ -30,7 +31,7 @@ use crate::orders::Orders;
 use crate::packages::RegistryPackages;
 use crate::prober::HttpAsker;
 use crate::store::{self, Store};
-use crate::{gateway, running, session_key};
+use crate::{gateway, running, session_key, tokens};
 
 /// How the control plane is started.
 pub struct ControlOptions {
@@ -215,9 +216,11 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         busy_keys: Default::default(),
         ledger: Arc::clone(&ledger),
     };
-    let registry = distribution(&options.home)?.router().layer(from_fn(api::loopback_only));
     let catalogue = Catalogue::open(&options.home, Arc::clone(&ledger)).map_err(Error::Registry)?;
-    let router = api::router(app).merge(registry).merge(api::models::routes(catalogue));
+    let tokens = Tokens::at(options.home.tokens());
+    let registry = distribution(&options.home)?.guarded(tokens.clone()).layer(from_fn(api::loopback_only));
+    let api = api::router(app).merge(api::models::routes(catalogue)).merge(api::tokens::routes(tokens.clone()));
+    let router = tokens::guarded(api, tokens, &ledger).merge(registry);
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let stop = watch::Sender::new(false);
     let deciding = tokio::spawn(controller.clone().run(gateway.clone(), stop.subscribe()));

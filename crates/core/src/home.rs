@@ -45,6 +45,16 @@ impl Home {
         self.0.join("session.key")
     }
 
+    /// Hashes of the tokens, and what each grants.
+    pub fn tokens(&self) -> PathBuf {
+        self.0.join("tokens.json")
+    }
+
+    /// The token that commands of this home show.
+    pub fn credentials(&self) -> PathBuf {
+        self.0.join("credentials.json")
+    }
+
     /// Where gateways tell answers: a folder of segments per service.
     pub fn tap(&self) -> PathBuf {
         self.gateway().join("tap")

@@ -65,7 +65,9 @@ impl Context {
                 None => return Err(Error::NotRunning { home: self.home.root().to_owned() }),
             },
         };
-        Ok(Client::new(&address, connect.token.clone()))
+        // A saved token is for this home alone, not for wherever `--control` leads.
+        let saved = || connect.control.is_none().then(|| crate::commands::token::saved(self)).flatten();
+        Ok(Client::new(&address, connect.token.clone().or_else(saved)))
     }
 
     /// Prints data on stdout: `text` for people, or `json` as it is.

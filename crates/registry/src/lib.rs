@@ -4,6 +4,7 @@
 //! it leaves; several processes may use one store at once.
 //! The network is in [`distribution`], [`client`] and [`python`] alone.
 
+pub mod access;
 pub mod alias;
 pub mod blob;
 pub mod card;
@@ -18,6 +19,7 @@ pub mod paths;
 pub mod python;
 mod reference;
 mod store;
+pub mod trust;
 mod unpack;
 
 pub use error::Error;

@@ -2,7 +2,7 @@
 //!
 //! Promises: every refusal says what is wrong and what to do (`{"error", "help"}`); bodies are limited; a browser on this machine is not
 //! led astray by foreign pages ([`guard`]); a POST with an `Idempotency-Key` is carried out once ([`idempotency`]).
-//! Absent on purpose: tokens and other addresses than loopback.
+//! Absent on purpose: other addresses than loopback. Who may do what is decided in front of this router (`crate::tokens`).
 
 pub mod error;
 mod events;
@@ -16,6 +16,7 @@ mod rollouts;
 mod services;
 mod status;
 mod system;
+pub mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use axum::routing::{get, post};
 use modelyard_core::event::Actor;
 use modelyard_core::feedback::LIMIT;
 use modelyard_core::ports::Target;
+use modelyard_registry::access;
 use tokio::sync::Notify;
 
 use crate::controller::Controller;
@@ -106,7 +108,10 @@ pub fn router(app: App) -> Router {
 }
 
 /// Who asks, by the name that they give. Control characters and length are cut: names are shown to others.
+///
+/// A token's name counts before what the caller says of themselves.
 pub fn actor(by: Option<String>) -> Actor {
+    let by = access::caller().map(|grant| grant.name.clone()).or(by);
     let name: String = by.unwrap_or_default().chars().filter(|c| !c.is_control()).take(100).collect();
     Actor::Person(if name.trim().is_empty() { "somebody".to_owned() } else { name.trim().to_owned() })
 }

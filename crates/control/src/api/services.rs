@@ -29,7 +29,8 @@ type Taken = Result<(StatusCode, Json<Accepted>), Refusal>;
 pub async fn list(State(app): State<App>) -> Json<Vec<Status>> {
     let (seen, report) = (app.controller.seen(), app.controller.report());
     let world = app.ledger.world();
-    Json(world.present().filter_map(|state| shown(&app, state, seen.as_deref(), report.as_deref())).collect())
+    let visible = world.present().filter(|state| crate::tokens::may_see(state));
+    Json(visible.filter_map(|state| shown(&app, state, seen.as_deref(), report.as_deref())).collect())
 }
 
 /// `GET /api/services/{service}`
@@ -66,6 +67,7 @@ pub async fn deploy(State(app): State<App>, name: Name, body: Body<DeployBody>) 
         let packages: Vec<_> = body.arms.iter().map(|arm| arm.package).chain([body.package]).collect();
         app.orders.refuse_withdrawn(packages).await?;
     }
+    crate::tokens::check_environment(&body.spec.environment)?;
     let deploy = Deploy { spec: body.spec, package: body.package, arms: body.arms, actor: actor(body.by) };
     Ok((StatusCode::ACCEPTED, Json(app.orders.deploy(&name, deploy).await?)))
 }
@@ -94,6 +96,7 @@ pub struct OrderBody {
 /// `POST /api/services/{service}/orders`
 pub async fn order(State(app): State<App>, name: Name, body: Body<OrderBody>) -> Taken {
     let (Path(name), Json(body)) = (name?, body?);
+    crate::tokens::check_order(&app.ledger.service(&name), &body.order)?;
     Ok((StatusCode::ACCEPTED, Json(app.orders.steer(&name, body.order, actor(body.by)).await?)))
 }
 

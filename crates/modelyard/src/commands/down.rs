@@ -40,7 +40,10 @@ pub fn stop(context: &Context, timeout: Duration) -> miette::Result<Vec<Running>
     let Some(control) = running(&context.home, "control") else {
         return leftover(context, processes);
     };
-    let client = Client::new(&control.address.to_string(), std::env::var("MODELYARD_TOKEN").ok());
+    let client = Client::new(
+        &control.address.to_string(),
+        std::env::var("MODELYARD_TOKEN").ok().or_else(|| super::token::saved(context)),
+    );
     match client.post::<Value>("/api/down", &json!({ "by": person() })) {
         // It may end before its answer is out.
         Ok(_) | Err(client::Error::Unreachable { .. } | client::Error::Garbled { .. }) => {}

@@ -25,13 +25,16 @@ mod rehearse;
 mod report;
 mod rollback;
 mod serve;
+mod sign;
 mod standalone;
 mod status;
 mod tag;
+pub mod token;
 mod traffic;
 mod transfer;
 pub mod up;
 mod upgrade_gateway;
+mod verify;
 mod versions;
 mod watch;
 mod yank;
@@ -67,6 +70,12 @@ pub enum Command {
     Yank(yank::Yank),
     /// Show what differs between two packages.
     Diff(diff::Diff),
+    /// Sign a package so that cosign understands it, or make a pair of keys.
+    Sign(sign::Sign),
+    /// Read every byte of a package, compare digests, and check who signed it.
+    Verify(verify::Verify),
+    /// Make, list and revoke tokens: who may do what.
+    Token(token::Token),
     /// Push a package to any OCI registry.
     Push(transfer::Push),
     /// Pull a package from any OCI registry.
@@ -153,6 +162,9 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Tag(command) => command.run(context),
         Command::Yank(command) => command.run(context),
         Command::Diff(command) => command.run(context),
+        Command::Sign(command) => command.run(context),
+        Command::Verify(command) => command.run(context),
+        Command::Token(command) => command.run(context),
         Command::Push(command) => command.run(context),
         Command::Pull(command) => command.run(context),
         Command::Registry(command) => command.run(context),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use modelyard_core::Millis;
 use modelyard_registry::Store;
+use modelyard_registry::access::Tokens;
 use modelyard_registry::distribution::Distribution;
 use serde_json::json;
 
@@ -35,7 +36,8 @@ impl Registry {
                 say("nobody reads the standard output");
             }
         };
-        open(context)?.serve(self.listen, ready).map_err(|error| {
+        let tokens = Tokens::at(context.home.tokens());
+        open(context)?.serve(self.listen, tokens, ready).map_err(|error| {
             Failed::from(error, "the registry ended", "is the address in use? `--listen 127.0.0.1:0` picks a free one")
         })?;
         Ok(Exit::Done)
@@ -83,7 +85,8 @@ impl Gc {
     }
 }
 
-fn open(context: &Context) -> miette::Result<Distribution> {
+/// The local registry as it is served.
+pub fn open(context: &Context) -> miette::Result<Distribution> {
     let home = &context.home;
     let open = || Distribution::open(&home.registry(), Store::open(home.registry(), home.unpacked())?);
     Ok(open().map_err(|error| Failed::from(error, "could not open the local registry", "can the home be written?"))?)

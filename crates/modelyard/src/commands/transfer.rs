@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use modelyard_registry::client::{Moved, Remote, pull, push};
+use modelyard_registry::client::{Moved, Remote, pull, pull_referrers, push, push_referrers};
 use serde_json::json;
 
 use super::package::size;
@@ -50,8 +50,10 @@ impl Push {
         let moved = push(&super::inspect::store(context)?, &digest, &remote, &|done, all| progress.tell(done, all));
         progress.end();
         let moved = moved?;
-        let document = document(&moved, &remote, began);
-        context.print(&document, || format!("pushed {remote}\n{}", in_words(&moved, began)))?;
+        let referrers = push_referrers(&super::registry::open(context)?, &package.name, &digest, &remote)?;
+        let mut document = document(&moved, &remote, began);
+        document["referrers"] = json!(referrers);
+        context.print(&document, || format!("pushed {remote}\n{}{}", in_words(&moved, began), said(referrers)))?;
         Ok(Exit::Done)
     }
 }
@@ -65,9 +67,13 @@ impl Pull {
         let pulled = pull(&super::inspect::store(context)?, &remote, &|done, all| progress.tell(done, all));
         progress.end();
         let (moved, model, version) = pulled?;
+        let referrers = pull_referrers(&super::registry::open(context)?, &model, &moved.digest, &remote)?;
         let mut document = document(&moved, &remote, began);
+        document["referrers"] = json!(referrers);
         (document["name"], document["version"]) = (json!(model), json!(version));
-        context.print(&document, || format!("pulled {model}:{version} from {remote}\n{}", in_words(&moved, began)))?;
+        context.print(&document, || {
+            format!("pulled {model}:{version} from {remote}\n{}{}", in_words(&moved, began), said(referrers))
+        })?;
         Ok(Exit::Done)
     }
 }
@@ -92,6 +98,15 @@ fn in_words(moved: &Moved, began: Instant) -> String {
         size(moved.bytes),
         moved.reused
     )
+}
+
+/// What came along: signatures and the like.
+fn said(referrers: usize) -> String {
+    if referrers == 0 {
+        String::new()
+    } else {
+        format!("\n{referrers} objects that speak of it, such as signatures, too")
+    }
 }
 
 /// A line that is drawn over and over while somebody looks on.

@@ -238,6 +238,11 @@ impl Http {
 
     /// Puts a manifest in place: from now on the package is there.
     pub fn put_manifest(&self, reference: &str, kind: &str, bytes: &[u8], digest: &Digest) -> Result<(), ClientError> {
+        self.put_object(reference, kind, bytes, digest).map(drop)
+    }
+
+    /// [`Http::put_manifest`]; whether the registry says that it lists the manifest under its subject.
+    pub fn put_object(&self, reference: &str, kind: &str, bytes: &[u8], digest: &Digest) -> Result<bool, ClientError> {
         const DOING: &str = "take the manifest";
         let headers = [(header::CONTENT_TYPE, kind.to_owned())];
         let answer =
@@ -252,7 +257,7 @@ impl Http {
                 expected: digest.to_string(),
                 actual: actual.to_owned(),
             }),
-            None => Ok(()),
+            None => Ok(answer.headers().contains_key("oci-subject")),
         }
     }
 }

@@ -6,12 +6,14 @@
 //!
 //! Source: OCI distribution specification 1.1; token authentication as Docker's registries have it.
 
+mod attached;
 mod auth;
 mod error;
 mod http;
 mod remote;
 mod transfer;
 
+pub use self::attached::{pull_referrers, push_referrers};
 pub use self::error::ClientError;
 pub use self::remote::{Remote, RemoteError};
 

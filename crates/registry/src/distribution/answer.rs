@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::verified::Check;
 use crate::Error;
 
 /// Header that names a manifest's or blob's digest.
@@ -137,23 +138,32 @@ pub fn bare<const N: usize>(status: StatusCode, headers: [(HeaderName, String); 
     response
 }
 
-/// Bytes of a file from `from`, `length` of them, read ahead by two pieces.
-pub fn file_body(mut file: File, from: u64, length: u64) -> Body {
+/// Bytes of a file from `from`, `length` of them, read ahead by two pieces. With a check, the last of them are only sent once the whole file
+/// has shown its digest; otherwise the answer breaks off.
+pub fn file_body(mut file: File, from: u64, length: u64, check: Option<Check>) -> Body {
     // 512 KiB: enough per hand-over between threads, and a hundred readers at once hold 100 MiB at most.
     const PIECE: usize = 512 << 10;
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(1);
     tokio::task::spawn_blocking(move || {
         let mut left = length;
-        if let Err(error) = file.seek(SeekFrom::Start(from)) {
-            let _ = sender.blocking_send(Err(error));
-            return;
-        }
+        let ready = check.map(|check| check.before(&mut file, length)).transpose();
+        let ready = ready.and_then(|check| file.seek(SeekFrom::Start(from)).map(|_| check.flatten()));
+        let mut check = match ready {
+            Ok(check) => check,
+            Err(error) => {
+                let _ = sender.blocking_send(Err(error));
+                return;
+            }
+        };
         while left > 0 {
             let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
-            let read = file.read_exact(&mut piece).map(|()| Bytes::from(piece));
-            let stop = read.is_err();
             left = left.saturating_sub(PIECE as u64);
-            if sender.blocking_send(read).is_err() || stop {
+            let read = file.read_exact(&mut piece).and_then(|()| match &mut check {
+                Some(check) => check.piece(&piece, left == 0),
+                None => Ok(()),
+            });
+            let stop = read.is_err();
+            if sender.blocking_send(read.map(|()| Bytes::from(piece))).is_err() || stop {
                 return;
             }
         }

@@ -63,7 +63,8 @@ impl Distribution {
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
         if with_body {
-            *response.body_mut() = file_body(file, from, length);
+            let check = self.inner.verified.check(&file, &digest);
+            *response.body_mut() = file_body(file, from, length, check);
         }
         Ok(response)
     }

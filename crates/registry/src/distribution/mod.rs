@@ -1,12 +1,13 @@
 //! The distribution server: a registry that any OCI client can push to and pull from.
 //!
 //! Promises: a blob is there whole or not at all, and its digest was checked when it came; a tag always names a manifest that is there; uploads
-//! outlive a restart; memory stays flat whatever the size; removing what nobody refers to never takes what is being pushed.
+//! outlive a restart; a blob whose bytes have changed breaks its answer off; memory stays flat whatever the size; removing what nobody refers to never takes what is being pushed.
 //! Absent on purpose: accounts (who may do what is decided in front of this router) and other addresses than those of its caller.
 //!
 //! Source: OCI distribution specification 1.1.
 
 pub(crate) mod answer;
+pub(crate) mod attach;
 mod blobs;
 mod digest;
 pub(crate) mod gate;
@@ -16,15 +17,17 @@ mod manifests;
 mod meta;
 mod names;
 mod referrers;
-mod route;
+pub(crate) mod route;
 mod tags;
 mod uploads;
+pub(crate) mod verified;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 
 pub use self::digest::{AnyDigest, AnyDigestError};
 pub use self::gc::Swept;
@@ -33,6 +36,8 @@ pub use self::names::{is_repository, is_tag};
 use self::gate::Gate;
 use self::meta::Meta;
 use self::uploads::Uploads;
+use self::verified::Verified;
+use crate::access::{self, Tokens};
 use crate::{Error, Store, python};
 
 /// A registry that is served.
@@ -48,6 +53,7 @@ struct Inner {
     meta: Meta,
     uploads: Uploads,
     gate: Gate,
+    verified: Verified,
     python: python::Index,
 }
 
@@ -61,6 +67,7 @@ impl Distribution {
             meta: Meta::open(&root.join("distribution.sqlite"))?,
             uploads: Uploads::open(&root.join("uploads"))?,
             gate: Gate::new(root),
+            verified: Verified::default(),
             python: python::Index::open(root, store.blobs().clone())?,
             root: root.to_owned(),
             store,
@@ -72,7 +79,7 @@ impl Distribution {
     ///
     /// # Errors
     /// [`Error::File`] when the address cannot be had.
-    pub fn serve(&self, listen: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> {
+    pub fn serve(&self, listen: SocketAddr, tokens: Tokens, ready: impl FnOnce(SocketAddr)) -> Result<(), Error> {
         let failed = |source| Error::File { doing: "could not listen on", path: listen.to_string().into(), source };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
         runtime.block_on(async {
@@ -86,8 +93,13 @@ impl Distribution {
                     _ = tokio::signal::ctrl_c() => {}
                 }
             };
-            axum::serve(listener, self.router()).with_graceful_shutdown(end).await.map_err(failed)
+            axum::serve(listener, self.guarded(tokens)).with_graceful_shutdown(end).await.map_err(failed)
         })
+    }
+
+    /// [`Distribution::router`] behind the guard: callers do what their tokens allow.
+    pub fn guarded(&self, tokens: Tokens) -> Router {
+        self.router().layer(from_fn_with_state(tokens, access::guard))
     }
 
     /// Every address below `/v2/`, and those of the package index.

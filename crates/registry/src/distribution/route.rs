@@ -73,6 +73,11 @@ fn read(path: &str) -> Option<(&str, Target<'_>)> {
     rest.strip_suffix("/referrers").map(|name| (name, Target::Referrers(last)))
 }
 
+/// The repository that a decoded path below `/v2/` is about; empty for addresses that are about none, none where there is no address.
+pub(crate) fn repository_of(path: &str) -> Option<&str> {
+    read(path).map(|(name, _)| name)
+}
+
 async fn handle(
     distribution: &Distribution,
     parts: &request::Parts,
@@ -115,7 +120,8 @@ async fn handle(
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn new(query: Option<&str>) -> Self {
+    /// Reads a query.
+    pub fn new(query: Option<&str>) -> Self {
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             Some((percent_decoded(key)?, percent_decoded(&value.replace('+', "%20"))?))
@@ -135,7 +141,7 @@ impl Query {
 }
 
 /// The text with `%XX` decoded; none when that gives no UTF-8 or a `%` stands alone.
-fn percent_decoded(text: &str) -> Option<String> {
+pub fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

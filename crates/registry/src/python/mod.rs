@@ -28,6 +28,7 @@ pub use self::names::{FileName, Kind, is_range, normalise, normalise_version};
 use self::meta::Meta;
 use crate::blob::Blobs;
 use crate::distribution::gate::Gate;
+use crate::distribution::verified::Verified;
 use crate::{Error, leftovers};
 
 /// A package index that is served.
@@ -41,6 +42,7 @@ struct Inner {
     meta: Meta,
     blobs: Blobs,
     gate: Gate,
+    verified: Verified,
     /// Where uploads stand until they are whole.
     incoming: PathBuf,
 }
@@ -55,7 +57,9 @@ impl Index {
         std::fs::create_dir_all(&incoming).map_err(Error::file("could not make", &incoming))?;
         leftovers::sweep(&incoming);
         let meta = Meta::open(&root.join("python.sqlite"))?;
-        Ok(Self { inner: Arc::new(Inner { meta, blobs, gate: Gate::new(root), incoming }) })
+        Ok(Self {
+            inner: Arc::new(Inner { meta, blobs, gate: Gate::new(root), verified: Verified::default(), incoming }),
+        })
     }
 
     /// Every blob that a file of the index needs.

@@ -17,6 +17,7 @@ use super::negotiate::{Form, choose};
 use super::refusal::Refusal;
 use super::{Index, normalise};
 use crate::Error;
+use crate::distribution::AnyDigest;
 use crate::distribution::answer::file_body;
 
 const API_VERSION: &str = "1.1";
@@ -192,5 +193,6 @@ pub async fn file(State(index): State<Index>, Path(name): Path<String>) -> Resul
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
-    Ok((head, file_body(file, 0, size)).into_response())
+    let check = index.inner.verified.check(&file, &AnyDigest::from(&digest));
+    Ok((head, file_body(file, 0, size, check)).into_response())
 }

@@ -25,7 +25,7 @@ use super::meta::{Added, Entry};
 use super::names::Kind;
 use super::refusal::Refusal;
 use super::{FileName, Index, normalise, normalise_version};
-use crate::{Error, leftovers};
+use crate::{Error, access, leftovers};
 
 /// Largest file. PyPI takes 100 MiB by default; models are larger.
 const MAX_FILE_BYTES: u64 = 8 << 30;
@@ -91,6 +91,9 @@ pub async fn upload(State(index): State<Index>, headers: HeaderMap, body: Body) 
     }
     let arrived = arrived.ok_or_else(|| Refusal::wrong("the form has no field `content`"))?;
     let name = agree(&fields, &arrived)?;
+    if access::caller().is_some_and(|grant| !grant.covers(&name.project)) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, format!("this token is not for `{}`", name.project)));
+    }
     let filename = arrived.filename.clone();
     let held = index.inner.gate.together().await?;
     let keep = move || (keep(&index, arrived, name), held).0;

@@ -1,0 +1,107 @@
+//! `modelyard verify REF`: whether a package's bytes are still what its digest names, and who signed it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use modelyard_registry::trust::{Checked, Fault, check_all, check_package, signatures};
+use serde_json::{Value, json};
+
+use super::package::size;
+use super::sign::{short, verifying_keys};
+use crate::context::Context;
+use crate::exit::{Exit, Failed, Usage};
+use crate::terminal::{Busy, Paint};
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The package: `wine:2.1.0`, `wine@champion`, `wine@sha256:…`.
+    #[arg(value_name = "REF", required_unless_present = "all")]
+    package: Option<String>,
+    /// A public key; a signature by one of them is demanded. May be repeated.
+    #[arg(long, value_name = "PUB", requires = "package")]
+    key: Vec<PathBuf>,
+    /// Read every blob of the registry instead, whoever refers to it.
+    #[arg(long, conflicts_with = "package")]
+    all: bool,
+}
+
+impl Verify {
+    /// Verifies.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        if self.all {
+            return everything(context);
+        }
+        let Some(what) = &self.package else { return Ok(Exit::Usage) };
+        let keys = verifying_keys(&self.key)?;
+        let store = super::inspect::store(context)?;
+        let reference = what.parse().map_err(|error: modelyard_registry::ReferenceError| {
+            Usage::new(error.to_string(), "write wine, wine:2.1.0, wine@champion or wine@sha256:…")
+        })?;
+        let digest = store.resolve(&reference)?;
+        let distribution = super::registry::open(context)?;
+        let mut checked = {
+            let _busy = Busy::with(&format!("reading {what}"));
+            check_package(&store, &digest)
+        };
+        let (found, faults) = signatures(&distribution, &reference.model, &digest, &keys)?;
+        checked.faults.extend(faults);
+        if !keys.is_empty() && found.iter().all(|signature| signature.key.is_none()) {
+            checked.faults.push(unsigned(&keys.iter().map(|key| key.id()).collect::<Vec<_>>(), found.len()));
+        }
+        let signed: Vec<Value> =
+            found.iter().map(|found| json!({ "object": found.object, "name": found.name, "key": found.key })).collect();
+        let mut document = document(&checked);
+        (document["package"], document["digest"]) = (json!(what), json!(digest));
+        document["signatures"] = json!(signed);
+        context.print(&document, || {
+            let signed = found.iter().map(|found| match &found.key {
+                Some(key) => format!("signed by {} as {}\n", short(key), found.name),
+                None => format!("signed by another key as {}\n", found.name),
+            });
+            format!("{digest}\n{}{}", signed.collect::<String>(), in_words(&checked))
+        })?;
+        Ok(exit(&checked))
+    }
+}
+
+/// That none of the keys signed it.
+fn unsigned(keys: &[String], others: usize) -> Fault {
+    let keys: Vec<&str> = keys.iter().map(|id| short(id)).collect();
+    let why = match others {
+        0 => format!("there is no signature in order; wanted is one by {}", keys.join(" or ")),
+        others => format!("none of {others} signatures is by {}", keys.join(" or ")),
+    };
+    Fault { what: "signature".to_owned(), why }
+}
+
+fn everything(context: &Context) -> miette::Result<Exit> {
+    let distribution = super::registry::open(context)?;
+    let checked = {
+        let _busy = Busy::with("reading every blob");
+        check_all(&distribution).map_err(|error| Failed::from(error, "could not read the registry", "see the cause"))?
+    };
+    context.print(&document(&checked), || in_words(&checked))?;
+    Ok(exit(&checked))
+}
+
+fn exit(checked: &Checked) -> Exit {
+    if checked.faults.is_empty() { Exit::Done } else { Exit::Failed }
+}
+
+fn document(checked: &Checked) -> Value {
+    let faults: Vec<Value> =
+        checked.faults.iter().map(|fault| json!({ "what": fault.what, "why": fault.why })).collect();
+    json!({ "verified": faults.is_empty(), "blobs": checked.blobs, "bytes": checked.bytes, "faults": faults })
+}
+
+fn in_words(checked: &Checked) -> String {
+    let paint = Paint::stdout();
+    let faults = checked.faults.iter().map(|fault| format!("{}: {}: {}\n", paint.bad("wrong"), fault.what, fault.why));
+    let faults = faults.collect::<String>();
+    let end = match checked.faults.len() {
+        0 => paint.good("verified"),
+        count => paint.bad(&format!("{count} faults")),
+    };
+    format!("{faults}{} blobs, {}: {end}", checked.blobs, size(checked.bytes))
+}

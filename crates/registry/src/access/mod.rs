@@ -1,0 +1,39 @@
+//! Access: tokens, what each may do, and the guard in front of the registry.
+//!
+//! Promises: only a hash of a token is kept; a token is shown once; what cannot be read refuses everybody. As long as no token was ever made,
+//! nothing is demanded: everything listens on loopback then. Once the first is there, everybody needs one.
+//! Absent on purpose: names and passwords. Where they are asked for, any name goes and the token is the password.
+
+mod grant;
+mod guard;
+mod tokens;
+
+pub use self::grant::{Grant, Role, Scope, fits};
+pub use self::guard::{CHALLENGE, guard, secret};
+pub use self::tokens::{Entry, Presented, Tokens};
+pub use crate::distribution::route::percent_decoded;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use modelyard_core::Timestamp;
+
+tokio::task_local! {
+    static CALLER: Arc<Grant>;
+}
+
+/// What the token of the request that is being answered grants; none where no token is demanded or none was given.
+pub fn caller() -> Option<Arc<Grant>> {
+    CALLER.try_with(Arc::clone).ok()
+}
+
+/// Answers a request on behalf of a token.
+pub async fn on_behalf<T>(grant: Arc<Grant>, work: impl Future<Output = T>) -> T {
+    CALLER.scope(grant, work).await
+}
+
+/// Now.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,267 @@
+//! The tokens of a home: one document, replaced whole, readable by its owner alone.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use modelyard_core::{Digest, Timestamp};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+
+use super::Grant;
+use crate::blob::digest_of;
+use crate::{Error, leftovers};
+
+/// What every token begins with, so that those who look for leaked secrets know it.
+const PREFIX: &str = "mdy_";
+
+/// One token as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Name of the token for lists and for revoking it.
+    pub id: String,
+    /// SHA-256 of the token. It has 256 random bits: nothing slower is needed to keep it from being guessed.
+    hash: Digest,
+    /// What it grants.
+    pub grant: Arc<Grant>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Timestamp>,
+}
+
+impl Entry {
+    /// Whether it still grants anything.
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        self.revoked.is_none() && self.grant.expires.is_none_or(|end| now < end)
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    form: u32,
+    #[serde(default)]
+    anonymous: Vec<String>,
+    #[serde(default)]
+    tokens: Vec<Entry>,
+}
+
+/// What a caller showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presented {
+    /// Nothing is demanded: no token was ever made.
+    NotDemanded,
+    /// A token that grants this.
+    Valid(Arc<Grant>),
+    /// No token.
+    Nothing,
+    /// One that is none, was revoked, or has expired.
+    Invalid,
+}
+
+/// What the file looked like when it was read: inode, length, time in nanoseconds.
+type State = (u64, u64, i64, i64);
+
+/// The document as it was read, and what the file looked like then.
+type Read = (State, Arc<Document>);
+
+/// The tokens of a home. Clones share what they have read.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    path: PathBuf,
+    read: Arc<Mutex<Option<Read>>>,
+}
+
+impl Tokens {
+    /// The tokens kept at `path`; nothing is made yet.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), read: Arc::default() }
+    }
+
+    fn document(&self) -> Result<Arc<Document>, Error> {
+        let facts = match fs::metadata(&self.path) {
+            Ok(facts) => facts,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Arc::default()),
+            Err(error) => return Err(Error::file("could not read", &self.path)(error)),
+        };
+        let state = (facts.ino(), facts.len(), facts.mtime(), facts.mtime_nsec());
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, document)) = &*read
+            && *known == state
+        {
+            return Ok(Arc::clone(document));
+        }
+        let document: Arc<Document> = Arc::new(crate::layout::read_document(&self.path)?);
+        if document.form != 1 {
+            let why = format!("it has form {}, and this Modelyard reads form 1", document.form);
+            return Err(Error::Document { what: format!("`{}`", self.path.display()), why });
+        }
+        *read = Some((state, Arc::clone(&document)));
+        Ok(document)
+    }
+
+    /// Every token that was ever made.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Document`] when they cannot be read.
+    pub fn list(&self) -> Result<Vec<Entry>, Error> {
+        Ok(self.document()?.tokens.clone())
+    }
+
+    /// Patterns of the repositories that anybody may read.
+    ///
+    /// # Errors
+    /// As [`Tokens::list`].
+    pub fn anonymous(&self) -> Result<Vec<String>, Error> {
+        Ok(self.document()?.anonymous.clone())
+    }
+
+    /// What a caller's token is worth.
+    ///
+    /// # Errors
+    /// As [`Tokens::list`]: then nobody is let in.
+    pub fn look(&self, secret: Option<&str>, now: Timestamp) -> Result<Presented, Error> {
+        let document = self.document()?;
+        if document.tokens.is_empty() {
+            return Ok(Presented::NotDemanded);
+        }
+        let Some(secret) = secret else { return Ok(Presented::Nothing) };
+        let hash = digest_of(secret.as_bytes());
+        // Every entry is compared, each in the same time: nothing is learnt from how long it takes.
+        let mut found = None;
+        for entry in &document.tokens {
+            if bool::from(entry.hash.as_bytes().ct_eq(hash.as_bytes())) {
+                found = Some(entry);
+            }
+        }
+        Ok(found
+            .filter(|entry| entry.is_valid(now))
+            .map_or(Presented::Invalid, |entry| Presented::Valid(Arc::clone(&entry.grant))))
+    }
+
+    /// Makes a token; the second is what its holder gets, and nothing keeps it.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be kept or the operating system gives no randomness.
+    pub fn create(&self, grant: Grant, now: Timestamp) -> Result<(Entry, String), Error> {
+        let mut random = [0; 32];
+        let no_randomness = |error: getrandom::Error| std::io::Error::other(error.to_string());
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::file("could not get randomness for", &self.path)(no_randomness(error)))?;
+        let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
+        let hash = digest_of(secret.as_bytes());
+        let entry = Entry { id: hash.short(), hash, grant: Arc::new(grant), created: now, revoked: None };
+        self.change(|document| {
+            document.tokens.push(entry.clone());
+            true
+        })?;
+        Ok((entry, secret))
+    }
+
+    /// Revokes the token of that id, at once; none when there is none that still counts.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Document`].
+    pub fn revoke(&self, id: &str, now: Timestamp) -> Result<Option<Entry>, Error> {
+        let mut revoked = None;
+        self.change(|document| {
+            let entry = document.tokens.iter_mut().find(|entry| entry.id == id && entry.revoked.is_none());
+            revoked = entry.map(|entry| {
+                entry.revoked = Some(now);
+                entry.clone()
+            });
+            revoked.is_some()
+        })?;
+        Ok(revoked)
+    }
+
+    /// Lets anybody read the repositories that fit a pattern, and no others.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Document`].
+    pub fn set_anonymous(&self, patterns: Vec<String>) -> Result<(), Error> {
+        self.change(|document| {
+            document.anonymous = patterns;
+            true
+        })
+    }
+
+    /// Changes the document while nobody else does, if `change` says so.
+    fn change(&self, change: impl FnOnce(&mut Document) -> bool) -> Result<(), Error> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(Error::file("could not make", folder))?;
+        let beside = self.path.with_extension("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&beside).and_then(|file| {
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        });
+        let _lock = lock.map_err(Error::file("could not lock", &beside))?;
+        let mut document = Document::clone(&*self.document()?);
+        document.form = 1;
+        if !change(&mut document) {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec_pretty(&document)
+            .map_err(|error| Error::Document { what: "the tokens".to_owned(), why: error.to_string() })?;
+        let write = || {
+            let mut file = leftovers::file_in(folder)?;
+            file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+            file.write_all(&bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(&self.path).map_err(|failed| failed.error)?;
+            File::open(folder)?.sync_all()
+        };
+        write().map_err(Error::file("could not write", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Role, Scope};
+    use super::*;
+
+    fn grant(name: &str, expires: Option<u64>) -> Grant {
+        Grant { name: name.into(), role: Role::Viewer, scope: Scope::default(), expires: expires.map(Timestamp) }
+    }
+
+    #[test]
+    fn a_token_counts_until_it_expires_or_is_revoked_and_is_kept_hashed_only() {
+        let home = tempfile::tempdir().unwrap();
+        let tokens = Tokens::at(home.path().join("tokens.json"));
+        assert_eq!(tokens.look(None, Timestamp(1)).unwrap(), Presented::NotDemanded);
+        let (first, secret) = tokens.create(grant("ci", Some(100)), Timestamp(1)).unwrap();
+        let (second, other) = tokens.create(grant("ann", None), Timestamp(1)).unwrap();
+        assert_ne!((&first.id, &secret), (&second.id, &other));
+        let worth = |secret: &str, at| tokens.look(Some(secret), Timestamp(at)).unwrap();
+        assert!(matches!(worth(&secret, 99), Presented::Valid(grant) if grant.name == "ci"));
+        assert_eq!((worth(&secret, 100), worth("mdy_x", 1)), (Presented::Invalid, Presented::Invalid));
+        assert_eq!(tokens.look(None, Timestamp(1)).unwrap(), Presented::Nothing);
+        let text = fs::read_to_string(home.path().join("tokens.json")).unwrap();
+        assert!(!text.contains(&secret) && !text.contains(&secret[4..]), "{text}");
+        let mode = fs::metadata(home.path().join("tokens.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // Another process revokes it.
+        let elsewhere = Tokens::at(home.path().join("tokens.json"));
+        assert!(elsewhere.revoke(&second.id, Timestamp(5)).unwrap().is_some());
+        assert!(elsewhere.revoke(&second.id, Timestamp(5)).unwrap().is_none());
+        assert_eq!(worth(&other, 6), Presented::Invalid);
+    }
+
+    #[test]
+    fn a_damaged_document_lets_nobody_in() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("tokens.json");
+        for text in ["", "{", r#"{"form":2}"#, r#"{"form":1,"else":1}"#] {
+            fs::write(&path, text).unwrap();
+            assert!(Tokens::at(&path).look(None, Timestamp(1)).is_err(), "{text}");
+        }
+    }
+}

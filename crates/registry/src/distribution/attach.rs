@@ -1,0 +1,118 @@
+//! What was said of a package, kept beside it by this process: signatures, provenance, bills of materials.
+//!
+//! Promises: the served registry gives the same objects, as referrers and under their tags; a sweep keeps them.
+
+use std::fs::File;
+
+use modelyard_core::Digest;
+
+use super::digest::Algorithm;
+use super::meta::Known;
+use super::{AnyDigest, Distribution, verified};
+use crate::manifest::{Descriptor, MANIFEST};
+use crate::{Error, Store};
+
+/// An object that refers to a package.
+pub(crate) struct Object<'a> {
+    /// Its manifest.
+    pub manifest: &'a [u8],
+    /// The package.
+    pub subject: Digest,
+    /// What kind of object it is.
+    pub artifact_type: &'a str,
+    /// What its manifest refers to; stored already.
+    pub parts: &'a [Descriptor],
+    /// The tag that names it, if any.
+    pub tag: Option<String>,
+    /// Its annotations, for lists.
+    pub annotations: String,
+}
+
+impl Distribution {
+    /// The local registry whose packages are served.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The folder of blobs of an algorithm.
+    pub(crate) fn blobs_of(&self, algorithm: &str) -> std::path::PathBuf {
+        self.inner.root.join("blobs").join(algorithm)
+    }
+
+    /// Reads a whole blob and checks its digest; its length.
+    pub(crate) fn verify(&self, digest: &AnyDigest) -> Result<u64, Error> {
+        if let Some(digest) = sha256(digest) {
+            return self.inner.store.blobs().verify(&digest);
+        }
+        let path = self.path_of(digest);
+        let hashed = File::open(&path).and_then(|mut file| verified::hash(&mut file, digest.algorithm()));
+        let (found, length) = hashed.map_err(Error::file("could not read", &path))?;
+        match found == *digest {
+            true => Ok(length),
+            false => Err(Error::Document { what: format!("blob {digest}"), why: verified::CHANGED.to_owned() }),
+        }
+    }
+
+    /// Keeps an object that refers to a package of `repository`.
+    pub(crate) fn attach(&self, repository: &str, object: &Object<'_>) -> Result<Digest, Error> {
+        let _gate = self.inner.gate.together_here()?;
+        let blobs = self.inner.store.blobs();
+        for part in object.parts {
+            if blobs.size(&part.digest) != Some(part.size) {
+                return Err(Error::NoBlob(part.digest));
+            }
+            self.inner.meta.link(repository, &AnyDigest::from(&part.digest))?;
+        }
+        let digest = blobs.put(object.manifest)?.blob.digest;
+        blobs.sync()?;
+        let known = Known {
+            digest: AnyDigest::from(&digest),
+            media_type: MANIFEST.to_owned(),
+            size: object.manifest.len() as u64,
+            subject: Some(object.subject.to_string()),
+            artifact_type: Some(object.artifact_type.to_owned()),
+            annotations: object.annotations.clone(),
+        };
+        self.inner.meta.put_manifest(repository, &known, object.tag.as_slice())?;
+        Ok(digest)
+    }
+
+    /// Whether something has the tag; also when that cannot be told.
+    pub(crate) fn has_tag(&self, repository: &str, tag: &str) -> bool {
+        self.inner.meta.tag(repository, tag).map_or(true, |found| found.is_some())
+    }
+
+    /// Takes an object away that another one replaces.
+    pub(crate) fn detach(&self, repository: &str, digest: &Digest) -> Result<(), Error> {
+        self.inner.meta.delete_manifest(repository, &AnyDigest::from(digest)).map(drop)
+    }
+
+    /// Objects that refer to a package of `repository`, or that have one of its `tags`; by digest, each with its tag.
+    pub(crate) fn attached(
+        &self,
+        repository: &str,
+        subject: &Digest,
+        tags: &[String],
+    ) -> Result<Vec<(Digest, Option<String>)>, Error> {
+        let mut found = Vec::new();
+        for tag in tags {
+            if let Some(digest) = self.inner.meta.tag(repository, tag)?.as_ref().and_then(sha256) {
+                found.push((digest, Some(tag.clone())));
+            }
+        }
+        for known in self.inner.meta.referrers(repository, &AnyDigest::from(subject))? {
+            // A package that names another one as its subject is a package still.
+            if let Some(digest) = sha256(&known.digest)
+                && known.artifact_type.as_deref() != Some(crate::manifest::MODEL)
+                && found.iter().all(|(there, _)| *there != digest)
+            {
+                found.push((digest, None));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn sha256(digest: &AnyDigest) -> Option<Digest> {
+    (digest.algorithm() == Algorithm::Sha256).then(|| digest.to_string().parse().ok()).flatten()
+}
