@@ -271,10 +271,11 @@ fn once_a_token_exists_the_registry_demands_one_and_keeps_to_what_it_grants() {
         let (status, told) = ask(method, &url(path), Some(token), "");
         assert_eq!(status, wanted, "{method} {path}: {told}");
     }
-    let reader = world.json(&["token", "list"]).as_array().unwrap().iter().find(|t| t["name"] == "reader").unwrap()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let reader =
+        world.json(&["token", "list"]).as_array().unwrap().iter().find(|t| t["name"] == "reader").unwrap()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
     world.json(&["token", "revoke", &reader]);
     assert_eq!(ask("GET", &url("/v2/wine/manifests/1.0.0"), Some(&viewer), "").0, 401, "revoked");
     world.json(&["token", "anonymous", "wine"]);
@@ -289,7 +290,8 @@ fn the_control_plane_keeps_to_role_and_environment_and_writes_down_who_it_was() 
     let world = World::up();
     let folder = examples().join("../tests/fixtures/echo");
     let deploy = |token: Option<&str>, environment: &str| {
-        let mut command = world.command(&["deploy", folder.to_str().unwrap(), "--env", environment, "--wait", "--timeout", "2m"]);
+        let mut command =
+            world.command(&["deploy", folder.to_str().unwrap(), "--env", environment, "--wait", "--timeout", "2m"]);
         command.env("MODELYARD_TOKEN", token.unwrap_or("mdy_none"));
         let output = command.output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -324,6 +326,46 @@ fn the_control_plane_keeps_to_role_and_environment_and_writes_down_who_it_was() 
         let (status, told) = ask(method, &url(&path), token.map(String::as_str), "");
         assert_eq!(status, wanted, "{method} {path}: {told}");
     }
-    assert_eq!(ask("GET", &url("/api/services"), Some(&staging), "").1, "[]", "services of other environments are not shown");
+    assert_eq!(
+        ask("GET", &url("/api/services"), Some(&staging), "").1,
+        "[]",
+        "services of other environments are not shown"
+    );
+    world.down();
+}
+
+#[test]
+fn an_environment_lets_in_only_what_fulfils_its_policy_and_tells_every_reason() {
+    let world = World::up();
+    let folder = examples().join("../tests/fixtures/echo");
+    world.json(&["package", folder.to_str().unwrap()]);
+    let (private, public) = keys(&world, "release");
+    let file = world.scratch("environments").join("prod.toml");
+    let policy = |rest: &str| fs::write(&file, format!("[policy]\nsigned-by = [\"{public}\"]\n{rest}")).unwrap();
+    policy("samples = 1\nevaluation = [\"accuracy >= 0.9\"]\n");
+    world.json(&["env", "set", file.to_str().unwrap()]);
+    let told = world.run(&["deploy", "echo:1.0.0", "--env", "prod"]).ended(1).err;
+    // What the control plane says to whoever leaves the command line out.
+    let spec = serde_json::json!({ "name": "echo", "environment": "prod" });
+    let digest = world.json(&["versions", "echo"])["versions"][0]["digest"].clone();
+    let body = serde_json::json!({ "spec": spec, "package": digest }).to_string();
+    let url = format!("http://{}/api/services/echo/rollouts", world.control);
+    let (status, refused) = ask("POST", &url, None, &body);
+    assert_eq!(status, 422, "{refused}");
+    let verified = verify(&world, &["echo:1.0.0", "--env", "prod"]).ended(1).out;
+    for word in ["signed by none", "samples", "accuracy"] {
+        let plain: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(plain.replace("│ ", "").contains(word), "{word}: {told}");
+        assert!(refused.contains(word) && verified.contains(word), "{word}: {refused} {verified}");
+    }
+    assert!(world.api("/api/services").unwrap() == serde_json::json!([]), "something was started");
+
+    policy("");
+    world.json(&["env", "set", file.to_str().unwrap()]);
+    world.run(&["deploy", "echo:1.0.0", "--env", "prod"]).ended(1);
+    world.json(&["sign", "echo:1.0.0", "--key", &private]);
+    verify(&world, &["echo:1.0.0", "--env", "prod"]).ended(0);
+    world.run(&["deploy", "echo:1.0.0", "--env", "prod", "--wait", "--timeout", "2m"]).ended(0);
+    world.run(&["deploy", "echo:1.0.0", "--env", "dev", "--service", "other", "--wait", "--timeout", "2m"]).ended(0);
     world.down();
 }

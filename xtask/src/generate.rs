@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, cargo, root};
 
 /// What the hidden command `modelyard reference WHAT` prints, and the file that keeps it.
-const GENERATED: [(&str, &str); 4] = [
+const GENERATED: [(&str, &str); 5] = [
     ("cli", "docs/reference/cli.md"),
     ("schema-package", "docs/reference/schema/modelyard.toml.json"),
+    ("schema-environment", "docs/reference/schema/environment.toml.json"),
     ("service-page", "docs/reference/service-toml.md"),
     ("schema-service", "docs/reference/schema/service.toml.json"),
 ];

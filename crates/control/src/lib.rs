@@ -17,6 +17,7 @@ mod ledger;
 mod mlflow;
 mod orders;
 mod packages;
+pub mod policy;
 mod prober;
 mod run;
 mod running;

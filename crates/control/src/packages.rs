@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use modelyard_core::Digest;
 use modelyard_core::home::Home;
 use modelyard_core::package::Package;
 use modelyard_core::ports::PortFuture;
+use modelyard_core::{Digest, EnvironmentName};
 use modelyard_registry::Store;
+use modelyard_registry::distribution::Distribution;
 
 use crate::http_client::chain;
 use crate::ledger::lock;
+use crate::policy::Policies;
 
 /// A package could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +37,22 @@ pub trait Packages: Send + Sync {
 
     /// A folder that holds the package's files and its document, verified by digest.
     fn folder(&self, digest: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>>;
+
+    /// Why the package does not fulfil what an environment demands: every reason.
+    fn reasons(
+        &self,
+        digest: Digest,
+        environment: &EnvironmentName,
+    ) -> PortFuture<'_, Result<Vec<String>, PackageError>> {
+        let _ = (digest, environment);
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// Packages of the local registry.
 pub struct RegistryPackages {
     store: Arc<Store>,
+    home: Home,
     // A digest names one document for ever, and a home uses few of them.
     documents: Mutex<HashMap<Digest, Arc<Package>>>,
 }
@@ -51,7 +64,7 @@ impl RegistryPackages {
     /// The error chain.
     pub fn open(home: &Home) -> Result<Self, String> {
         let store = Store::open(home.registry(), home.unpacked()).map_err(|error| chain(&error))?;
-        Ok(Self { store: Arc::new(store), documents: Mutex::default() })
+        Ok(Self { store: Arc::new(store), home: home.clone(), documents: Mutex::default() })
     }
 
     /// Work on files, off the threads that decide: a package may be large, and a disk slow.
@@ -90,5 +103,26 @@ impl Packages for RegistryPackages {
 
     fn folder(&self, digest: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>> {
         self.call(digest, move |store| store.unpack(&digest))
+    }
+
+    fn reasons(
+        &self,
+        digest: Digest,
+        environment: &EnvironmentName,
+    ) -> PortFuture<'_, Result<Vec<String>, PackageError>> {
+        let (environment, home, store) = (environment.clone(), self.home.clone(), Arc::clone(&self.store));
+        Box::pin(async move {
+            let refuse = |why| PackageError { digest, why };
+            let work = move || {
+                let Some(policy) = Policies::at(home.root().join("environments")).read(&environment)? else {
+                    return Ok(Vec::new());
+                };
+                let chained = |error: modelyard_registry::Error| chain(&error);
+                let distribution = Distribution::open(&home.registry(), Store::clone(&store)).map_err(chained)?;
+                let package = store.package(&digest).map_err(chained)?;
+                Ok(policy.reasons(&distribution, &digest, &package))
+            };
+            tokio::task::spawn_blocking(work).await.map_err(|error| refuse(error.to_string()))?.map_err(refuse)
+        })
     }
 }

@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod context;
 mod demo;
+mod environment_file;
 mod exit;
 mod follow;
 mod http;

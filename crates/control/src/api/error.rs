@@ -44,6 +44,7 @@ impl From<orders::Error> for Refusal {
             | E::Arms { .. }
             | E::Flags(_)
             | E::Definition(_)
+            | E::Policy { .. }
             | E::Incompatible { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             E::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -107,9 +107,13 @@ impl Orders {
         Ok(Checked { plan, chosen })
     }
 
-    /// Looks an arm's package up, resolves its flags, and checks that callers can be answered by it.
+    /// Looks an arm's package up, holds it against what the environment demands, resolves its flags, and checks that callers can be answered by it.
     async fn choose(&self, name: &ServiceName, spec: &ServiceSpec, arm: ArmPackage) -> Result<Chosen, Error> {
         let package = self.packages.document(arm.package).await?;
+        let reasons = self.packages.reasons(arm.package, &spec.environment).await?;
+        if !reasons.is_empty() {
+            return Err(Error::Policy { package: arm.package, environment: spec.environment.clone(), reasons });
+        }
         let mut given = spec.flags.clone();
         given.extend(arm.flags);
         let flags = package.flag_values(&given).map_err(Error::Flags)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use modelyard_core::event::{Actor, EventBody, Order, Outcome};
 use modelyard_core::ports::Target;
 use modelyard_core::signature::Incompatible;
-use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName};
+use modelyard_core::{Digest, EnvironmentName, RevisionNumber, RolloutId, ServiceName};
 use modelyard_rollout::PlanError;
 use serde::Serialize;
 
@@ -86,6 +86,16 @@ pub enum Error {
     /// A flag definition makes no sense.
     #[error("the flag definition cannot be used: {}", .0.join("; "))]
     Definition(Vec<String>),
+    /// The environment demands more of the package.
+    #[error("{package} may not go to `{environment}`: {}", reasons.join("; "))]
+    Policy {
+        /// Package.
+        package: Digest,
+        /// Where it was to go.
+        environment: EnvironmentName,
+        /// Every reason.
+        reasons: Vec<String>,
+    },
     /// The package cannot be had.
     #[error(transparent)]
     Package(#[from] PackageError),
@@ -139,6 +149,9 @@ impl Error {
             Self::Flags(_) => "see the package's flags with `modelyard inspect`".into(),
             Self::Definition(_) => {
                 "nothing was changed; see docs/guide/flags.md, or flagd's documentation, for the form of a definition".into()
+            }
+            Self::Policy { .. } => {
+                "nothing was started; sign it with `modelyard sign`, or see `modelyard verify REF --env NAME`".into()
             }
             Self::Package(_) => "build it with `modelyard package`, then deploy the digest that it prints".into(),
             Self::Withdrawn { .. } => "deploy another version, or this one with `--yanked`; what runs already goes on".into(),

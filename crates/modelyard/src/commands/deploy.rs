@@ -95,6 +95,8 @@ impl Deploy {
         let name = named.unwrap_or_else(|| chosen.model.clone());
         let is_there = present(&client, &name)?.is_some();
         let spec = self.spec(&client, file.as_deref(), &name, &chosen.package)?;
+        let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        super::env::demand(context, &spec.environment, folder, &chosen.digest, &chosen.package)?;
         if self.connect.control.is_none() {
             make_ready(context, &chosen)?;
         }

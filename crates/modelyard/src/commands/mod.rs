@@ -5,6 +5,7 @@ mod demo;
 pub mod deploy;
 mod diff;
 pub mod down;
+mod env;
 mod feedback;
 mod flags;
 mod foreseen;
@@ -25,7 +26,7 @@ mod rehearse;
 mod report;
 mod rollback;
 mod serve;
-mod sign;
+pub mod sign;
 mod standalone;
 mod status;
 mod tag;
@@ -74,6 +75,8 @@ pub enum Command {
     Sign(sign::Sign),
     /// Read every byte of a package, compare digests, and check who signed it.
     Verify(verify::Verify),
+    /// Set and list what environments demand of a package.
+    Env(env::Env),
     /// Make, list and revoke tokens: who may do what.
     Token(token::Token),
     /// Push a package to any OCI registry.
@@ -164,6 +167,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Diff(command) => command.run(context),
         Command::Sign(command) => command.run(context),
         Command::Verify(command) => command.run(context),
+        Command::Env(command) => command.run(context),
         Command::Token(command) => command.run(context),
         Command::Push(command) => command.run(context),
         Command::Pull(command) => command.run(context),

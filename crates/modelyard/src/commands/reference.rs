@@ -16,6 +16,8 @@ pub enum What {
     /// JSON Schema of `service.toml`.
     #[value(name = "schema-service", alias = "service")]
     SchemaService,
+    /// JSON Schema of `environments/NAME.toml`.
+    SchemaEnvironment,
     /// The page of `service.toml`.
     ServicePage,
 }
@@ -36,6 +38,11 @@ impl Reference {
             What::Cli => crate::reference::command_line(),
             What::SchemaPackage => pretty(&modelyard_package::json_schema()),
             What::SchemaService => pretty(&crate::service_file::schema::json_schema()),
+            What::SchemaEnvironment => pretty(&crate::service_file::schema::schema_of(
+                "environments/NAME.toml",
+                "An environment: what it demands of a package.",
+                crate::environment_file::ENVIRONMENT,
+            )),
             What::ServicePage => crate::service_file::schema::page(),
         });
         Ok(Exit::Done)

@@ -1,8 +1,9 @@
 //! `modelyard verify REF`: whether a package's bytes are still what its digest names, and who signed it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use modelyard_core::EnvironmentName;
 use modelyard_registry::trust::{Checked, Fault, check_all, check_package, signatures};
 use serde_json::{Value, json};
 
@@ -21,6 +22,9 @@ pub struct Verify {
     /// A public key; a signature by one of them is demanded. May be repeated.
     #[arg(long, value_name = "PUB", requires = "package")]
     key: Vec<PathBuf>,
+    /// Also hold it against what an environment demands, as `deploy` would.
+    #[arg(long, value_name = "E", requires = "package")]
+    env: Option<EnvironmentName>,
     /// Read every blob of the registry instead, whoever refers to it.
     #[arg(long, conflicts_with = "package")]
     all: bool,
@@ -48,6 +52,13 @@ impl Verify {
         checked.faults.extend(faults);
         if !keys.is_empty() && found.iter().all(|signature| signature.key.is_none()) {
             checked.faults.push(unsigned(&keys.iter().map(|key| key.id()).collect::<Vec<_>>(), found.len()));
+        }
+        if let Some(environment) = &self.env {
+            let package = store.package(&digest)?;
+            let reasons = super::env::reasons(context, environment, Path::new(""), &digest, &package)?;
+            checked
+                .faults
+                .extend(reasons.into_iter().map(|why| Fault { what: format!("policy of `{environment}`"), why }));
         }
         let signed: Vec<Value> =
             found.iter().map(|found| json!({ "object": found.object, "name": found.name, "key": found.key })).collect();

@@ -6,11 +6,16 @@ use super::keys::{Key, Kind, SERVICE, STRATEGIES};
 
 /// The JSON Schema (draft 2020-12).
 pub fn json_schema() -> Value {
-    let mut schema = table(SERVICE);
+    schema_of("service.toml", "A service: what runs under a name, and by which rules it is changed.", SERVICE)
+}
+
+/// The JSON Schema (draft 2020-12) of a file with these keys.
+pub fn schema_of(title: &str, words: &str, keys: &[Key]) -> Value {
+    let mut schema = table(keys);
     let head = [
         ("$schema", json!("https://json-schema.org/draft/2020-12/schema")),
-        ("title", json!("service.toml")),
-        ("description", json!("A service: what runs under a name, and by which rules it is changed.")),
+        ("title", json!(title)),
+        ("description", json!(words)),
     ];
     if let Value::Object(object) = &mut schema {
         object.extend(head.map(|(key, value)| (key.to_owned(), value)));

@@ -1,0 +1,127 @@
+//! `modelyard env`: environments and what each demands of a package.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use modelyard_control::policy::{Policies, Policy};
+use modelyard_core::package::Package;
+use modelyard_core::{Digest, EnvironmentName};
+
+use crate::context::Context;
+use crate::environment_file::environment;
+use crate::exit::{Exit, Failed};
+use crate::terminal::{Paint, table};
+
+/// Arguments of `env`.
+#[derive(Debug, Args)]
+pub struct Env {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Let the policies of these files count from now on: `environments/prod.toml`.
+    Set {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// List the environments that demand something.
+    List,
+    /// Let an environment demand nothing from now on.
+    Remove {
+        /// Its name.
+        environment: EnvironmentName,
+    },
+}
+
+fn policies(context: &Context) -> Policies {
+    Policies::at(context.home.root().join("environments"))
+}
+
+fn unreadable(why: String) -> Failed {
+    Failed::new(why, "set it again with `modelyard env set FILE`; until then nothing is deployed there")
+}
+
+impl Env {
+    /// Does it.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        match self.what {
+            What::Set { files } => {
+                let read: Vec<(EnvironmentName, Policy)> =
+                    files.iter().map(|file| environment(file)).collect::<Result<_, _>>()?;
+                for (name, policy) in &read {
+                    policies(context).set(name, Some(policy)).map_err(|error| not_written(error, name))?;
+                }
+                list(context)
+            }
+            What::List => list(context),
+            What::Remove { environment } => {
+                policies(context).set(&environment, None).map_err(|error| not_written(error, &environment))?;
+                list(context)
+            }
+        }
+    }
+}
+
+fn not_written(error: std::io::Error, name: &EnvironmentName) -> Failed {
+    Failed::from(
+        error,
+        format!("could not change the policy of `{name}`"),
+        "`modelyard env list` shows those there are",
+    )
+}
+
+fn list(context: &Context) -> miette::Result<Exit> {
+    let all = policies(context).list().map_err(unreadable)?;
+    context.print(&all, || {
+        let row = |(name, policy): (&EnvironmentName, &Policy)| {
+            let bounds: Vec<String> = policy.evaluation.iter().map(ToString::to_string).collect();
+            vec![name.to_string(), policy.signed_by.len().to_string(), policy.samples.to_string(), bounds.join(", ")]
+        };
+        table(&["environment", "keys", "samples", "evaluation"], all.iter().map(row).collect(), Paint::stdout())
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Why a package does not fulfil what an environment demands: by the policy that counts in this home, and by the file
+/// `environments/NAME.toml` in `folder`, if there is one.
+pub fn reasons(
+    context: &Context,
+    name: &EnvironmentName,
+    folder: &Path,
+    digest: &Digest,
+    package: &Package,
+) -> miette::Result<Vec<String>> {
+    let file = folder.join("environments").join(format!("{name}.toml"));
+    let of_file = if file.is_file() { Some(environment(&file)?.1) } else { None };
+    let of_home = policies(context).read(name).map_err(unreadable)?;
+    let distribution = super::registry::open(context)?;
+    let mut reasons = Vec::new();
+    for policy in of_home.into_iter().chain(of_file) {
+        for reason in policy.reasons(&distribution, digest, package) {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+    }
+    Ok(reasons)
+}
+
+/// Refuses a package that does not fulfil what an environment demands.
+pub fn demand(
+    context: &Context,
+    name: &EnvironmentName,
+    folder: &Path,
+    digest: &Digest,
+    package: &Package,
+) -> miette::Result<()> {
+    let reasons = reasons(context, name, folder, digest, package)?;
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{}:{} may not go to `{name}`: {}", package.name, package.version, reasons.join("; "));
+    let help = "nothing was started; `modelyard sign` signs it, `modelyard verify REF --env NAME` says the same without deploying";
+    Err(Failed::new(what, help).into())
+}

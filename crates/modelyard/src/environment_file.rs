@@ -1,0 +1,105 @@
+//! `environments/NAME.toml`: what an environment demands of a package.
+//!
+//! Promises: every mistake is reported at once, with its place; unknown keys are refused with a "did you mean"; keys are read here, so that what is
+//! kept in the home no longer depends on files elsewhere.
+
+use std::path::Path;
+
+use miette::NamedSource;
+use modelyard_control::policy::{Bound, Policy};
+use modelyard_core::EnvironmentName;
+use toml::Value;
+
+use crate::exit::Usage;
+use crate::service_file::Error;
+use crate::service_file::check::{Mistake, read};
+use crate::service_file::keys::{Key, Kind};
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, words: &'static str) -> Key {
+    Key { name, kind, default, words }
+}
+
+/// The keys of the file.
+pub const ENVIRONMENT: &[Key] = &[
+    key("name", Kind::Name, "the file's name", "Name of the environment."),
+    key(
+        "policy",
+        Kind::Table(POLICY),
+        "nothing is demanded",
+        "What a package must fulfil before anything of it starts.",
+    ),
+];
+
+const POLICY: &[Key] = &[
+    key(
+        "signed-by",
+        Kind::List,
+        "nobody",
+        "Files of public keys, relative to this one. One of them must have signed the package.",
+    ),
+    key("samples", Kind::Whole(0), "0", "How many samples the package must carry, at least."),
+    key(
+        "evaluation",
+        Kind::List,
+        "none",
+        "Bounds of metrics that the package states, such as `\"accuracy >= 0.9\"`; with `>=`, `<=`, `>` or `<`.",
+    ),
+];
+
+/// Reads the file of an environment.
+pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Policy)> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let (table, mut mistakes) = read(&text, ENVIRONMENT);
+    let of = |key: &str| table.get("policy").and_then(|policy| policy.get(key));
+    let texts = |key: &str| {
+        let list = of(key).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut evaluation = Vec::new();
+    for given in texts("evaluation") {
+        match Bound::try_from(given.clone()) {
+            Ok(bound) => evaluation.push(bound),
+            Err(what) => {
+                let start = text.find(&given).unwrap_or_default();
+                mistakes.push(Mistake { what, at: start..start + given.len() });
+            }
+        }
+    }
+    if !mistakes.is_empty() {
+        let name = path.display().to_string();
+        return Err(Error::Mistakes { source_code: NamedSource::new(&name, text), name, mistakes }.into());
+    }
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let name = table.get("name").and_then(Value::as_str).unwrap_or(stem);
+    let name = EnvironmentName::new(name).map_err(|error| {
+        Usage::new(
+            format!("{} names no environment: {error}", path.display()),
+            "add `name = \"prod\"`, or rename the file",
+        )
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let keys: Vec<_> = texts("signed_by").iter().map(|key| folder.join(key)).collect();
+    let keys = crate::commands::sign::verifying_keys(&keys)?;
+    let samples = of("samples").and_then(Value::as_integer).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+    let signed_by = keys.iter().map(|key| key.to_pem()).collect();
+    Ok((name, Policy { signed_by, samples, evaluation }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_what_to_write_instead() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prod.toml");
+        std::fs::write(&path, "[policy]\nsined-by = []\nsamples = -1\nevaluation = [\"accuracy\"]\n").unwrap();
+        let told = environment(&path).unwrap_err().to_string();
+        for word in ["did you mean `signed-by`", "samples", "write `accuracy >= 0.9`"] {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+        std::fs::write(&path, "[policy]\nsamples = 2\nevaluation = [\"accuracy >= 0.9\"]\n").unwrap();
+        let (name, policy) = environment(&path).unwrap();
+        assert_eq!((name.as_str(), policy.samples, policy.evaluation.len()), ("prod", 2, 1));
+    }
+}
