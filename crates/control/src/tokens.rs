@@ -87,9 +87,15 @@ fn why_not(ledger: &Ledger, grant: &Grant, method: &Method, uri: &Uri) -> Option
     let elsewhere = |environment: &EnvironmentName| {
         (environment != own).then(|| format!("this token is for the environment `{own}`, and this is `{environment}`"))
     };
+    let everything = || Some(format!("this token is for the environment `{own}`, and this tells of all of them"));
     let of_service = |name: &str| {
         let state = ServiceName::new(name).ok().map(|name| ledger.service(&name))?;
-        state.spec.as_ref().and_then(|spec| elsewhere(&spec.environment))
+        match &state.spec {
+            Some(spec) => elsewhere(&spec.environment),
+            // Where a service was that is gone is not kept.
+            None if *method == Method::GET && !state.revisions.is_empty() => everything(),
+            None => None,
+        }
     };
     let of_rollout = |id: &str| {
         let id = RolloutId::new(id).ok()?;
@@ -97,7 +103,6 @@ fn why_not(ledger: &Ledger, grant: &Grant, method: &Method, uri: &Uri) -> Option
         let found = world.services.values().find(|state| state.rollouts.iter().any(|record| record.id == id))?;
         found.spec.as_ref().and_then(|spec| elsewhere(&spec.environment))
     };
-    let everything = || Some(format!("this token is for the environment `{own}`, and this tells of all of them"));
     match segments.as_slice() {
         ["api", "services", name, ..] => of_service(name),
         ["api", "rollouts", id, ..] => of_rollout(id),
@@ -113,7 +118,7 @@ fn why_not(ledger: &Ledger, grant: &Grant, method: &Method, uri: &Uri) -> Option
                 }
             }
         }
-        [""] | ["metrics"] => everything(),
+        [""] | ["metrics"] | ["api", "history", ..] => everything(),
         _ => None,
     }
 }
