@@ -224,7 +224,10 @@ fn ask(method: &str, url: &str, token: Option<&str>, body: &str) -> (u16, String
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let mut answer = agent.run(request.body(body).unwrap()).unwrap();
+    let mut answer = match method {
+        "GET" | "DELETE" => agent.run(request.body(()).unwrap()).unwrap(),
+        _ => agent.run(request.body(body).unwrap()).unwrap(),
+    };
     (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
 }
 
