@@ -78,7 +78,7 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Policy)> {
         )
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let keys: Vec<_> = texts("signed_by").iter().map(|key| folder.join(key)).collect();
+    let keys: Vec<_> = texts("signed-by").iter().map(|key| folder.join(key)).collect();
     let keys = crate::commands::sign::verifying_keys(&keys)?;
     let samples = of("samples").and_then(Value::as_integer).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
     let signed_by = keys.iter().map(|key| key.to_pem()).collect();
