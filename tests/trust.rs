@@ -302,6 +302,7 @@ fn the_control_plane_keeps_to_role_and_environment_and_writes_down_who_it_was() 
     let admin = token(&world, &["--role", "admin", "--save"]);
     let production = token(&world, &["--role", "deployer", "--environment", "prod", "--name", "release robot"]);
     let viewer = token(&world, &["--role", "viewer"]);
+    let cellar = token(&world, &["--role", "deployer", "--repository", "wine*"]);
     let staging = token(&world, &["--role", "deployer", "--environment", "staging"]);
     for (token, word) in [(None, "token"), (Some(&*viewer), "viewer"), (Some(&*staging), "environment")] {
         let (code, told) = deploy(token, "prod");
@@ -325,6 +326,16 @@ fn the_control_plane_keeps_to_role_and_environment_and_writes_down_who_it_was() 
         ("GET", "/api/tokens".to_owned(), Some(&admin), 200),
         ("POST", "/api/down".to_owned(), Some(&production), 403),
         ("GET", "/v2/_catalog".to_owned(), None, 401),
+        ("GET", "/api/models".to_owned(), None, 401),
+        ("GET", "/api/models".to_owned(), Some(&viewer), 200),
+        ("GET", "/api/models/echo".to_owned(), Some(&viewer), 200),
+        ("POST", "/api/models/echo/yank".to_owned(), Some(&viewer), 403),
+        ("GET", "/api/models".to_owned(), Some(&cellar), 403),
+        ("GET", "/api/models/echo".to_owned(), Some(&cellar), 403),
+        ("GET", "/api/models/%65cho".to_owned(), Some(&cellar), 403),
+        ("GET", "/api/2.0/mlflow/registered-models/search".to_owned(), None, 401),
+        ("GET", "/api/2.0/mlflow/registered-models/search".to_owned(), Some(&cellar), 403),
+        ("POST", "/api/2.0/mlflow/registered-models/create".to_owned(), Some(&viewer), 403),
     ] {
         let (status, told) = ask(method, &url(&path), token.map(String::as_str), "");
         assert_eq!(status, wanted, "{method} {path}: {told}");

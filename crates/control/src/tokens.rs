@@ -83,6 +83,9 @@ fn why_not(ledger: &Ledger, grant: &Grant, method: &Method, uri: &Uri) -> Option
     if !may {
         return Some(format!("a {role} may not do this"));
     }
+    if let Some(why) = other_models(grant, &segments) {
+        return Some(why);
+    }
     let own = grant.scope.environment.as_ref()?;
     let elsewhere = |environment: &EnvironmentName| {
         (environment != own).then(|| format!("this token is for the environment `{own}`, and this is `{environment}`"))
@@ -119,6 +122,23 @@ fn why_not(ledger: &Ledger, grant: &Grant, method: &Method, uri: &Uri) -> Option
             }
         }
         [""] | ["metrics"] | ["api", "history", ..] => everything(),
+        _ => None,
+    }
+}
+
+/// Why a grant for some repositories does not allow a request about models, if so.
+fn other_models(grant: &Grant, segments: &[&str]) -> Option<String> {
+    if grant.covers_every_repository() {
+        return None;
+    }
+    match segments {
+        ["api", "models", name, ..] => {
+            (!grant.covers(name)).then(|| format!("this token is not for `{}`", name.escape_default()))
+        }
+        // Which models these are about stands in queries and bodies.
+        ["api", "models" | "diff"] | ["api", "2.0", ..] => {
+            Some("this token is for some models, and this may be about all of them".to_owned())
+        }
         _ => None,
     }
 }
