@@ -43,10 +43,14 @@ pub fn clean_up_when_told_to_stop() -> Result<()> {
 
 /// Pins the calling thread, and what it starts from now on, to one core.
 pub fn pin(core: Option<usize>) -> Result<()> {
-    let Some(core) = core else { return Ok(()) };
+    core.map_or(Ok(()), |core| pin_thread(None, core))
+}
+
+/// Pins a thread to one core; none is the calling one.
+pub fn pin_thread(thread: Option<Pid>, core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
-    sched_setaffinity(None, &set).with_context(|| format!("could not pin a thread to core {core}"))
+    sched_setaffinity(thread, &set).with_context(|| format!("could not pin a thread to core {core}"))
 }
 
 /// A loopback address that is free right now.
@@ -83,6 +87,13 @@ impl Process {
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Threads of the process itself whose names are as wanted.
+    pub fn threads_named(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<Pid> {
+        let name = |task: &Path| fs::read_to_string(task.join("comm")).unwrap_or_default();
+        let wanted = tasks(self.pid()).filter(|task| is_wanted(name(task).trim_end()));
+        wanted.filter_map(|task| Pid::from_raw(task.file_name()?.to_str()?.parse().ok()?)).collect()
     }
 
     /// Processor time that the group has used, in seconds.

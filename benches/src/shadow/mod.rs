@@ -1,7 +1,9 @@
 //! What shadows cost the caller: throughput and p99 with none, and with one that is healthy, hung, flooding or dead; and nginx `mirror` beside it.
 //!
-//! One gateway process, pinned to one core with all its threads; stable, shadows and load share the other. Two loads: a set rate, which leaves
-//! processor time to spare, and as fast as answers come, which leaves none. Cases alternate within a round, and ratios are taken within it.
+//! Two arrangements of two cores. Crowded: the gateway has one with all its threads; stable, shadows and load share the other. Spare: what
+//! answers the caller (the gateway's thread for requests, stable, load) has one, and the other is the spare core, on which the gateway's threads
+//! that ask and compare run, and the shadow. Two loads: a set rate, which leaves processor time to spare, and as fast as answers come, which leaves
+//! none. Cases and arrangements alternate within a round, and ratios are taken within it.
 
 mod peers;
 mod servers;
@@ -16,7 +18,7 @@ use serde::Serialize;
 
 use crate::http1::Request;
 use crate::load::{self, Plan, Summary};
-use crate::machine::LOAD_CORE;
+use crate::machine::{LOAD_CORE, SERVER_CORE};
 use crate::report::{self, Spread, Table, show};
 use crate::upstream;
 use peers::{Nginx, Ours};
@@ -87,10 +89,35 @@ impl Case {
     }
 }
 
+/// Who runs on which core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Cores {
+    Crowded,
+    Spare,
+}
+
+impl Cores {
+    const ALL: [Self; 2] = [Self::Spare, Self::Crowded];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Crowded => "no spare core",
+            Self::Spare => "a spare core",
+        }
+    }
+
+    /// Whether the case can be arranged like that: nginx copies in the process that answers.
+    const fn has(self, case: Case) -> bool {
+        matches!(self, Self::Crowded) || !matches!(case, Case::NginxNone | Case::NginxMirror)
+    }
+}
+
 /// One measurement.
 #[derive(Clone, Serialize)]
 struct Measurement {
     round: usize,
+    cores: Cores,
     case: Case,
     /// Requests per second that were asked for; none is as fast as answers come.
     rate: Option<f64>,
@@ -112,6 +139,8 @@ struct Outcome {
 
 /// Everything that runs.
 struct Stage {
+    /// Stable on the load's core, and on the gateway's.
+    stables: [SocketAddr; 2],
     ours: Ours,
     nginx: Option<Nginx>,
     healthy: Shadow,
@@ -124,6 +153,7 @@ struct Stage {
 pub fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let stable = upstream::start(ANSWER.as_bytes(), LOAD_CORE)?;
+    let beside = upstream::start(ANSWER.as_bytes(), SERVER_CORE)?;
     let start = |mood| servers::start(mood, ANSWER.as_bytes(), LOAD_CORE);
     let healthy = start(Mood::Healthy)?;
     let binary = crate::machine::modelyard(options.modelyard.as_deref())?;
@@ -131,6 +161,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (nginx, mut skipped) = (Nginx::start(stable, healthy.address, folder.path(), &request), Vec::new());
     let nginx = nginx.map_err(|error| skipped.push(format!("nginx: {error:#}"))).ok();
     let mut stage = Stage {
+        stables: [stable, beside],
         ours: Ours::start(&binary, stable, folder.path(), &request)?,
         nginx,
         healthy,
@@ -141,10 +172,16 @@ pub fn run(options: &Options) -> Result<()> {
     let mut measurements = Vec::new();
     for round in 0..=options.rounds {
         for rate in [Some(options.rate), None] {
-            for case in Case::ALL {
-                if let Some(measurement) = measure(&mut stage, case, round, rate, options)? {
-                    // Round 0 warms up.
-                    measurements.extend((round > 0).then_some(measurement));
+            for cores in Cores::ALL {
+                stage.ours.place_shadows(match cores {
+                    Cores::Crowded => 0,
+                    Cores::Spare => 1,
+                })?;
+                for case in Case::ALL.into_iter().filter(|&case| cores.has(case)) {
+                    if let Some(measurement) = measure(&mut stage, (cores, case), round, rate, options)? {
+                        // Round 0 warms up.
+                        measurements.extend((round > 0).then_some(measurement));
+                    }
                 }
             }
         }
@@ -159,7 +196,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn measure(
     stage: &mut Stage,
-    case: Case,
+    (cores, case): (Cores, Case),
     round: usize,
     rate: Option<f64>,
     options: &Options,
@@ -176,32 +213,42 @@ fn measure(
             let Some(nginx) = &stage.nginx else { return Ok(None) };
             let address = if case == Case::NginxMirror { nginx.mirrored } else { nginx.plain };
             let before = (nginx.cpu_seconds(), stage.healthy.requests.load(Ordering::Relaxed));
-            let summary = load(address, request, options, seconds, rate).context("nginx")?;
+            let summary = load(address, request, (options, LOAD_CORE), seconds, rate).context("nginx")?;
             let cpu = nginx.cpu_seconds() - before.0;
             let sent = stage.healthy.requests.load(Ordering::Relaxed) - before.1;
-            return Ok(Some(measurement(case, round, rate, cpu, (sent, 0), summary)));
+            return Ok(Some(measurement((cores, case), round, rate, cpu, (sent, 0), summary)));
         }
     };
-    stage.ours.publish(shadow)?;
+    let (stable, core) = match cores {
+        Cores::Crowded => (stage.stables[0], LOAD_CORE),
+        Cores::Spare => (stage.stables[1], SERVER_CORE),
+    };
+    stage.ours.publish(stable, shadow)?;
     let before = (stage.ours.cpu_seconds(), stage.ours.copies()?);
-    let summary = load(stage.ours.address, request, options, seconds, rate).context(case.name())?;
+    let summary = load(stage.ours.address, request, (options, core), seconds, rate).context(case.name())?;
     let cpu = stage.ours.cpu_seconds() - before.0;
     let copies = stage.ours.copies()?;
     let copies = (copies.0 - before.1.0, copies.1 - before.1.1);
-    Ok(Some(measurement(case, round, rate, cpu, copies, summary)))
+    Ok(Some(measurement((cores, case), round, rate, cpu, copies, summary)))
 }
 
-fn load(address: SocketAddr, request: Request, options: &Options, seconds: f64, rate: Option<f64>) -> Result<Summary> {
+fn load(
+    address: SocketAddr,
+    request: Request,
+    (options, core): (&Options, Option<usize>),
+    seconds: f64,
+    rate: Option<f64>,
+) -> Result<Summary> {
     let mut plan = Plan::steady(address, vec![request], options.connections, seconds);
     plan.warm_up = std::time::Duration::ZERO; // so that processor time, copies and requests are of the same span
     plan.rate = rate;
-    let summary = load::run(plan, LOAD_CORE)?;
+    let summary = load::run(plan, core)?;
     anyhow::ensure!(summary.failed() == 0, "{} failed requests: {:?}", summary.failed(), summary.failures);
     Ok(summary)
 }
 
 fn measurement(
-    case: Case,
+    (cores, case): (Cores, Case),
     round: usize,
     rate: Option<f64>,
     cpu: f64,
@@ -209,15 +256,15 @@ fn measurement(
     summary: Summary,
 ) -> Measurement {
     let cpu_micros_per_request = cpu * 1e6 / summary.requests.max(1) as f64;
-    Measurement { round, case, rate, cpu_micros_per_request, sent, shed, summary }
+    Measurement { round, cores, case, rate, cpu_micros_per_request, sent, shed, summary }
 }
 
 fn render(outcome: &Outcome, options: &Options) -> String {
     let mut text = format!("{}\n\n{}\n", outcome.machine, outcome.versions.join("; "));
-    for rate in [Some(options.rate), None] {
+    for (cores, rate) in Cores::ALL.into_iter().flat_map(|cores| [(cores, Some(options.rate)), (cores, None)]) {
         let load = rate.map_or_else(|| "as fast as answers come".to_owned(), |rate| format!("at {rate} requests/s"));
         let mut table = Table::new([
-            format!("{load}, {} connections", options.connections).as_str(),
+            format!("{}, {load}, {} connections", cores.name(), options.connections).as_str(),
             "requests/s",
             "p50 µs",
             "p99 µs",
@@ -227,8 +274,8 @@ fn render(outcome: &Outcome, options: &Options) -> String {
             "× p50 without",
             "× p99 without",
         ]);
-        for case in Case::ALL {
-            table.row(row(outcome, case, rate));
+        for case in Case::ALL.into_iter().filter(|&case| cores.has(case)) {
+            table.row(row(outcome, (cores, case), rate));
         }
         text.push_str(&format!("\n{}", table.render()));
     }
@@ -238,8 +285,9 @@ fn render(outcome: &Outcome, options: &Options) -> String {
     text
 }
 
-fn row(outcome: &Outcome, case: Case, rate: Option<f64>) -> Vec<String> {
-    let of = |case: Case| outcome.measurements.iter().filter(move |m| m.case == case && m.rate == rate);
+fn row(outcome: &Outcome, (cores, case): (Cores, Case), rate: Option<f64>) -> Vec<String> {
+    let all = || outcome.measurements.iter().filter(move |m| m.cores == cores && m.rate == rate);
+    let of = |case: Case| all().filter(move |m| m.case == case);
     let spread = |figure: fn(&Measurement) -> f64| Spread::of(of(case).map(figure));
     let ratio = |figure: fn(&Measurement) -> f64| {
         if case == case.base() {

@@ -17,7 +17,7 @@ use modelyard_core::{InstanceId, RevisionNumber, ServiceName, Version, Weight};
 use crate::gateway::ask_unix;
 use crate::http1::Request;
 use crate::machine::SERVER_CORE;
-use crate::process::{Process, free_address};
+use crate::process::{Process, free_address, pin_thread};
 
 /// Longest time that a gateway may take to answer.
 const START: Duration = Duration::from_secs(15);
@@ -32,13 +32,12 @@ pub struct Ours {
     /// Its version.
     pub version: String,
     admin: PathBuf,
-    stable: SocketAddr,
     generation: u64,
     process: Process,
 }
 
 impl Ours {
-    /// Starts one in front of `stable`, without a shadow.
+    /// Starts one in front of `stable`, without a shadow, all its threads on the server's core.
     pub fn start(binary: &Path, stable: SocketAddr, folder: &Path, request: &Request) -> Result<Self> {
         let (address, folder) = (free_address()?, folder.join("modelyard"));
         fs::create_dir_all(&folder)?;
@@ -48,16 +47,28 @@ impl Ours {
         command.arg("--admin").arg(&admin).arg("--state").arg(folder.join("state")).env("MODELYARD_HOME", &folder);
         let version = first_line(Command::new(binary).arg("--version"))?;
         let process = Process::start("modelyard", command, SERVER_CORE, &folder)?;
-        let mut ours = Self { address, version, admin, stable, generation: 0, process };
-        ours.publish(None)?;
+        let mut ours = Self { address, version, admin, generation: 0, process };
+        ours.publish(stable, None)?;
         ours.process.wait_for(address, request, START)?;
         Ok(ours)
     }
 
-    /// Gives it a table with this shadow.
-    pub fn publish(&mut self, shadow: Option<SocketAddr>) -> Result<()> {
+    /// Gives its threads that ask shadows and compare a core; those that answer requests stay where they are.
+    pub fn place_shadows(&self, core: usize) -> Result<()> {
+        let threads =
+            self.process.threads_named(|name| name.starts_with("gateway-mirror") || name.starts_with("gateway-compar"));
+        anyhow::ensure!(
+            threads.len() == 2,
+            "the gateway has {} threads for shadows, and 2 were expected",
+            threads.len()
+        );
+        threads.into_iter().try_for_each(|thread| pin_thread(Some(thread), core))
+    }
+
+    /// Gives it a table with this stable and this shadow.
+    pub fn publish(&mut self, stable: SocketAddr, shadow: Option<SocketAddr>) -> Result<()> {
         self.generation += 1;
-        let table = serde_json::to_string(&table(self.generation, self.stable, shadow)?)?;
+        let table = serde_json::to_string(&table(self.generation, stable, shadow)?)?;
         let start = Instant::now();
         loop {
             match ask_unix(&self.admin, "PUT", "/routes", &table) {

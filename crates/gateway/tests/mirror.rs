@@ -48,7 +48,7 @@ fn shadowed(generation: u64, stable: SocketAddr, shadows: &[(SocketAddr, Mirror)
 }
 
 /// Waits until what is counted of a shadow is as wanted.
-fn wait_until(gateway: &Gateway, revision: u32, what: &str, is: impl Fn(&Comparison) -> bool) -> Comparison {
+fn wait_until(gateway: &Gateway, revision: u32, what: &str, mut is: impl FnMut(&Comparison) -> bool) -> Comparison {
     let mut last = Comparison::default();
     wait_for(what, || {
         last = counted(gateway, revision);
@@ -174,6 +174,57 @@ fn what_hangs_floods_or_dies_is_not_felt_and_every_copy_is_accounted_for() {
     assert_eq!((service.requests, service.failed), (200, 0));
     gateway.end(); // also while copies are under way
     drop(release);
+}
+
+#[test]
+fn a_shadow_that_does_not_answer_is_asked_rarely_and_met_again_when_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let (stable, shadow) = (
+        Instance::answering(RED),
+        Instance::start(|stream, _| {
+            reset(stream);
+            false
+        }),
+    );
+    gateway.put(&shadowed(1, stable.address, &[(shadow.address, mirror(2))]));
+    let mut caller = Caller::connect(gateway.address);
+    let started = std::time::Instant::now();
+    let mut asked = 0;
+    while asked < 300 || started.elapsed() < std::time::Duration::from_secs(1) {
+        assert_eq!(caller.post(INFER, b"{}").status, 200);
+        asked += 1;
+    }
+    // In the first second there is time for rests of 0.1, 0.2 and 0.4 s, and each time for a few copies; before the first for a burst.
+    let sum = wait_until(&gateway, 2, "the account of all copies", |sum| sum.sent + sum.shed == asked);
+    assert!(sum.shed > asked / 2 && sum.failed == sum.sent && sum.sent >= 3, "{sum:?} of {asked}");
+    shadow.behave(|stream, _| answer(stream, 200, RED));
+    let sum = wait_until(&gateway, 2, "a comparison", |sum| {
+        caller.post(INFER, b"{}");
+        sum.compared > 20
+    });
+    assert_eq!(sum.compared, sum.exact);
+    gateway.end();
+}
+
+#[test]
+fn no_more_is_read_of_a_shadow_than_stables_answer_explains() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let long = |blanks: usize| RED.replacen(':', &format!(":{}", " ".repeat(blanks)), 1);
+    let of_shadow = long(300 << 10);
+    let shadow = Instance::start(move |stream, _| answer(stream, 200, &of_shadow));
+    let stable = Instance::answering(RED);
+    gateway.put(&shadowed(1, stable.address, &[(shadow.address, mirror(2))]));
+    let mut caller = Caller::connect(gateway.address);
+    caller.post(INFER, b"{}");
+    let sum = wait_until(&gateway, 2, "an answer that is too long", |sum| sum.incomparable == 1);
+    assert_eq!((sum.compared, sum.failed, sum.latency.count()), (0, 0, 1));
+    let of_stable = long(100 << 10);
+    stable.behave(move |stream, _| answer(stream, 200, &of_stable));
+    caller.post(INFER, b"{}");
+    wait_until(&gateway, 2, "a comparison with as long a one", |sum| sum.agreed == 1);
+    gateway.end();
 }
 
 #[test]

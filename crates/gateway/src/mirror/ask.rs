@@ -19,12 +19,24 @@ use crate::trace::TraceParent;
 use crate::upstream::h1::{Connection, Exchange, Outbound, Streaming};
 use crate::upstream::{Failure, h2};
 
+// 64 KiB and four times stable's: other words for the same numbers, and some more of them. What is longer says something else in any case.
+const SLACK: usize = 64 << 10;
+const TIMES: usize = 4;
+
+/// Most bytes of a shadow's answer that are read: they are read where requests are answered, and a flood must not be felt there.
+fn most(copied: &Copied) -> usize {
+    let body = copied.stable.as_ref().and_then(|stable| stable.said.body.as_ref());
+    body.map_or(0, bytes::Bytes::len).saturating_mul(TIMES).saturating_add(SLACK).min(BODY)
+}
+
 /// What a shadow answered, and how long its head took.
 pub struct Answered {
     /// What it answered.
     pub said: Said,
     /// Microseconds to the head.
     pub micros: u64,
+    /// Its body was longer than is read.
+    pub is_flood: bool,
 }
 
 /// Asks.
@@ -52,16 +64,16 @@ pub async fn ask(copied: &Copied, plan: &Plan, instance: &Rc<Instance>, now_ms: 
         if copied.body.is_empty() && !copied.is_grpc { Payload::Empty } else { Payload::Whole(copied.body.clone()) };
     let sent = Instant::now();
     if copied.is_grpc {
-        grpc(&outbound, &payload, instance, sent).await
+        grpc(&outbound, &payload, instance, most(copied), sent).await
     } else {
-        http1(&outbound, &payload, plan, instance, now_ms, sent).await
+        http1(&outbound, &payload, (plan, most(copied)), instance, now_ms, sent).await
     }
 }
 
 async fn http1(
     outbound: &Outbound<'_>,
     payload: &Payload,
-    plan: &Plan,
+    (plan, most): (&Plan, usize),
     instance: &Rc<Instance>,
     now_ms: u64,
     sent: Instant,
@@ -73,7 +85,7 @@ async fn http1(
     let mut exchange = Exchange::start(connection, outbound, payload);
     let head = poll_fn(|cx| exchange.poll_head(cx)).await?;
     let micros = micros_since(sent);
-    let mut hearing = Hearing::new(tee::said(head.status, &head.headers, false), BODY);
+    let mut hearing = Hearing::new(tee::said(head.status, &head.headers, false), most);
     let mut streaming = Streaming::new(exchange, head.framing, head.keep_alive, instance.clone(), now_ms, plan.timeout);
     while let Some(frame) = poll_fn(|cx| streaming.poll_frame(cx)).await {
         if !take(&mut hearing, &frame?) {
@@ -87,13 +99,14 @@ async fn grpc(
     outbound: &Outbound<'_>,
     payload: &Payload,
     instance: &Instance,
+    most: usize,
     sent: Instant,
 ) -> Result<Answered, Failure> {
     let request = h2::request(outbound, payload)?;
     let (response, _stream) = instance.h2.send(instance.address, false, request).await?;
     let micros = micros_since(sent);
     let (head, mut body) = response.into_parts();
-    let mut hearing = Hearing::new(tee::said(head.status, &head.headers, true), BODY);
+    let mut hearing = Hearing::new(tee::said(head.status, &head.headers, true), most);
     while let Some(frame) = body.frame().await {
         if !take(&mut hearing, &frame.map_err(|error| Failure::Broken(error.to_string()))?) {
             break; // the stream is reset
@@ -116,5 +129,6 @@ fn take(hearing: &mut Hearing, frame: &Frame<bytes::Bytes>) -> bool {
 
 fn finish(mut hearing: Hearing, micros: u64) -> Answered {
     hearing.end();
-    Answered { said: hearing.finish().1, micros }
+    let is_flood = hearing.is_too_long();
+    Answered { said: hearing.finish().1, micros, is_flood }
 }

@@ -3,7 +3,7 @@
 //! A copy is handed over when the caller has its answer: one message with the request, what was answered, and the shadows that get it, through a
 //! bounded channel to a thread of its own (low priority, own connections). The shadow's answer is compared on another one.
 //! Promises: a service without mirror and tap pays nothing; of others the caller waits for nothing. What is over a shadow's limit, over the
-//! memory for all copies, or too long to keep is shed before anything is sent, and counted. A copy is sent once, whatever happens. All copies of
+//! memory for all copies, for a shadow that does not answer, or too long to keep is shed before anything is sent, and counted. A copy is sent once, whatever happens. All copies of
 //! a request share one draw, so that shadows with equal shares get the same requests.
 //! Absent on purpose: copies of requests that no instance answered, of those pinned to a revision (a tester's), and of those that ask about the
 //! model rather than of it (metadata, health).
@@ -11,6 +11,7 @@
 mod aside;
 mod ask;
 mod registry;
+mod rest;
 mod shadow;
 mod tee;
 mod thread;

@@ -1,6 +1,6 @@
 //! The mirror's threads: one that asks shadows, one that compares.
 //!
-//! Promises: both run with low priority, so that where processors are short it is shadows that wait. The number of copies is bounded by the permits
+//! Promises: both have low priority and never interrupt a thread that answers, so that where processors are short it is shadows that wait. The number of copies is bounded by the permits
 //! that they hold until they are compared, so no queue between the threads grows.
 
 use std::cell::{Cell, RefCell};
@@ -13,11 +13,16 @@ use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use thread_priority::ThreadPriority;
+use thread_priority::unix::{
+    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
 use super::ask::{Answered, ask};
-use super::shadow::{Permit, Plan};
+use super::rest::{Rest, Sign};
+use super::shadow::{Permit, Plan, Shadow};
 use super::{Copied, Held, JOBS, Job, tee};
 use crate::compare::{self, Outcome, Said};
 use crate::error::Error;
@@ -27,13 +32,11 @@ use crate::tap;
 use crate::upstream::Failure;
 use crate::wire;
 
-/// Added to the threads' niceness.
+/// Added to the threads' niceness: a tenth of a processor where others want all of it, so that a busy machine still gathers evidence.
 const NICENESS: i32 = 10;
 /// How often connections are looked at, and after how many looks without use an instance is forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
 const FORGET: u32 = 12;
-// 100 ms: where nobody listens, copies are shed rather than tried one by one; a shadow that comes back is soon met.
-const REST_MS: u64 = 100;
 
 /// The mirror's thread.
 type Thread = JoinHandle<Result<(), Error>>;
@@ -56,12 +59,15 @@ pub fn start(tap: tap::Handle) -> Result<(mpsc::Sender<Job>, Thread), Error> {
     Ok((jobs, thread.map_err(Error::Thread)?))
 }
 
-/// Takes this thread's priority down.
+/// Takes this thread's priority down, and has it wait for its turn when it wakes: `SCHED_BATCH` interrupts nobody (sched(7)).
 fn yield_to_others() {
-    let thread = Some(rustix::thread::gettid());
+    let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, batch) {
+        tracing::debug!(?error, "a thread of shadows keeps its policy");
+    }
     // On Linux a niceness belongs to the thread. Without it shadows still are shed first, only later.
-    if let Err(error) = rustix::process::setpriority_process(thread, NICENESS) {
-        tracing::debug!(%error, "a thread keeps its priority");
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+        tracing::debug!(%error, "a thread of shadows keeps its priority");
     }
 }
 
@@ -116,8 +122,7 @@ struct Known {
     instance: Rc<Instance>,
     /// For how many looks it was not used.
     unused: Cell<u32>,
-    /// Until when it is left alone, because it could not be connected to.
-    rests_until_ms: Cell<u64>,
+    rest: Rest,
 }
 
 impl Mirroring {
@@ -136,17 +141,31 @@ impl Mirroring {
             let known = known.entry(*address).or_insert_with(|| Known {
                 instance: Rc::new(Instance::new(id.clone(), *address)),
                 unused: Cell::default(),
-                rests_until_ms: Cell::default(),
+                rest: Rest::default(),
             });
             known.unused.set(0);
-            (known.rests_until_ms.get() <= now_ms).then(|| known.instance.clone())
+            (known.rest.until_ms() <= now_ms).then(|| known.instance.clone())
         });
         found.min_by_key(|instance| instance.in_flight.get())
     }
 
-    fn let_rest(&self, address: SocketAddr) {
-        if let Some(known) = self.instances.borrow().get(&address) {
-            known.rests_until_ms.set(self.now_ms() + REST_MS);
+    /// Takes note of what became of a copy. A shadow of which all instances rest gets no copies until the first of them is to be tried again.
+    fn note(&self, sign: Sign, address: SocketAddr, plan: &Plan, shadow: &Arc<Shadow>) {
+        let (now_ms, known) = (self.now_ms(), self.instances.borrow());
+        if let Some(known) = known.get(&address) {
+            known.rest.note(sign, now_ms);
+        }
+        if sign == Sign::Answered {
+            return shadow.ask();
+        }
+        let until = |(_, address): &(_, SocketAddr)| known.get(address).map_or(0, |known| known.rest.until_ms());
+        let soonest = plan.instances.iter().map(until).min().unwrap_or(0);
+        if soonest > now_ms && shadow.rest() {
+            let shadow = shadow.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(Duration::from_millis(soonest - now_ms)).await;
+                shadow.try_again();
+            });
         }
     }
 
@@ -158,13 +177,19 @@ impl Mirroring {
             let _flight = Flight::start(instance.clone());
             Box::pin(tokio::time::timeout(plan.timeout, ask(&copied, &plan, &instance, self.now_ms()))).await
         };
+        let sign = match &asked {
+            Ok(Ok(answered)) if !answered.is_flood => Some(Sign::Answered),
+            Ok(Err(Failure::Stale)) => None, // it may close what is idle
+            Ok(Err(Failure::Connect(_))) => Some(Sign::Gone),
+            _ => Some(Sign::Troubled),
+        };
+        if let Some(sign) = sign {
+            self.note(sign, instance.address, &plan, permit.shadow());
+        }
         let answered = match asked {
             Ok(Ok(answered)) => Some(answered),
             Ok(Err(error)) => {
                 tracing::debug!(instance = %instance.id, %error, "a shadow failed");
-                if matches!(error, Failure::Connect(_)) {
-                    self.let_rest(instance.address);
-                }
                 None
             }
             Err(_) => {
@@ -248,5 +273,21 @@ async fn sweep(mirror: Rc<Mirroring>) {
             known.unused.set(known.unused.get() + 1);
             known.unused.get() < FORGET || known.instance.in_flight.get() > 0
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_shadows_interrupt_nobody() {
+        let thread = std::thread::spawn(|| {
+            yield_to_others();
+            let niceness = rustix::process::getpriority_process(Some(rustix::thread::gettid()));
+            (thread_priority::unix::thread_schedule_policy().unwrap(), niceness.unwrap())
+        });
+        let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+        assert!(matches!(thread.join().unwrap(), (policy, NICENESS..) if policy == batch));
     }
 }
