@@ -7,8 +7,13 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, command, has, root};
 
 /// Debian package by the program that shows that it is installed.
-const DEBIAN: [(&str, &str); 4] =
-    [("promtool", "prometheus"), ("skopeo", "skopeo"), ("haproxy", "haproxy"), ("nginx", "nginx-light")];
+const DEBIAN: [(&str, &str); 5] = [
+    ("promtool", "prometheus"),
+    ("skopeo", "skopeo"),
+    ("haproxy", "haproxy"),
+    ("nginx", "nginx-light"),
+    ("dockerd", "docker.io"),
+];
 
 /// The Python environment that holds the Python peers.
 pub fn venv() -> PathBuf {
@@ -33,6 +38,7 @@ pub fn is_here(need: &str) -> bool {
         // `environment` in test.rs has found it, or the run has ended with the reason.
         "ONNX Runtime" => true,
         "pip and a package index" => has("pip") || has("pip3"),
+        "dockerd and root" => has("dockerd") && is_root().unwrap_or(false),
         program => has(program),
     }
 }

@@ -141,8 +141,8 @@ pub fn bare<const N: usize>(status: StatusCode, headers: [(HeaderName, String); 
 /// Bytes of a file from `from`, `length` of them, read ahead by two pieces. With a check, the last of them are only sent once the whole file
 /// has shown its digest; otherwise the answer breaks off.
 pub fn file_body(mut file: File, from: u64, length: u64, check: Option<Check>) -> Body {
-    // 512 KiB: enough per hand-over between threads, and a hundred readers at once hold 100 MiB at most.
-    const PIECE: usize = 512 << 10;
+    // 256 KiB: enough per hand-over between threads, and 32 readers at once hold 24 MiB.
+    const PIECE: usize = 256 << 10;
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(1);
     tokio::task::spawn_blocking(move || {
         let mut left = length;

@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::answer::{Answer, Code, DIGEST, Refusal, bare, file_body};
+use super::digest::Algorithm;
 use super::route::Query;
+use super::uploads::{Held, drain};
 use super::{AnyDigest, Distribution};
 use crate::Error;
 
@@ -90,10 +92,18 @@ impl Distribution {
                 return Ok(created(name, &digest));
             }
         }
-        let id = self.inner.uploads.begin(name)?;
-        if let Some(digest) = query.get("digest") {
-            let digest = parse(digest).inspect_err(|_| self.inner.uploads.end(&id))?;
-            return self.complete(name, &id, &digest, body).await;
+        let asked = query.get("digest").map(parse).transpose()?;
+        let wanted = match query.get("digest-algorithm") {
+            Some(named) => Some(Algorithm::named(named).ok_or_else(|| {
+                Refusal::new(Code::DigestInvalid, "the algorithms of this registry are `sha256` and `sha512`")
+            })?),
+            None => asked.as_ref().map(AnyDigest::algorithm),
+        };
+        let id = self.inner.uploads.begin(name, wanted.unwrap_or(Algorithm::Sha256))?;
+        if let Some(digest) = asked {
+            let held = self.inner.uploads.take(name, &id).await?;
+            // Its caller does not know the id: what failed is not kept.
+            return self.complete(name, &held, &digest, body).await.inspect_err(|_| self.inner.uploads.end(&id));
         }
         Ok(standing(StatusCode::ACCEPTED, name, &id, 0))
     }
@@ -106,21 +116,18 @@ impl Distribution {
     }
 
     pub(super) async fn upload_status(&self, name: &str, id: &str) -> Answer {
-        let session = self.inner.uploads.find(name, id)?;
-        let session = session.lock().await;
-        owned(session.is_of(name))?;
-        Ok(standing(StatusCode::NO_CONTENT, name, id, session.offset))
+        let held = self.inner.uploads.take(name, id).await?;
+        Ok(standing(StatusCode::NO_CONTENT, name, id, held.offset()))
     }
 
     pub(super) async fn append(&self, name: &str, id: &str, headers: &HeaderMap, body: Body) -> Answer {
-        let session = self.inner.uploads.find(name, id)?;
-        let mut session = session.lock().await;
-        owned(session.is_of(name))?;
-        if let Some(refused) = out_of_order(headers, session.offset)? {
-            return Ok(standing(refused, name, id, session.offset));
+        let held = self.inner.uploads.take(name, id).await?;
+        if let Some(refused) = out_of_order(headers, held.offset())? {
+            drain(body).await;
+            return Ok(standing(refused, name, id, held.offset()));
         }
-        session.append(body).await?;
-        Ok(standing(StatusCode::ACCEPTED, name, id, session.offset))
+        held.append(body).await?;
+        Ok(standing(StatusCode::ACCEPTED, name, id, held.offset()))
     }
 
     pub(super) async fn finish(&self, name: &str, id: &str, query: &Query, headers: &HeaderMap, body: Body) -> Answer {
@@ -128,25 +135,20 @@ impl Distribution {
             Refusal::new(Code::DigestInvalid, "an upload is finished with its digest: PUT …?digest=sha256:…")
         })?;
         let digest = parse(asked)?;
-        {
-            let session = self.inner.uploads.find(name, id)?;
-            let session = session.lock().await;
-            if let Some(refused) = out_of_order(headers, session.offset)? {
-                return Ok(standing(refused, name, id, session.offset));
-            }
+        let held = self.inner.uploads.take(name, id).await?;
+        if let Some(refused) = out_of_order(headers, held.offset())? {
+            drain(body).await;
+            return Ok(standing(refused, name, id, held.offset()));
         }
-        self.complete(name, id, &digest, body).await
+        self.complete(name, &held, &digest, body).await
     }
 
     /// Takes the rest of the body, checks the digest, and gives the blob its name.
-    async fn complete(&self, name: &str, id: &str, digest: &AnyDigest, body: Body) -> Answer {
-        let session = self.inner.uploads.find(name, id)?;
-        let mut session = session.lock().await;
-        owned(session.is_of(name))?;
-        session.append(body).await?;
-        let (found, path) = session.seal(digest.algorithm()).await?;
+    async fn complete(&self, name: &str, held: &Held, digest: &AnyDigest, body: Body) -> Answer {
+        held.append(body).await?;
+        let (found, path) = held.seal(digest.algorithm()).await?;
         if found != *digest {
-            self.inner.uploads.end(id);
+            self.inner.uploads.end(held.id());
             let why = format!("the bytes that came have digest {found}, not {digest}; nothing was kept");
             return Err(Refusal::new(Code::DigestInvalid, why));
         }
@@ -159,15 +161,15 @@ impl Distribution {
             File::open(folder)?.sync_all()
         };
         place().map_err(Error::file("could not write", &target))?;
-        self.inner.meta.link(name, digest)?;
-        self.inner.uploads.end(id);
+        // A link that could not be written leaves a blob that nobody refers to; the caller sends it again.
+        let linked = self.inner.meta.link(name, digest);
+        self.inner.uploads.end(held.id());
+        linked?;
         Ok(created(name, digest))
     }
 
     pub(super) async fn cancel(&self, name: &str, id: &str) -> Answer {
-        let session = self.inner.uploads.find(name, id)?;
-        let session = session.lock().await;
-        owned(session.is_of(name))?;
+        let _held = self.inner.uploads.take(name, id).await?;
         self.inner.uploads.end(id);
         Ok(bare(StatusCode::NO_CONTENT, []))
     }
@@ -176,13 +178,6 @@ impl Distribution {
 /// The digest of a path or query.
 pub(super) fn parse(text: &str) -> Result<AnyDigest, Refusal> {
     text.parse().map_err(|error: super::AnyDigestError| Refusal::new(Code::DigestInvalid, error.to_string()))
-}
-
-fn owned(is_of: bool) -> Result<(), Refusal> {
-    match is_of {
-        true => Ok(()),
-        false => Err(Refusal::new(Code::BlobUploadUnknown, "there is no such upload; begin another one")),
-    }
 }
 
 /// A blob that is about to be named again is not swept: its time says that somebody cares. Whether it is there.

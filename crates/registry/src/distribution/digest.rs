@@ -32,6 +32,11 @@ impl Algorithm {
         }
     }
 
+    /// The algorithm of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Sha256, Self::Sha512].into_iter().find(|known| known.name() == name)
+    }
+
     const fn digits(self) -> usize {
         match self {
             Self::Sha256 => 64,
@@ -70,8 +75,7 @@ impl FromStr for AnyDigest {
     fn from_str(text: &str) -> Result<Self, AnyDigestError> {
         let refuse = || AnyDigestError(text.chars().take(80).collect());
         let (name, hex) = text.split_once(':').ok_or_else(refuse)?;
-        let algorithm =
-            [Algorithm::Sha256, Algorithm::Sha512].into_iter().find(|known| known.name() == name).ok_or_else(refuse)?;
+        let algorithm = Algorithm::named(name).ok_or_else(refuse)?;
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         match hex.len() == algorithm.digits() && hex.bytes().all(digit) {
             true => Ok(Self { algorithm, hex: hex.to_owned() }),
@@ -107,6 +111,14 @@ impl Hasher {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
             Algorithm::Sha512 => Self::Sha512(Sha512::new()),
+        }
+    }
+
+    /// The algorithm that it computes.
+    pub const fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Sha512(_) => Algorithm::Sha512,
         }
     }
 

@@ -55,6 +55,10 @@ pub struct Meta {
 
 fn failed(error: &rusqlite::Error) -> Error {
     let why = error.to_string();
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+        let source = std::io::Error::new(std::io::ErrorKind::StorageFull, why);
+        return Error::File { doing: "could not write", path: "distribution.sqlite".into(), source };
+    }
     Error::Document { what: "the registry's metadata".to_owned(), why }
 }
 

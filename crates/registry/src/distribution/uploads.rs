@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use bytes::BytesMut;
 use http_body_util::BodyExt;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::task::JoinHandle;
 
 use super::answer::{Code, Refusal};
 use super::digest::{Algorithm, AnyDigest, Hasher};
@@ -23,26 +24,48 @@ use crate::Error;
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 
 /// Bytes that are gathered before they are written and hashed.
-// 1 MiB: a hand-over to another thread costs nothing beside it.
-const PIECE: usize = 1 << 20;
+// 256 KiB: a hand-over to another thread costs little beside it, and 32 pushes at once hold 16 MiB.
+const PIECE: usize = 256 << 10;
+
+/// Bytes that are written before the disk is asked, beside the upload, to keep them.
+// 64 MiB: the last wait for the disk is then short, whatever the size.
+const UNSYNCED: u64 = 64 << 20;
 
 /// All uploads.
 #[derive(Debug)]
 pub struct Uploads {
     folder: PathBuf,
-    live: Mutex<HashMap<String, Arc<AsyncMutex<Session>>>>,
+    live: Mutex<HashMap<String, Arc<Session>>>,
 }
 
 /// One upload.
 #[derive(Debug)]
-pub struct Session {
-    path: PathBuf,
+struct Session {
+    id: String,
     repository: String,
+    turn: Arc<AsyncMutex<()>>,
+    sink: Mutex<Sink>,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+struct Sink {
+    path: PathBuf,
     file: Option<File>,
     /// Bytes that are written.
-    pub offset: u64,
+    offset: u64,
     /// Hash of everything so far; none after a restart, then the file is read again.
     hasher: Option<Hasher>,
+    unsynced: u64,
+    syncing: Option<std::thread::JoinHandle<()>>,
+    ended: bool,
+}
+
+/// An upload whose turn it is: nobody else writes to it until this, and whatever it still writes after its caller has gone, is over.
+#[derive(Debug)]
+pub struct Held {
+    session: Arc<Session>,
+    turn: Arc<OwnedMutexGuard<()>>,
 }
 
 impl Uploads {
@@ -59,8 +82,8 @@ impl Uploads {
         Ok(Self { folder: folder.to_owned(), live: Mutex::default() })
     }
 
-    /// Begins an upload into a repository; its id.
-    pub fn begin(&self, repository: &str) -> Result<String, Error> {
+    /// Begins an upload into a repository, to be hashed by this algorithm unless it ends with another one; its id.
+    pub fn begin(&self, repository: &str, algorithm: Algorithm) -> Result<String, Error> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| {
             let source = io::Error::other(error.to_string());
@@ -68,21 +91,41 @@ impl Uploads {
         })?;
         let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let path = self.folder.join(&id);
-        fs::write(path.with_extension("repository"), repository).map_err(Error::file("could not write", &path))?;
-        File::create_new(&path).map_err(Error::file("could not write", &path))?;
+        let make = || {
+            fs::write(path.with_extension("repository"), repository)?;
+            File::create_new(&path).map(drop)
+        };
+        if let Err(source) = make() {
+            self.end(&id);
+            return Err(Error::File { doing: "could not write", path, source });
+        }
+        let session = Session::new(id.clone(), repository.to_owned(), path, 0, Some(Hasher::new(algorithm)));
+        self.live().insert(id.clone(), Arc::new(session));
         Ok(id)
     }
 
-    /// An upload of a repository.
-    pub fn find(&self, repository: &str, id: &str) -> Result<Arc<AsyncMutex<Session>>, Refusal> {
-        let unknown = || Refusal::new(Code::BlobUploadUnknown, "there is no such upload; begin another one");
+    fn live(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it is our turn with an upload of a repository.
+    pub async fn take(&self, repository: &str, id: &str) -> Result<Held, Refusal> {
+        let session = self.find(repository, id)?;
+        let turn = Arc::new(Arc::clone(&session.turn).lock_owned().await);
+        match session.sink().ended {
+            true => Err(unknown()),
+            false => Ok(Held { turn, session: session.clone() }),
+        }
+    }
+
+    fn find(&self, repository: &str, id: &str) -> Result<Arc<Session>, Refusal> {
         if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(unknown());
         }
         let path = self.folder.join(id);
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live();
         if let Some(session) = live.get(id) {
-            return Ok(session.clone());
+            return if session.repository == repository { Ok(session.clone()) } else { Err(unknown()) };
         }
         let owner = fs::read_to_string(path.with_extension("repository")).map_err(|_| unknown())?;
         let length = fs::metadata(&path).map_err(|_| unknown())?.len();
@@ -90,108 +133,165 @@ impl Uploads {
             return Err(unknown());
         }
         let hasher = (length == 0).then(|| Hasher::new(Algorithm::Sha256));
-        let session = Session { path, repository: owner, file: None, offset: length, hasher };
-        let session = Arc::new(AsyncMutex::new(session));
+        let session = Arc::new(Session::new(id.to_owned(), owner, path, length, hasher));
         live.insert(id.to_owned(), session.clone());
         Ok(session)
     }
 
     /// Forgets an upload and removes what it left.
     pub fn end(&self, id: &str) {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some(session) = self.live().remove(id) {
+            session.sink().ended = true;
+        }
         let path = self.folder.join(id);
         let _ = fs::remove_file(&path);
         let _ = fs::remove_file(path.with_extension("repository"));
     }
 }
 
-impl Session {
-    /// Whether it belongs to this repository.
-    pub fn is_of(&self, repository: &str) -> bool {
-        self.repository == repository
-    }
-
-    /// Writes a body to its end.
-    ///
-    /// # Errors
-    /// When the caller broke off (what came so far stays, and the caller may go on from there) or the disk failed.
-    pub async fn append(&mut self, mut body: Body) -> Result<(), Refusal> {
-        let mut gathered = BytesMut::new();
-        loop {
-            let frame = body.frame().await.transpose().map_err(|_| {
-                Refusal::new(
-                    Code::BlobUploadInvalid,
-                    "the body broke off; ask where the upload stands and go on from there",
-                )
-            });
-            let (over, broken) = match frame {
-                Ok(Some(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        gathered.extend_from_slice(&data);
-                    }
-                    (false, None)
-                }
-                Ok(None) => (true, None),
-                Err(refusal) => (true, Some(refusal)),
-            };
-            if gathered.len() >= PIECE || (over && !gathered.is_empty()) {
-                self.write(gathered.split()).await?;
-            }
-            match (over, broken) {
-                (_, Some(refusal)) => return Err(refusal),
-                (true, None) => return Ok(()),
-                (false, None) => {}
-            }
+/// Takes a body that cannot be kept, so that its sender comes to read why.
+pub async fn drain(mut body: Body) {
+    // 1 GiB: whoever sends more sees the connection end.
+    let mut left = 1_usize << 30;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.into_data().map_or(0, |data| data.len());
+        match left.checked_sub(length) {
+            Some(less) => left = less,
+            None => return,
         }
-    }
-
-    async fn write(&mut self, piece: BytesMut) -> Result<(), Refusal> {
-        let (path, file, hasher, offset) = (self.path.clone(), self.file.take(), self.hasher.take(), self.offset);
-        let written = tokio::task::spawn_blocking(move || {
-            let mut file = match file {
-                Some(file) => file,
-                None => OpenOptions::new().append(true).open(&path)?,
-            };
-            if let Err(error) = file.write_all(&piece) {
-                // A full disk may have taken a part: what was not acknowledged is not kept.
-                let _ = file.set_len(offset);
-                return Err(error);
-            }
-            let hasher = hasher.map(|mut hasher| {
-                hasher.update(&piece);
-                hasher
-            });
-            Ok((file, hasher, piece.len() as u64))
-        });
-        let (file, hasher, length) = done(written.await, &self.path)?;
-        (self.file, self.hasher) = (Some(file), hasher);
-        self.offset += length;
-        Ok(())
-    }
-
-    /// The digest of everything, and the file ready to be given its name: read-only and on the disk.
-    pub async fn seal(&mut self, algorithm: Algorithm) -> Result<(AnyDigest, PathBuf), Refusal> {
-        let (path, hasher) = (self.path.clone(), self.hasher.take());
-        self.file = None;
-        let sealed = tokio::task::spawn_blocking(move || {
-            let mut file = File::open(&path)?;
-            let digest = match hasher {
-                Some(hasher) if algorithm == Algorithm::Sha256 => hasher.finish(),
-                _ => {
-                    let mut hasher = Hasher::new(algorithm);
-                    hasher.read(&mut file)?;
-                    hasher.finish()
-                }
-            };
-            crate::blob::make_read_only(&file, false)?;
-            file.sync_all()?;
-            Ok((digest, path))
-        });
-        done(sealed.await, &self.path)
     }
 }
 
-fn done<T>(joined: Result<io::Result<T>, tokio::task::JoinError>, path: &Path) -> Result<T, Refusal> {
-    let done = joined.map_err(io::Error::other).and_then(|done| done);
-    done.map_err(|source| Error::File { doing: "could not write", path: path.to_owned(), source }.into())
+fn unknown() -> Refusal {
+    Refusal::new(Code::BlobUploadUnknown, "there is no such upload; begin another one")
+}
+
+impl Session {
+    fn new(id: String, repository: String, path: PathBuf, offset: u64, hasher: Option<Hasher>) -> Self {
+        let sink = Sink { path, file: None, offset, hasher, unsynced: 0, syncing: None, ended: false };
+        Self { id, repository, turn: Arc::default(), sink: Mutex::new(sink) }
+    }
+
+    fn sink(&self) -> MutexGuard<'_, Sink> {
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.session.id
+    }
+
+    /// Bytes that are written.
+    pub fn offset(&self) -> u64 {
+        self.session.sink().offset
+    }
+
+    /// Writes a body to its end: one piece is hashed and written while the next one arrives.
+    ///
+    /// # Errors
+    /// When the caller broke off (what came so far stays, and the caller may go on from there) or the disk failed.
+    pub async fn append(&self, mut body: Body) -> Result<(), Refusal> {
+        let (mut gathered, mut writing) = (BytesMut::new(), None);
+        let ended = loop {
+            let over = match body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        gathered.extend_from_slice(&data);
+                    }
+                    None
+                }
+                None => Some(Ok(())),
+                Some(Err(_)) => Some(Err(Refusal::new(
+                    Code::BlobUploadInvalid,
+                    "the body broke off; ask where the upload stands and go on from there",
+                ))),
+            };
+            if gathered.len() >= PIECE || (over.is_some() && !gathered.is_empty()) {
+                if let Some(before) = writing.take()
+                    && let Err(refusal) = self.done(before).await
+                {
+                    drain(body).await;
+                    return Err(refusal);
+                }
+                let piece = gathered.split();
+                writing = Some(self.start(move |sink| sink.write(&piece)));
+            }
+            if let Some(over) = over {
+                break over;
+            }
+        };
+        if let Some(last) = writing {
+            self.done(last).await?;
+        }
+        ended
+    }
+
+    /// The digest of everything, and the file ready to be given its name: read-only and on the disk.
+    pub async fn seal(&self, algorithm: Algorithm) -> Result<(AnyDigest, PathBuf), Refusal> {
+        self.done(self.start(move |sink| sink.seal(algorithm))).await
+    }
+
+    /// Work on the file, on a thread that may wait; our turn is not over before it is done, even when the caller has gone.
+    fn start<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Sink) -> io::Result<T> + Send + 'static,
+    ) -> JoinHandle<io::Result<T>> {
+        let (session, turn) = (Arc::clone(&self.session), Arc::clone(&self.turn));
+        tokio::task::spawn_blocking(move || {
+            let done = work(&mut session.sink());
+            drop(turn);
+            done
+        })
+    }
+
+    async fn done<T>(&self, work: JoinHandle<io::Result<T>>) -> Result<T, Refusal> {
+        let done = work.await.map_err(io::Error::other).and_then(|done| done);
+        let path = || self.session.sink().path.clone();
+        done.map_err(|source| Error::File { doing: "could not write", path: path(), source }.into())
+    }
+}
+
+impl Sink {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().append(true).open(&self.path)?,
+        };
+        if let Err(error) = file.write_all(piece) {
+            // A full disk may have taken a part: what was not acknowledged is not kept.
+            let _ = file.set_len(self.offset);
+            return Err(error);
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(piece);
+        }
+        self.offset += piece.len() as u64;
+        self.unsynced += piece.len() as u64;
+        if self.unsynced >= UNSYNCED && self.syncing.as_ref().is_none_or(std::thread::JoinHandle::is_finished) {
+            self.unsynced = 0;
+            let synced = file.try_clone()?;
+            // Its failure shows again when the upload is sealed.
+            self.syncing = Some(std::thread::spawn(move || drop(synced.sync_data())));
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn seal(&mut self, algorithm: Algorithm) -> io::Result<(AnyDigest, PathBuf)> {
+        self.file = None;
+        let mut file = File::open(&self.path)?;
+        let digest = match self.hasher.take() {
+            Some(hasher) if hasher.algorithm() == algorithm => hasher.finish(),
+            _ => {
+                let mut hasher = Hasher::new(algorithm);
+                hasher.read(&mut file)?;
+                hasher.finish()
+            }
+        };
+        crate::blob::make_read_only(&file, false)?;
+        file.sync_all()?;
+        Ok((digest, self.path.clone()))
+    }
 }
