@@ -95,6 +95,11 @@ def check_version(module, example, folder, reference):
         same = all(near(want, have, 1e-4, 1e-4) for want, have in zip(expected, answers, strict=True))
         check(f"{name}: ONNX answers like scikit-learn on {len(labels)} held-out rows", same)
 
+    if "reference" in document:
+        table = (folder / document["reference"]["data"]).read_text(encoding="utf-8")
+        trained = exporting.reference({name: module.split()[0] for name in feeds})
+        check(f"{name}: the reference is the rows that trained it", table == trained)
+
     samples = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     right = all(sample_is_right(sample, reference) for sample in samples)
     check(f"{name}: {len(samples)} samples hold the true answers", right and len(samples) >= 4)

@@ -90,6 +90,19 @@ def write_traffic(path, feeds, labels):
     write_json(path, rows, one_per_line=True)
 
 
+def reference(feeds):
+    """Training rows as the table that `[reference]` names: a column per element, `input[0]`, `input[1]`, ..."""
+    heading = [f"{name}[{column}]" for name, array in feeds.items() for column in range(array.shape[1])]
+    rows = zip(*(array for array in feeds.values()))
+    lines = [",".join(str(value) for part in row for value in plain(part)) for row in rows]
+    return "\n".join([",".join(heading), *lines]) + "\n"
+
+
+def write_reference(path, feeds):
+    """The rows that a model was trained on, for the profile that drift is measured against."""
+    path.write_text(reference(feeds), encoding="utf-8")
+
+
 def toml_value(value):
     """A number, text, truth value or list as TOML writes it."""
     if isinstance(value, bool):

@@ -410,6 +410,27 @@ fn inputs_that_move_from_the_package_s_profile_are_seen_and_policy_is_followed()
     }
     world.run(&["abort", "alarm"]).ended(0);
 
+    // By another measure, of one input, and shown to people with every other.
+    let by = "quality.drift=[{ field = \"input x\", measure = \"ks\", limit = 0.3 }, { field = \"output\", measure = \"jensen-shannon\", limit = 1 }]";
+    let held = deploy("threshold=0.705", &[patient, &["--set", by]].concat()).ended(4).json();
+    let told = held["evidence"].to_string();
+    assert!(told.contains("Kolmogorov-Smirnov distance") && told.contains("0.3 is allowed"), "{held}");
+    let shown = world.run(&["drift", "alarm", "--output", "json"]).ended(0).json();
+    let measures: Vec<&Value> =
+        shown["revisions"].as_array().unwrap().iter().flat_map(|one| one["measures"].as_array().unwrap()).collect();
+    let verdict = |field: &str, measure: &str, verdict: &str| {
+        measures.iter().any(|one| one["field"] == field && one["measure"] == measure && one["verdict"] == verdict)
+    };
+    assert!(verdict("input x[0]", "ks", "fail") && !verdict("input x[0]", "psi", "fail"), "{shown}");
+    let text = world.run(&["drift", "alarm"]).ended(0).out;
+    for part in ["(candidate)", "input x[0]", "jensen-shannon", "chi-square", "package", "drift"] {
+        assert!(text.contains(part), "`{part}` is missing: {text}");
+    }
+    world.run(&["abort", "alarm"]).ended(0);
+    let slip =
+        world.run(&["deploy", &file, "--flag", "threshold=0.706", "--set", "quality.drift=[{ field = \"input y\" }]"]);
+    assert!(slip.ended(1).err.contains("did you mean `input x`?"), "an unknown field would never move");
+
     for (action, flag) in [("step-back", "threshold=0.71"), ("roll-back", "threshold=0.72")] {
         let set = format!("quality.action={action}");
         let ended = deploy(flag, &[patient, &["--set", &set]].concat()).ended(3).json();
@@ -417,6 +438,42 @@ fn inputs_that_move_from_the_package_s_profile_are_seen_and_policy_is_followed()
     }
     callers.finish();
     assert_eq!(world.status("alarm")["weights"], json!({"2": 10_000}));
+    world.down();
+}
+
+#[test]
+fn quality_is_watched_while_blue_is_kept_and_after_a_recreation() {
+    let world = World::up();
+    let package = with_profile(&world);
+    let rules = "[strategy]\nkind = \"blue-green\"\nrollback-window = \"10m\"\n\n[quality]\nmax-psi = 0.25\nleast-values = 100\n";
+    let file = service(&world, rules);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&support::alarm::fixture("threshold"), &package)).unwrap();
+    world.run(&["deploy", &file, "--wait"]).ended(0);
+    world.run(&["deploy", &file, "--flag", "threshold=0.6", "--wait", "--timeout", "2m"]).ended(0);
+    assert_eq!(world.status("alarm")["weights"], json!({"1": 0, "2": 10_000}), "green answers, blue is kept");
+
+    let callers = Callers::start(&world, None, |mean| 0.6 + 0.4 * mean);
+    until("a person is asked", 60, || {
+        let status = world.status("alarm");
+        let waits = status["rollout"]["waiting"].to_string();
+        if waits.contains("has moved from package") { Ok(()) } else { Err(status.to_string()) }
+    });
+    world.run(&["abort", "alarm"]).ended(0);
+    until("blue answers again", 60, || {
+        let status = world.status("alarm");
+        if status["weights"]["1"] == 10_000 { Ok(()) } else { Err(status.to_string()) }
+    });
+
+    // Recreate: nothing is beside it, and stable is started again by policy.
+    let again = ["--set", "strategy={ kind = \"recreate\", watch = \"10m\" }", "--set", "quality.action=roll-back"];
+    let words =
+        [&["deploy", &file, "--flag", "threshold=0.7", "--wait", "--timeout", "2m", "--output", "json"][..], &again]
+            .concat();
+    let ended = world.run(&words).ended(3).json();
+    assert_eq!((&ended["outcome"], &ended["cause"]), (&json!("rolled-back"), &json!("drift")), "{ended}");
+    callers.finish();
+    assert_eq!(world.status("alarm")["weights"], json!({"1": 10_000}));
     world.down();
 }
 

@@ -58,6 +58,7 @@ VERSIONS = {
         parameters={"estimator": "LogisticRegression", "C": 1.0, "seed": SEED, "held_out": HELD_OUT},
         model="Standardisation, then multinomial logistic regression (C = 1).",
         limits="Linear in the standardised measurements.",
+        reference="reference.csv",
     ),
 }
 
@@ -103,7 +104,10 @@ def main():
         exporting.export(pipeline, into / "model.onnx", "wine", inputs, options, ["label", "probabilities"])
         metrics = measure(pipeline, feeds, labels)
         runtime = {"kind": "onnx", "model": "model.onnx"}
-        exporting.describe(into, "wine", spec, CARD, facts, metrics, runtime)
+        tables = {"reference": {"data": spec["reference"]}} if "reference" in spec else {}
+        exporting.describe(into, "wine", spec, CARD, facts, metrics, runtime, **tables)
+        if tables:
+            exporting.write_reference(into / spec["reference"], {"features": split()[0]})
         exporting.write_samples(into / "samples.json", exporting.session(into / "model.onnx"), feeds, rows)
         print(f"wine {name}: {metrics}", file=sys.stderr)
 

@@ -29,9 +29,23 @@ pub struct Options {
     /// Weeks of healthy traffic at 200 requests per second in which false alarms are counted.
     #[arg(long, default_value_t = 52.0)]
     pub weeks: f64,
+    /// Only this part.
+    #[arg(long, value_enum)]
+    pub only: Option<Part>,
     /// Write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// A part of the simulations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Ours beside other judges, on the same streams.
+    Compared,
+    /// Further kinds of metrics, several arms, the guard, the split, shadows.
+    Kinds,
+    /// The infrastructure analysis.
+    Alarms,
 }
 
 /// What became of many runs of one judge.
@@ -74,8 +88,9 @@ struct Row {
 
 /// Runs everything.
 pub fn run(options: &Options) -> Result<()> {
+    let asked = |part| options.only.is_none_or(|only| only == part);
     let mut rows = Vec::new();
-    for scenario in Scenario::all() {
+    for scenario in Scenario::all().into_iter().filter(|_| asked(Part::Compared)) {
         let planned = planned(&scenario)?;
         report::print(&format!(
             "### {}\n\nFixed size for this effect: {} units per arm (one-sided error 5 %, power 80 %).\n",
@@ -100,8 +115,8 @@ pub fn run(options: &Options) -> Result<()> {
         }
         report::print(&table.render())?;
     }
-    let kinds = kinds::run(options)?;
-    let alarms = alarms::run(options)?;
+    let kinds = if asked(Part::Kinds) { kinds::run(options)? } else { Vec::new() };
+    let alarms = if asked(Part::Alarms) { Some(alarms::run(options)?) } else { None };
     report::save(options.json.as_deref(), &serde_json::json!({ "judges": rows, "kinds": kinds, "alarms": alarms }))
 }
 

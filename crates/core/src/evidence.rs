@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::Histogram;
+use crate::strategy::DriftMeasure;
 use crate::{Millis, RevisionNumber};
 
 /// What is known of a rollout's arms.
@@ -43,6 +44,20 @@ pub struct ArmEvidence {
     /// Length of an interval of the series; 0 where it is not known.
     #[serde(default)]
     pub step: Millis,
+}
+
+impl ArmEvidence {
+    /// Takes each metric from an earlier time where more is known of it then.
+    pub fn or_as_before(&mut self, before: &Self) {
+        for (name, then) in &before.metrics {
+            if self.metrics.get(name).is_none_or(|now| now.count() < then.count()) {
+                self.metrics.insert(name.clone(), then.clone());
+                if let Some(series) = before.series.get(name) {
+                    self.series.insert(name.clone(), series.clone());
+                }
+            }
+        }
+    }
 }
 
 /// Intervals that a series keeps.
@@ -100,6 +115,19 @@ pub enum Statistic {
 }
 
 impl Statistic {
+    /// How many values it stands on.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Proportion { units, .. } => *units,
+            Self::Mean(moments) | Self::Value { all: moments, .. } => moments.count,
+            Self::Ratio(moments) => moments.units,
+            Self::Confusion { tp, fp, tn, r#fn } => tp.saturating_add(*fp).saturating_add(*tn).saturating_add(*r#fn),
+            Self::Histogram(histogram) => histogram.count(),
+            Self::Sample { seen, .. } => *seen,
+            Self::Count { exposure, .. } => *exposure as u64,
+        }
+    }
+
     /// The metric's value: a share, a mean, F1, the quantile `quantile` (of latency in ms), events per exposure; none without data.
     pub fn estimate(&self, quantile: f64) -> Option<f64> {
         let ratio = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
@@ -198,6 +226,18 @@ pub struct Drift {
     pub jensen_shannon: f64,
     /// What it is compared with: `package` (profile stored at build time) or `stable`.
     pub reference: String,
+}
+
+impl Drift {
+    /// The value of a measure, where it makes sense for the field and enough was seen for it.
+    pub fn value(&self, measure: DriftMeasure) -> Option<f64> {
+        match measure {
+            DriftMeasure::Psi => Some(self.psi),
+            DriftMeasure::Ks => self.ks,
+            DriftMeasure::ChiSquare => self.chi_square_p,
+            DriftMeasure::JensenShannon => Some(self.jensen_shannon),
+        }
+    }
 }
 
 #[cfg(test)]

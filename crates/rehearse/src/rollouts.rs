@@ -44,7 +44,10 @@ fn steps(random: &mut fastrand::Rng) -> Vec<Weight> {
 pub fn drawn(strategy: &str, random: &mut fastrand::Rng) -> Result<Plan, PlanError> {
     let instances = random.u32(1..5);
     let strategy = match strategy {
-        "recreate" => Strategy::Recreate(Recreate { park: random.bool() }),
+        "recreate" => Strategy::Recreate(Recreate {
+            park: random.bool(),
+            watch: Millis(if random.bool() { 0 } else { random.u64(..5_000) }),
+        }),
         "rolling" => {
             let max_unavailable = random.u32(..instances);
             let max_surge = random.u32(u32::from(max_unavailable == 0)..4);

@@ -109,6 +109,12 @@ impl Turn<'_> {
 const fn skips(phase: Phase) -> bool {
     matches!(
         phase,
-        Phase::Preview | Phase::Baking { .. } | Phase::Pausing { .. } | Phase::Kept | Phase::Testing | Phase::Shadowing
+        Phase::Preview
+            | Phase::Baking { .. }
+            | Phase::Pausing { .. }
+            | Phase::Watching
+            | Phase::Kept
+            | Phase::Testing
+            | Phase::Shadowing
     )
 }

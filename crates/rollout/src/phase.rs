@@ -42,6 +42,8 @@ pub enum Phase {
     Stopping,
     /// Recreate, first deployment: the candidate is being started and gets everything as soon as it lives.
     Replacing,
+    /// Recreate: the candidate serves alone and is watched before it counts as promoted.
+    Watching,
     /// Blue-green: promoted; stable's pool is kept for the rollback window.
     Kept,
     /// The candidate is to carry everything; stable finishes its requests.

@@ -7,7 +7,7 @@ use std::fmt;
 use modelyard_core::metric::{Judge, JudgeKind, Metric, MetricKind, MetricSource};
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::{
-    Ab, Analysis, BlueGreen, Canary, QualityPolicy, RollbackPolicy, Rolling, Shadow, Strategy, Then, Unit,
+    Ab, Analysis, BlueGreen, Canary, DriftMeasure, QualityPolicy, RollbackPolicy, Rolling, Shadow, Strategy, Then, Unit,
 };
 use modelyard_core::{Millis, Weight};
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,7 @@ impl Plan {
         check_analysis(&spec.analysis, &mut refuse);
         check_metrics(&spec.metrics, &mut refuse);
         check_methods(spec, &mut refuse);
+        check_drift(&spec.quality, &mut refuse);
         if !mistakes.is_empty() {
             return Err(PlanError { mistakes });
         }
@@ -301,6 +302,23 @@ fn check_methods(spec: &ServiceSpec, refuse: &mut impl FnMut(&'static str, Strin
                  judge by accuracy, a rate or a mean, or assign each request (`unit = \"request\"`)"
             );
             refuse("strategy.unit", what);
+        }
+    }
+}
+
+fn check_drift(quality: &QualityPolicy, refuse: &mut impl FnMut(&'static str, String)) {
+    for rule in &quality.drift {
+        let (name, limit) = (rule.measure.name(), rule.limit());
+        let most = if rule.measure == DriftMeasure::Psi { 100.0 } else { 1.0 };
+        if !(limit > 0.0 && limit <= most) {
+            refuse("quality.drift.limit", format!("of `{name}` is {limit}; it is above 0 and at most {most}"));
+        }
+        let side = rule.field.as_deref().map(|field| field.split(' ').next().unwrap_or_default());
+        if let (Some(field), Some(side)) = (&rule.field, side)
+            && !matches!(side, "input" | "output")
+        {
+            let what = format!("is `{field}`; write `input`, `output`, `input NAME` or a column, `input NAME[3]`");
+            refuse("quality.drift.field", what);
         }
     }
 }

@@ -1,24 +1,42 @@
 //! Quality: a drop of it is no failure of the infrastructure, so a person decides, unless policy says otherwise.
 
+use modelyard_core::Weight;
 use modelyard_core::event::Outcome;
-use modelyard_core::evidence::{ArmEvidence, Drift, Evidence};
+use modelyard_core::evidence::{ArmEvidence, Evidence};
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::strategy::{QualityAction, Strategy};
 
-use crate::Verdict;
-use crate::judge::{Guarded, guard};
+use crate::judge::{DriftJudged, Guarded, drifted, guard};
 use crate::step::Turn;
+use crate::{Phase, Verdict};
+
+/// Most lines of evidence of drift: those furthest past their limits.
+const EVIDENCE_LINES: usize = 8;
 
 impl Turn<'_> {
+    /// Looks at quality wherever the candidate answers callers, whatever the strategy: beside stable, while the old pool is kept, alone after it.
+    /// Shadows answer nobody and are looked at where they are compared.
+    pub(crate) fn watch_quality(&mut self) {
+        let answers = match self.state.phase {
+            Phase::Starting | Phase::Preview | Phase::Emptying | Phase::Stopping | Phase::Shadowing => false,
+            phase => phase.is_forward() && self.asked() > Weight::NONE,
+        };
+        // Without the gateway's word nothing new is known, and nothing could be done.
+        if answers && self.view.gateway().is_some() {
+            self.notice_quality();
+        }
+    }
+
     /// Turns to policy when quality has dropped for certain.
     pub(crate) fn notice_quality(&mut self) {
         if let Some(guarded) = self.look_at_quality().filter(|guarded| guarded.verdict == Verdict::Fail) {
             let failure = self.failure(Cause::Quality, guarded.why, guarded.evidence);
             return self.drop_of_quality(failure);
         }
-        if let Some(drift) = self.drifted() {
-            let (max, why) = (self.state.plan.quality.max_psi.unwrap_or_default(), in_words(&drift));
-            let failure = self.failure(Cause::Drift, format!("{why}; {max} is allowed"), vec![why]);
+        let moved = self.drifted();
+        if let Some(worst) = moved.first() {
+            let evidence = moved.iter().map(DriftJudged::in_words).take(EVIDENCE_LINES).collect();
+            let failure = self.failure(Cause::Drift, worst.in_words(), evidence);
             self.drop_of_quality(failure);
         }
     }
@@ -57,11 +75,13 @@ impl Turn<'_> {
         Some(guard(&metrics, &plan.judge, of(&stable), of(&self.state.candidate)))
     }
 
-    fn drifted(&self) -> Option<Drift> {
+    fn drifted(&self) -> Vec<DriftJudged> {
         let quality = &self.state.plan.quality;
-        let max = quality.max_psi.filter(|_| !self.state.quality_forgiven)?;
-        let fields = self.view.evidence()?.drift.get(&self.state.candidate)?;
-        fields.iter().find(|field| field.seen >= quality.least_values && field.psi > max).cloned()
+        if self.state.quality_forgiven || !quality.looks_at_drift() {
+            return Vec::new();
+        }
+        let fields = self.view.evidence().and_then(|evidence| evidence.drift.get(&self.state.candidate));
+        fields.map_or_else(Vec::new, |fields| drifted(quality, fields))
     }
 
     /// Pauses and asks, or goes back, as policy has it.
@@ -77,9 +97,4 @@ impl Turn<'_> {
             QualityAction::RollBack => self.go_back(Outcome::RolledBack, false),
         }
     }
-}
-
-fn in_words(drift: &Drift) -> String {
-    let Drift { field, seen, psi, reference, .. } = drift;
-    format!("{field} has moved from {reference}: population stability index {psi:.3} over {seen} values")
 }

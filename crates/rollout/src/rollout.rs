@@ -246,6 +246,11 @@ impl Rollout {
         self.waiting.as_ref()
     }
 
+    /// Whether the candidate failed and a person decides what becomes of it.
+    pub const fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// Whether a person paused it.
     pub const fn is_paused(&self) -> bool {
         self.paused
@@ -320,6 +325,7 @@ impl Rollout {
             Phase::Emptying => "stable finishes its requests before it is stopped".into(),
             Phase::Stopping => "stopping stable".into(),
             Phase::Replacing => format!("starting revision {candidate}"),
+            Phase::Watching => format!("watching revision {candidate}, which serves alone"),
             Phase::Kept => "promoted; the old pool is kept for a rollback".into(),
             Phase::Draining => format!("revision {candidate} takes everything; stable finishes its requests"),
             Phase::Returning { step: Some(_) } if self.plan.steps().is_empty() => {

@@ -24,6 +24,7 @@ pub fn step(state: Rollout, seen: &Observation) -> (Rollout, Vec<Action>) {
     turn.state.now = seen.at;
     seen.orders.iter().for_each(|order| turn.obey(order));
     turn.notice(&seen.failures);
+    turn.watch_quality();
     for _ in 0..MOST_MOVES {
         let phase = turn.state.phase;
         turn.state.waiting = None;

@@ -24,7 +24,8 @@ fn kind() -> impl Strategy<Value = Kind> {
     });
     let span = || (0u64..3_000).prop_map(Millis);
     prop_oneof![
-        any::<bool>().prop_map(|park| Kind::Recreate(Recreate { park })),
+        (any::<bool>(), prop_oneof![Just(Millis(0)), span()])
+            .prop_map(|(park, watch)| Kind::Recreate(Recreate { park, watch })),
         (1u32..4, 1u32..4, 0u32..1, span()).prop_map(|(batch, max_surge, max_unavailable, pause)| Kind::Rolling(
             Rolling { batch, max_surge, max_unavailable, pause }
         )),

@@ -410,7 +410,7 @@ fn recreate_empties_stops_starts_and_on_failure_returns() {
         "not stopped before the gateway reports that it is empty"
     );
     easy.ends(Outcome::Promoted);
-    let mut bad = Easy::new(&spec(Strategy::Recreate(Recreate { park: false }), 2), true);
+    let mut bad = Easy::new(&spec(Strategy::Recreate(Recreate { park: false, ..Recreate::default() }), 2), true);
     bad.until(|rollout| rollout.phase == Phase::Replacing);
     assert!(!bad.rollout.desired().park);
     bad.fail(NEW, Cause::StartFailed).ends(Outcome::RolledBack);

@@ -45,6 +45,7 @@ impl From<orders::Error> for Refusal {
             | E::Flags(_)
             | E::Definition(_)
             | E::Policy { .. }
+            | E::DriftField { .. }
             | E::Incompatible { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             E::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

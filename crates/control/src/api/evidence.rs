@@ -25,7 +25,7 @@ use crate::orders;
 use crate::store;
 use crate::store::fold::ServiceState;
 
-type Name = Result<Path<ServiceName>, PathRejection>;
+pub(super) type Name = Result<Path<ServiceName>, PathRejection>;
 
 impl From<evidence::Error> for Refusal {
     fn from(error: evidence::Error) -> Self {
@@ -187,7 +187,7 @@ fn read(body: &[u8], kind: &str) -> Result<Vec<Feedback>, String> {
     csv::parse(text)
 }
 
-fn present(app: &App, name: Name) -> Result<Arc<ServiceState>, Refusal> {
+pub(super) fn present(app: &App, name: Name) -> Result<Arc<ServiceState>, Refusal> {
     let Path(name) = name?;
     let state = app.ledger.service(&name);
     if state.spec.is_some() { Ok(state) } else { Err(orders::Error::NoService(name).into()) }

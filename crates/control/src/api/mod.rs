@@ -4,6 +4,7 @@
 //! led astray by foreign pages ([`guard`]); a POST with an `Idempotency-Key` is carried out once ([`idempotency`]).
 //! Absent on purpose: other addresses than loopback. Who may do what is decided in front of this router (`crate::tokens`).
 
+mod drift;
 pub mod error;
 mod events;
 mod evidence;
@@ -85,6 +86,7 @@ pub fn router(app: App) -> Router {
         .route("/api/services/{service}/logs", get(services::logs))
         .route("/api/services/{service}/figures", get(services::figures))
         .route("/api/services/{service}/evidence", get(evidence::of_service))
+        .route("/api/services/{service}/drift", get(drift::of_service))
         .route("/api/services/{service}/feedback", post(evidence::feedback).layer(DefaultBodyLimit::max(LIMIT)));
     Router::new()
         .route("/", get(page::page))

@@ -24,7 +24,7 @@ const BODY: u64 = 64 << 10;
 pub fn following(state: &ServiceState, profiles: BTreeMap<RevisionNumber, Arc<Profile>>) -> Option<Following> {
     let spec = state.spec.as_ref()?;
     let metrics = spec.metrics.clone();
-    let asked = spec.quality.max_psi.is_some();
+    let asked = spec.quality.looks_at_drift();
     let drift = asked.then(|| drift::Rule { reference: spec.quality.reference, stable: state.stable, profiles });
     let capture = captured(state, spec);
     let last = state.rollouts.last();
@@ -33,7 +33,8 @@ pub fn following(state: &ServiceState, profiles: BTreeMap<RevisionNumber, Arc<Pr
         let since = last.map(|record| record.ended.unwrap_or(record.started));
         return Some(Following { scope, since, until: None, metrics, unit: Unit::Request, drift, capture });
     };
-    let ended = last.and_then(|record| record.ended);
+    // While the old pool is kept the candidate is watched as before.
+    let ended = last.and_then(|record| record.ended).filter(|_| !open.machine.is_in_rollback_window());
     let (unit, since, until) = match &open.machine.plan.strategy {
         // Before the split stands and after it is given up, arms do not get what they were assigned.
         Strategy::Ab(ab) => (ab.unit, open.split.since, earlier(open.split.until, ended)),
@@ -69,10 +70,10 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 
 /// What the gateway tells of answers; nothing unless somebody wants to know.
 pub fn tap(state: &ServiceState, spec: &ServiceSpec) -> Option<Tap> {
-    let undecided = state.undecided();
+    let undecided = state.watched();
     let compares =
         undecided.is_some_and(is_test) || spec.metrics.iter().any(|metric| told_by(metric, undecided.is_some()));
-    let drift = spec.quality.max_psi.is_some();
+    let drift = spec.quality.looks_at_drift();
     let captured = spec.capture.as_ref();
     let share = match captured {
         _ if compares || drift => Weight::ALL,
@@ -105,7 +106,7 @@ pub fn evidence(
 ) -> Option<Evidence> {
     let (spec, open) = (state.spec.as_ref()?, state.open.as_ref()?);
     let mirrors = matches!(open.machine.plan.strategy, Strategy::Shadow(_));
-    let asked = !spec.metrics.is_empty() || spec.quality.max_psi.is_some() || is_test(open) || mirrors;
+    let asked = !spec.metrics.is_empty() || spec.quality.looks_at_drift() || is_test(open) || mirrors;
     if !asked {
         return None;
     }

@@ -4,12 +4,12 @@
 //! alternatives as shadow or canary beside it, with this one as stable.
 
 use modelyard_core::event::{Actor, EventBody};
-use modelyard_core::evidence::{ArmEvidence, Drift, Evidence};
+use modelyard_core::evidence::{ArmEvidence, Evidence};
 use modelyard_core::failure::Cause;
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::{Millis, RevisionNumber};
 use modelyard_rollout::Verdict;
-use modelyard_rollout::judge::guard;
+use modelyard_rollout::judge::{DriftJudged, drifted, guard};
 
 use super::Controller;
 use super::tick::Memory;
@@ -23,7 +23,7 @@ impl Controller {
     /// Looks at the evidence since the last rollout, and tells what is new.
     pub(super) async fn watch_stable(&self, state: &ServiceState, memory: &mut Memory) -> Result<(), Error> {
         let (Some(spec), Some(stable)) = (&state.spec, state.stable) else { return Ok(()) };
-        let asked = spec.quality.max_psi.is_some() || !spec.metrics.is_empty();
+        let asked = spec.quality.looks_at_drift() || !spec.metrics.is_empty();
         let now = self.clock.now();
         if !asked || now - memory.watched.0 < LOOK {
             return Ok(());
@@ -38,7 +38,7 @@ impl Controller {
         self.recall_promotion(state, stable, memory).await;
         let then = memory.watched.1.as_ref().and_then(|(_, arm)| arm.as_ref());
         let told = |cause: Cause| state.noticed().any(|notice| notice.cause == cause);
-        let found = [worse(spec, stable, then, &known), drifted(spec, stable, &known)];
+        let found = [worse(spec, stable, then, &known), moved(spec, stable, &known)];
         let news: Vec<EventBody> =
             found.into_iter().flatten().filter(|one| !told(one.0)).map(|one| one.event(stable)).collect();
         if !news.is_empty() {
@@ -79,19 +79,9 @@ fn worse(spec: &ServiceSpec, stable: RevisionNumber, then: Option<&ArmEvidence>,
     })
 }
 
-/// Moved further from its reference than is allowed.
-fn drifted(spec: &ServiceSpec, stable: RevisionNumber, known: &Evidence) -> Option<Found> {
-    let max = spec.quality.max_psi?;
-    let moved: Vec<&Drift> = known
-        .drift
-        .get(&stable)?
-        .iter()
-        .filter(|field| field.seen >= spec.quality.least_values && field.psi > max)
-        .collect();
-    let worst = moved.first()?;
-    let line = |drift: &&Drift| {
-        let Drift { field, seen, psi, reference, .. } = drift;
-        format!("{field} has moved from {reference}: population stability index {psi:.3} over {seen} values")
-    };
-    Some(Found(Cause::Drift, format!("{}; {max} is allowed", line(worst)), moved.iter().map(line).take(8).collect()))
+/// Moved further from its reference than is allowed, by the measures of a rollout.
+fn moved(spec: &ServiceSpec, stable: RevisionNumber, known: &Evidence) -> Option<Found> {
+    let moved = drifted(&spec.quality, known.drift.get(&stable)?);
+    let worst = moved.first()?.in_words();
+    Some(Found(Cause::Drift, worst, moved.iter().map(DriftJudged::in_words).take(8).collect()))
 }

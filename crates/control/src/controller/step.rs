@@ -2,6 +2,7 @@
 
 use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::evidence::Evidence;
+use modelyard_core::strategy::Strategy;
 use modelyard_core::{Millis, ServiceName, Timestamp};
 use modelyard_rollout::{Action, Rollout, step};
 
@@ -37,7 +38,10 @@ impl Controller {
             return Ok(());
         }
         memory.stepped = (state.last_seq, now);
-        let evidence = evidence(&state, self.book.evidence(name), memory.meter.shadows());
+        let mut evidence = evidence(&state, self.book.evidence(name), memory.meter.shadows());
+        if let Some(evidence) = &mut evidence {
+            self.add_baseline(&state, open, evidence, memory).await;
+        }
         self.know(name, evidence.as_ref());
         let seen = observation(&state, open, report.as_deref(), memory.meter.totals(), evidence, now);
         let (machine, actions) = step(memory.machine(open), &seen);
@@ -59,6 +63,23 @@ impl Controller {
         lock(&self.waiting).insert(name.clone(), (open.id.clone(), machine.waiting().cloned()));
         memory.ahead = Some((open.id.clone(), machine));
         Ok(())
+    }
+
+    /// A pool that gets no traffic any more is judged by what was known of it before: the candidate of `recreate` and `blue-green` answers alone.
+    async fn add_baseline(&self, state: &ServiceState, open: &Open, evidence: &mut Evidence, memory: &mut Memory) {
+        let alone = matches!(open.machine.plan.strategy, Strategy::Recreate(_) | Strategy::BlueGreen(_));
+        let Some(stable) = open.machine.stable.filter(|_| alone && !open.machine.plan.metrics.is_empty()) else {
+            return;
+        };
+        if memory.before.as_ref().is_none_or(|(id, _)| *id != open.id) {
+            let last = state.rollouts.iter().rev().find(|record| record.id != open.id);
+            let scope = last.map(|record| format!("after {}", record.id)).unwrap_or_default();
+            let known = self.book.of_scope(&state.name, &scope).await.ok().flatten();
+            memory.before = Some((open.id.clone(), known.and_then(|mut known| known.arms.remove(&stable))));
+        }
+        if let Some((_, Some(before))) = &memory.before {
+            evidence.arms.entry(stable).or_default().or_as_before(before);
+        }
     }
 
     fn know(&self, name: &ServiceName, evidence: Option<&Evidence>) {

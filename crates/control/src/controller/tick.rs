@@ -48,6 +48,8 @@ pub(super) struct Memory {
     pub ahead: Option<(RolloutId, Rollout)>,
     /// When what serves was last looked at, and what was known of it when it was promoted.
     pub watched: (Timestamp, Option<(RolloutId, Option<ArmEvidence>)>),
+    /// What was known of stable before the open rollout.
+    pub before: Option<(RolloutId, Option<ArmEvidence>)>,
     /// What was known of the arms at the last step, and when that was last written down.
     pub evidence: (Option<Evidence>, Timestamp),
 }
@@ -100,6 +102,7 @@ impl Controller {
             measured: None,
             ahead: None,
             watched: (Timestamp(0), None),
+            before: None,
             evidence: (None, Timestamp(0)),
         }
     }
@@ -138,7 +141,7 @@ impl Controller {
     /// Profiles of the packages that run, if drift is looked at.
     async fn profiles(&self, state: &ServiceState) -> BTreeMap<RevisionNumber, Arc<Profile>> {
         let mut profiles = BTreeMap::new();
-        if state.spec.as_ref().is_none_or(|spec| spec.quality.max_psi.is_none()) {
+        if state.spec.as_ref().is_none_or(|spec| !spec.quality.looks_at_drift()) {
             return profiles;
         }
         let running = state.instances.values().map(|instance| instance.revision);

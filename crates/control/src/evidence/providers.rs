@@ -105,7 +105,7 @@ impl Providers {
 
 /// What the open rollout of a service wants to know.
 fn questions(state: &Arc<ServiceState>) -> Vec<Question> {
-    let (Some(spec), Some(open)) = (&state.spec, state.undecided()) else { return Vec::new() };
+    let (Some(spec), Some(open)) = (&state.spec, state.watched()) else { return Vec::new() };
     let revisions = state.desired.weights.keys().chain(state.desired.mirrors.keys());
     let arms: Vec<(RevisionNumber, String)> =
         revisions.filter_map(|number| Some((*number, state.revisions.get(number)?.version.to_string()))).collect();

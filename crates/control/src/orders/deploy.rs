@@ -6,8 +6,8 @@ use std::sync::Arc;
 use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::package::{Package, Resources};
 use modelyard_core::service::{Revision, ServiceSpec};
-use modelyard_core::signature::compatible;
-use modelyard_core::strategy::Strategy;
+use modelyard_core::signature::{Signature, TensorSpec, compatible};
+use modelyard_core::strategy::{QualityPolicy, Strategy};
 use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName, Timestamp};
 use modelyard_rollout::{Plan, Rollout};
 use serde::Deserialize;
@@ -118,6 +118,7 @@ impl Orders {
         given.extend(arm.flags);
         let flags = package.flag_values(&given).map_err(Error::Flags)?;
         self.check_compatible(&self.ledger.service(name), &package).await?;
+        check_fields(&spec.quality, &package.signature)?;
         Ok(Chosen { digest: arm.package, package, flags })
     }
 
@@ -146,6 +147,32 @@ impl Orders {
             why,
         })
     }
+}
+
+/// Whether what drift is looked at is there: a name with a slip of the pen would be looked at for ever, and never move.
+fn check_fields(quality: &QualityPolicy, signature: &Signature) -> Result<(), Error> {
+    let side = |side: &'static str, specs: &[TensorSpec]| -> Vec<String> {
+        specs.iter().map(|spec| format!("{side} {}", spec.name)).collect()
+    };
+    let known = [side("input", &signature.inputs), side("output", &signature.outputs)].concat();
+    // A program need not describe its answers.
+    let is_open = |field: &str| field.starts_with("output ") && signature.outputs.is_empty();
+    for field in quality.drift.iter().filter_map(|rule| rule.field.as_deref()) {
+        let name = field.rsplit_once('[').filter(|(_, column)| column.ends_with(']')).map_or(field, |(name, _)| name);
+        if matches!(name, "input" | "output") || known.iter().any(|known| known == name) || is_open(name) {
+            continue;
+        }
+        let meant = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+        let near = meant.filter(|(off, _)| *off <= (name.chars().count() / 3).max(2));
+        return Err(Error::DriftField {
+            field: field.to_owned(),
+            hint: match near {
+                Some((_, meant)) => format!("did you mean `{meant}`?"),
+                None => format!("there are {}", known.join(", ")),
+            },
+        });
+    }
+    Ok(())
 }
 
 /// A rollout without outcome must end first. One that only keeps its old pool is closed by the next.

@@ -96,6 +96,14 @@ pub enum Error {
         /// Every reason.
         reasons: Vec<String>,
     },
+    /// Drift of something that the model has not is asked for.
+    #[error("`quality.drift.field` is `{field}`, which the package's signature has not; {hint}")]
+    DriftField {
+        /// What was written.
+        field: String,
+        /// What may be meant.
+        hint: String,
+    },
     /// The package cannot be had.
     #[error(transparent)]
     Package(#[from] PackageError),
@@ -153,6 +161,7 @@ impl Error {
             Self::Policy { .. } => {
                 "nothing was started; sign it with `modelyard sign`, or see `modelyard verify REF --env NAME`".into()
             }
+            Self::DriftField { .. } => "nothing was changed; `modelyard inspect` shows the signature".into(),
             Self::Package(_) => "build it with `modelyard package`, then deploy the digest that it prints".into(),
             Self::Withdrawn { .. } => "deploy another version, or this one with `--yanked`; what runs already goes on".into(),
             Self::Incompatible { .. } => {
@@ -225,8 +234,10 @@ impl Orders {
         self.decide(name, actor, |state| {
             let state = present(state)?;
             let open = state.open.as_ref().ok_or_else(|| Error::NotOpen(name.clone()))?;
-            // Within the rollback window only going back makes sense.
-            if open.machine.outcome().is_some() && !(order == Order::Abort && open.machine.is_in_rollback_window()) {
+            // Within the rollback window only going back makes sense, unless a person is asked.
+            let machine = &open.machine;
+            let asked = machine.is_held() || (order == Order::Abort && machine.is_in_rollback_window());
+            if machine.outcome().is_some() && !asked {
                 return Err(Error::NotOpen(name.clone()));
             }
             let bodies = vec![EventBody::Ordered { order: order.clone() }];

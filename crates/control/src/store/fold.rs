@@ -440,6 +440,11 @@ impl ServiceState {
         self.open.as_ref().filter(|open| open.machine.outcome().is_none())
     }
 
+    /// The rollout whose candidate may still be taken back: not decided yet, or within its rollback window.
+    pub fn watched(&self) -> Option<&Open> {
+        self.open.as_ref().filter(|open| open.machine.outcome().is_none() || open.machine.is_in_rollback_window())
+    }
+
     /// Instances of a revision that run or are being started.
     pub fn staying(&self, revision: RevisionNumber) -> impl Iterator<Item = (&InstanceId, &Instance)> {
         self.instances.iter().filter(move |(_, instance)| instance.revision == revision && instance.stays())

@@ -224,7 +224,7 @@ fn choose(context: &Context, what: &str, called: Option<&Called>) -> miette::Res
 
 /// What callers will notice of a strategy that stops everything first.
 fn outage(spec: &ServiceSpec) -> Option<String> {
-    let Strategy::Recreate(Recreate { park }) = spec.strategy else { return None };
+    let Strategy::Recreate(Recreate { park, .. }) = spec.strategy else { return None };
     let meanwhile = match park {
         true => format!("requests wait for at most {}, then get 503 with `Retry-After`", spec.routing.park),
         false => "requests get 503 with `Retry-After`".to_owned(),

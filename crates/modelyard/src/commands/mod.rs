@@ -5,6 +5,7 @@ mod demo;
 pub mod deploy;
 mod diff;
 pub mod down;
+mod drift;
 mod env;
 mod feedback;
 mod flags;
@@ -101,6 +102,8 @@ pub enum Command {
     Watch(watch::Watch),
     /// Show what a service's instances wrote.
     Logs(logs::Logs),
+    /// Show how far a service's inputs and outputs have moved from their reference.
+    Drift(drift::Drift),
     /// Show a service's revisions and rollouts.
     History(history::History),
     /// Tell a rollout as an activity report.
@@ -180,6 +183,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Status(command) => command.run(context),
         Command::Watch(command) => command.run(context),
         Command::Logs(command) => command.run(context),
+        Command::Drift(command) => command.run(context),
         Command::History(command) => command.run(context),
         Command::Report(command) => command.run(context),
         Command::Rehearse(command) => command.run(context),

@@ -104,12 +104,21 @@ pub const STRATEGIES: &[(&str, &str, &[Key])] = &[
     (
         "recreate",
         "Stop all of stable, start the candidate.",
-        &[key(
-            "park",
-            Kind::Switch,
-            "true",
-            "Whether the gateway parks requests while nothing runs; otherwise 503 with `Retry-After`.",
-        )],
+        &[
+            key(
+                "park",
+                Kind::Switch,
+                "true",
+                "Whether the gateway parks requests while nothing runs; otherwise 503 with `Retry-After`.",
+            ),
+            key(
+                "watch",
+                Kind::Span,
+                "0s",
+                "How long the candidate is watched before it counts as promoted; a failure or a drop of quality (against what stable did before) \
+                 starts stable again.",
+            ),
+        ],
     ),
     (
         "rolling",
@@ -379,8 +388,41 @@ const QUALITY: &[Key] = &[
         "drift is not looked at",
         "Population stability index from which on it counts as drift; 0.2 is usual.",
     ),
+    key(
+        "drift",
+        Kind::Tables(DRIFT),
+        "none",
+        "Measure and limit of all inputs and outputs, or of single ones; the most particular rules count for a field, all of them.",
+    ),
     key("reference", Kind::Choice(&["package", "stable"]), "`package`", "What inputs and outputs are compared with."),
     key("least-values", Kind::Whole(1), "500", "Values of a field that must have been seen before its drift counts."),
+];
+
+const DRIFT: &[Key] = &[
+    key(
+        "field",
+        Kind::Text,
+        "all",
+        "What it is about: `input`, `output`, `input NAME`, or a column, `input NAME[3]`; names are the signature's.",
+    ),
+    key(
+        "measure",
+        Kind::Choice(&["psi", "ks", "chi-square", "jensen-shannon"]),
+        "`psi`",
+        "Population stability index; Kolmogorov-Smirnov distance (numbers only); p-value of the chi-square test; Jensen-Shannon divergence in bits.",
+    ),
+    key(
+        "limit",
+        Kind::Number(0.0, 100.0),
+        "0.2; 0.1; 0.000001; 0.1",
+        "From which value on it counts as drift; of `chi-square` the p-value below which it does.",
+    ),
+    key(
+        "least-values",
+        Kind::Whole(1),
+        "as `quality.least-values`",
+        "Values that must have been seen before it counts.",
+    ),
 ];
 
 const CAPTURE: &[Key] = &[

@@ -6,6 +6,7 @@
 
 mod classical;
 mod difference;
+mod drift;
 mod guard;
 mod paired;
 mod planning;
@@ -14,6 +15,7 @@ mod threshold;
 mod watch;
 
 pub use difference::{Compared, compare};
+pub use drift::{DriftJudged, drift, drifted};
 pub use guard::{Guarded, guard};
 pub use paired::{Paired, latency_difference, paired};
 pub use planning::{Planned, expect, plan_size};

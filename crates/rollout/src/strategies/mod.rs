@@ -34,6 +34,7 @@ pub(crate) fn advance(turn: &mut Turn<'_>) {
         Phase::Emptying => turn.advance_emptying(),
         Phase::Stopping => turn.advance_stopping(),
         Phase::Replacing => turn.advance_replacing(),
+        Phase::Watching => turn.advance_watching(),
         Phase::Kept => turn.advance_kept(),
         Phase::Draining => turn.advance_draining(),
         Phase::Returning { step } => turn.advance_returning(step),
@@ -47,7 +48,7 @@ pub(crate) fn advance(turn: &mut Turn<'_>) {
 /// The first phase of going back.
 pub(crate) fn way_back(state: &Rollout, stepped: bool) -> Phase {
     match (state.phase, state.stable, &state.plan.strategy) {
-        (_, None, _) | (Phase::Replacing, _, _) => Phase::Clearing,
+        (_, None, _) | (Phase::Replacing | Phase::Watching, _, _) => Phase::Clearing,
         (_, _, Strategy::Recreate(_)) => Phase::Restoring,
         (_, _, Strategy::Rolling(_)) => Phase::Returning { step: stepped.then_some(0) },
         (phase, _, Strategy::Canary(_) | Strategy::BlueGreen(_) | Strategy::Ab(_) | Strategy::Shadow(_)) => {

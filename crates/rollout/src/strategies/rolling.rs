@@ -110,6 +110,9 @@ impl Turn<'_> {
             if judgement.verdict != Verdict::Pass {
                 return self.await_evidence(&judgement.why, judgement.needed);
             }
+            if !self.quality_is_fine() {
+                return;
+            }
         }
         self.waited();
         let instances = self.state.plan.instances;

@@ -72,7 +72,6 @@ impl Turn<'_> {
             self.trim_stable(step);
         }
         self.note_pace(self.state.readings.since_begin().requests);
-        self.notice_quality();
         let last = step + 1 >= self.state.plan.steps().len();
         if !self.has_baked(step, last) || self.is_blocked() || !self.may_leave(last) {
             return;

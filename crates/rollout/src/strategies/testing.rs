@@ -85,8 +85,7 @@ impl Turn<'_> {
             return;
         }
         self.state.clock.run(self.state.now);
-        self.notice_quality();
-        if !self.state.phase.is_forward() || self.is_blocked() {
+        if self.is_blocked() {
             return;
         }
         if self.hurries() {
