@@ -445,8 +445,12 @@ fn inputs_that_move_from_the_package_s_profile_are_seen_and_policy_is_followed()
 fn quality_is_watched_while_blue_is_kept_and_after_a_recreation() {
     let world = World::up();
     let package = with_profile(&world);
-    let rules = "[strategy]\nkind = \"blue-green\"\nrollback-window = \"10m\"\n\n[quality]\nmax-psi = 0.25\nleast-values = 100\n";
-    let file = service(&world, rules);
+    let hook = Hook::start();
+    let rules = format!(
+        "[strategy]\nkind = \"blue-green\"\nrollback-window = \"10m\"\n\n[quality]\nmax-psi = 0.25\nleast-values = 100\n\n[[notify]]\nurl = \"{}\"\n",
+        hook.url
+    );
+    let file = service(&world, &rules);
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace(&support::alarm::fixture("threshold"), &package)).unwrap();
     world.run(&["deploy", &file, "--wait"]).ended(0);
@@ -474,7 +478,70 @@ fn quality_is_watched_while_blue_is_kept_and_after_a_recreation() {
     assert_eq!((&ended["outcome"], &ended["cause"]), (&json!("rolled-back"), &json!("drift")), "{ended}");
     callers.finish();
     assert_eq!(world.status("alarm")["weights"], json!({"1": 10_000}));
+
+    // Whoever asked to be told was told of each, though the first attempt of all failed.
+    let told = until("everything was told", 60, || {
+        let told = hook.told();
+        let of = |kind: &str| told.iter().filter(|notice| notice["kind"] == kind).count();
+        let counts = (of("promoted"), of("quality"), of("rolled-back"));
+        if counts.0 == 2 && counts.1 >= 1 && counts.2 == 2 { Ok(told) } else { Err(format!("{counts:?} of {told:?}")) }
+    });
+    let notice = told.iter().find(|notice| notice["kind"] == "quality" && notice["rollout"].is_string()).unwrap();
+    for (key, value) in
+        [("service", json!("alarm")), ("version", json!(1)), ("cause", json!("drift")), ("revision", json!(2))]
+    {
+        assert_eq!(notice[key], value, "{key}: {notice}");
+    }
+    assert!(notice["why"].as_str().unwrap().contains("`modelyard abort` goes back to stable"), "{notice}");
+    assert!(notice["evidence"][0].as_str().unwrap().contains("population stability index"), "{notice}");
+    until("what became of it is in the log", 30, || {
+        let events = world.events("alarm");
+        let known: Vec<&Value> = events.iter().filter(|event| event["event"] == "notified").collect();
+        let again = known.iter().any(|event| event["attempts"].as_u64().unwrap() > 1);
+        if known.len() >= 5 && again { Ok(()) } else { Err(format!("{known:?}")) }
+    });
     world.down();
+}
+
+/// A web hook: refuses the first notice for a moment, then takes all.
+struct Hook {
+    url: String,
+    told: std::sync::Arc<std::sync::Mutex<Vec<Value>>>,
+}
+
+impl Hook {
+    fn start() -> Self {
+        use std::io::{BufRead as _, Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let told = std::sync::Arc::<std::sync::Mutex<Vec<Value>>>::default();
+        let kept = std::sync::Arc::clone(&told);
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let mut stream = std::io::BufReader::new(stream.unwrap());
+                let (mut line, mut length) = (String::new(), 0);
+                while stream.read_line(&mut line).unwrap() > 2 {
+                    if let Some(given) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                        length = given.trim().parse().unwrap();
+                    }
+                    line.clear();
+                }
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).unwrap();
+                let status = if number == 0 { "503 Service Unavailable" } else { "200 OK" };
+                if number > 0 {
+                    kept.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+                }
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        Self { url, told }
+    }
+
+    fn told(&self) -> Vec<Value> {
+        self.told.lock().unwrap().clone()
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod history;
 mod http_client;
 mod ledger;
 mod mlflow;
+mod notify;
 mod orders;
 mod packages;
 pub mod policy;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::Evidence;
 use crate::failure::{Cause, Failure};
 use crate::measure::Counters;
+use crate::notify::NoticeKind;
 use crate::service::{Desired, Revision, ServiceSpec};
 use crate::{AliasName, InstanceId, ModelName, RevisionNumber, RolloutId, ServiceName, Timestamp, Version, Weight};
 
@@ -266,6 +267,20 @@ pub enum EventBody {
         /// A line for each metric, or for each field that moved.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         evidence: Vec<String>,
+    },
+    /// Somebody elsewhere was told, or could not be.
+    Notified {
+        /// Of what.
+        kind: NoticeKind,
+        /// Position of the event that was told.
+        of: u64,
+        /// The host that was told; the rest of an address may be secret.
+        host: String,
+        /// Attempts that it took.
+        attempts: u32,
+        /// Why it was given up, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     /// A rollout ended.
     RolloutFinished {

@@ -18,6 +18,7 @@ pub mod measure;
 pub mod metric;
 pub mod mirror;
 pub mod names;
+pub mod notify;
 pub mod package;
 pub mod ports;
 pub mod profile;

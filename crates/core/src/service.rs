@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::affinity::Affinity;
 use crate::metric::{Judge, Metric};
+use crate::notify::Hook;
 use crate::package::Resources;
 use crate::strategy::{Analysis, QualityPolicy, RollbackPolicy, Strategy};
 use crate::time::{Millis, Timestamp, human};
@@ -77,6 +78,9 @@ pub struct ServiceSpec {
     /// What of its requests and answers is kept; nothing by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
+    /// Who is told of what becomes of its rollouts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<Hook>,
 }
 
 impl ServiceSpec {
@@ -98,6 +102,7 @@ impl ServiceSpec {
             quality: QualityPolicy::default(),
             routing: Routing::default(),
             capture: None,
+            notify: Vec::new(),
         }
     }
 }

@@ -65,7 +65,7 @@ fn tint(body: &EventBody, paint: Paint) -> impl Fn(&str) -> String {
         EventBody::InstanceStarting { .. } | EventBody::InstanceDraining { .. } | EventBody::InstanceStopped { .. } => {
             Paint::dim
         }
-        EventBody::Retried { .. } | EventBody::Ordered { .. } => Paint::warn,
+        EventBody::Notified { why: Some(_), .. } | EventBody::Retried { .. } | EventBody::Ordered { .. } => Paint::warn,
         _ => |_: Paint, text: &str| text.to_owned(),
     };
     move |text| colour(paint, text)

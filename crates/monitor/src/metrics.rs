@@ -98,6 +98,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Measured { .. } => "measured",
         EventBody::EvidenceSeen { .. } => "evidence-seen",
         EventBody::QualityDropped { .. } => "quality-dropped",
+        EventBody::Notified { .. } => "notified",
         EventBody::RolloutFinished { .. } => "rollout-finished",
         EventBody::FlagsSet { .. } => "flags-set",
         EventBody::ServiceRemoved => "service-removed",

@@ -85,6 +85,16 @@ pub fn narrate(event: &Event) -> String {
             "Revision {revision} serves and was noticed for {cause}: {}; no rollout is open that would act on it",
             detail(why)
         )),
+        EventBody::Notified { kind, host, attempts, why: None, .. } => {
+            format!("{} was told ({}), attempt {attempts}.", detail(host), kind.name())
+        }
+        EventBody::Notified { kind, host, attempts, why: Some(why), .. } => sentence(&format!(
+            "{} could not be told ({}) in {attempts} attempt{}: {}",
+            detail(host),
+            kind.name(),
+            if *attempts == 1 { "" } else { "s" },
+            detail(why)
+        )),
         EventBody::EvidenceSeen { evidence } => {
             let units: u64 = evidence.arms.values().map(|arm| arm.units).sum();
             let pairs: u64 = evidence.shadows.values().map(|shadow| shadow.compared).sum();

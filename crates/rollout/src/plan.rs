@@ -5,6 +5,7 @@
 use std::fmt;
 
 use modelyard_core::metric::{Judge, JudgeKind, Metric, MetricKind, MetricSource};
+use modelyard_core::notify::Hook;
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::{
     Ab, Analysis, BlueGreen, Canary, DriftMeasure, QualityPolicy, RollbackPolicy, Rolling, Shadow, Strategy, Then, Unit,
@@ -16,6 +17,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) const FIRST_SHARE_LIMIT: u16 = 2_000;
 /// More instances or steps than this are a typing error.
 const MANY: usize = 1_000;
+
+/// More addresses than this are a list that belongs behind one.
+const HOOKS: usize = 16;
 
 /// The frozen rules of one rollout: an edited service file starts a new rollout, it never changes one that runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +96,7 @@ impl Plan {
         check_metrics(&spec.metrics, &mut refuse);
         check_methods(spec, &mut refuse);
         check_drift(&spec.quality, &mut refuse);
+        check_notify(&spec.notify, &mut refuse);
         if !mistakes.is_empty() {
             return Err(PlanError { mistakes });
         }
@@ -303,6 +308,23 @@ fn check_methods(spec: &ServiceSpec, refuse: &mut impl FnMut(&'static str, Strin
             );
             refuse("strategy.unit", what);
         }
+    }
+}
+
+fn check_notify(hooks: &[Hook], refuse: &mut impl FnMut(&'static str, String)) {
+    for Hook { url, on, token, .. } in hooks {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            refuse("notify.url", format!("is `{url}`; write http://HOST/PATH or https://HOST/PATH"));
+        }
+        if on.is_empty() {
+            refuse("notify.on", "is empty; leave it out for all, or name what is told".into());
+        }
+        if token.as_ref().is_some_and(|token| !token.starts_with("env:") && !token.starts_with("file:")) {
+            refuse("notify.token", "says where a token is, not what it is; write `env:NAME` or `file:PATH`".into());
+        }
+    }
+    if hooks.len() > HOOKS {
+        refuse("notify", format!("has {} addresses; {HOOKS} are plenty", hooks.len()));
     }
 }
 

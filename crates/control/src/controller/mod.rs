@@ -36,6 +36,7 @@ use crate::gateway::keeper::{Keeper, Reports};
 use crate::gateway::router::Router;
 use crate::http_client::chain;
 use crate::ledger::{Ledger, lock};
+use crate::notify::Notifier;
 use crate::packages::Packages;
 use crate::prober::{Asker, Prober};
 use crate::store::fold::ServiceState;
@@ -176,6 +177,7 @@ impl Controller {
         tasks.spawn(keeper.run(looked));
         let (book, ledger, clock) = (Arc::clone(&self.book), Arc::clone(&self.ledger), Arc::clone(&self.clock));
         tasks.spawn(Providers { book, ledger, clock }.run());
+        tasks.spawn(Notifier { ledger: Arc::clone(&self.ledger) }.run());
         tokio::select! {
             // Neither ever returns; if one panics, the process ends rather than limp on.
             died = tasks.join_next() => tracing::error!(?died, "a part of the controller died"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::Uri;
 use modelyard_core::metric::Metric;
+use modelyard_core::notify::Hook;
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::header;
@@ -16,6 +17,28 @@ const LIMIT: Duration = Duration::from_secs(5);
 const MOST: u64 = 1 << 20;
 /// A token that is longer is a file of something else.
 const LONGEST_TOKEN: usize = 16 << 10;
+
+/// Whom to ask.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// What it is for, for people: `metric`, `hook`.
+    what: &'static str,
+    url: Option<String>,
+    token: Option<String>,
+    ca: Option<String>,
+}
+
+impl From<&Metric> for Peer {
+    fn from(metric: &Metric) -> Self {
+        Self { what: "metric", url: metric.url.clone(), token: metric.token.clone(), ca: metric.ca.clone() }
+    }
+}
+
+impl From<&Hook> for Peer {
+    fn from(hook: &Hook) -> Self {
+        Self { what: "hook", url: Some(hook.url.clone()), token: hook.token.clone(), ca: hook.ca.clone() }
+    }
+}
 
 /// What is asked.
 pub enum Ask {
@@ -27,15 +50,57 @@ pub enum Ask {
 
 /// Asks, away from the threads that must not wait.
 pub async fn fetch(metric: &Metric, ask: Ask) -> Result<Value, String> {
-    let metric = metric.clone();
-    let asked = tokio::task::spawn_blocking(move || blocking(&metric, &ask));
+    let peer = Peer::from(metric);
+    let asked = tokio::task::spawn_blocking(move || blocking(&peer, &ask));
     asked.await.unwrap_or_else(|error| Err(format!("asking ended early: {error}")))
 }
 
-fn blocking(metric: &Metric, ask: &Ask) -> Result<Value, String> {
-    let (base, host) = place(metric)?;
-    let token = token(metric, &host)?;
-    let agent = agent(metric)?;
+/// Why a hook was not told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untold {
+    /// Why, for people; never with the address's path or the token.
+    pub why: String,
+    /// Whether another attempt may go better.
+    pub may_pass: bool,
+}
+
+/// Posts a document, away from the threads that must not wait. What is answered beyond the status is not read.
+pub async fn tell(hook: &Hook, document: Value) -> Result<(), Untold> {
+    let peer = Peer::from(hook);
+    let told = tokio::task::spawn_blocking(move || post(&peer, &document));
+    told.await.unwrap_or_else(|error| Err(Untold { why: format!("telling ended early: {error}"), may_pass: true }))
+}
+
+fn post(peer: &Peer, document: &Value) -> Result<(), Untold> {
+    let wrong = |why: String| Untold { why, may_pass: false };
+    let (url, host) = place(peer).map_err(wrong)?;
+    // A token or certificates that are being replaced are there a moment later.
+    let passing = |why: String| Untold { why, may_pass: true };
+    let token = token(peer, &host).map_err(passing)?;
+    let request = agent(peer).map_err(passing)?.post(&url);
+    let request = match token {
+        Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+        None => request,
+    };
+    let answer =
+        request.send_json(document).map_err(|error| passing(format!("`{host}` cannot be reached: {error}")))?;
+    let status = answer.status();
+    let may_pass = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
+    if status.is_success() { Ok(()) } else { Err(Untold { why: format!("`{host}` answered {status}"), may_pass }) }
+}
+
+/// The host of an address, for people; the rest of it may be secret.
+pub fn host_of(url: &str) -> String {
+    url.parse::<Uri>()
+        .ok()
+        .and_then(|uri| uri.authority().map(|authority| authority.host().to_owned()))
+        .unwrap_or_default()
+}
+
+fn blocking(peer: &Peer, ask: &Ask) -> Result<Value, String> {
+    let (base, host) = place(peer)?;
+    let token = token(peer, &host)?;
+    let agent = agent(peer)?;
     let bearer = token.map(|token| format!("Bearer {token}"));
     let answer = match ask {
         Ask::Get(path) => {
@@ -57,17 +122,18 @@ fn blocking(metric: &Metric, ask: &Ask) -> Result<Value, String> {
     match serde_json::from_slice::<Value>(&body) {
         // Prometheus explains a bad query in a 400.
         Ok(document) if status.is_success() || document.get("error").is_some() => Ok(document),
-        _ if status.as_u16() == 401 || status.as_u16() == 403 => {
-            Err(format!("`{host}` answered {status}; set the metric's `token` to `env:NAME` or `file:PATH`"))
-        }
+        _ if status.as_u16() == 401 || status.as_u16() == 403 => Err(format!(
+            "`{host}` answered {status}; set the {what}'s `token` to `env:NAME` or `file:PATH`",
+            what = peer.what
+        )),
         _ if !status.is_success() => Err(format!("`{host}` answered {status}")),
         _ => Err(format!("`{host}` answered no JSON")),
     }
 }
 
 /// Address and host.
-fn place(metric: &Metric) -> Result<(String, String), String> {
-    let url = metric.url.as_deref().ok_or("the metric has no `url`; write http://HOST:PORT or https://HOST:PORT")?;
+fn place(peer: &Peer) -> Result<(String, String), String> {
+    let url = peer.url.as_deref().ok_or("the metric has no `url`; write http://HOST:PORT or https://HOST:PORT")?;
     let uri: Uri = url.parse().map_err(|error| format!("`{url}` is no address: {error}"))?;
     let known = matches!(uri.scheme_str(), Some("http" | "https"));
     let host = uri
@@ -78,13 +144,16 @@ fn place(metric: &Metric) -> Result<(String, String), String> {
 }
 
 /// The token, from where the metric says; none when it asks for none.
-fn token(metric: &Metric, host: &str) -> Result<Option<String>, String> {
-    let Some(from) = metric.token.as_deref() else { return Ok(None) };
-    let is_clear = metric.url.as_deref().is_some_and(|url| url.starts_with("http://"));
+fn token(peer: &Peer, host: &str) -> Result<Option<String>, String> {
+    let Some(from) = peer.token.as_deref() else { return Ok(None) };
+    let is_clear = peer.url.as_deref().is_some_and(|url| url.starts_with("http://"));
     let is_here =
         host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     if is_clear && !is_here {
-        return Err(format!("the token is not sent to `{host}` in the clear; write https:// in the metric's `url`"));
+        return Err(format!(
+            "the token is not sent to `{host}` in the clear; write https:// in the {what}'s `url`",
+            what = peer.what
+        ));
     }
     let text = match from.split_once(':') {
         Some(("env", name)) => std::env::var(name).map_err(|_| {
@@ -93,7 +162,7 @@ fn token(metric: &Metric, host: &str) -> Result<Option<String>, String> {
         Some(("file", path)) => {
             std::fs::read_to_string(path).map_err(|error| format!("the token in {path} cannot be read: {error}"))?
         }
-        _ => return Err("the metric's `token` is neither `env:NAME` nor `file:PATH`".to_owned()),
+        _ => return Err(format!("the {}'s `token` is neither `env:NAME` nor `file:PATH`", peer.what)),
     };
     let text = text.trim();
     if text.is_empty() || text.len() > LONGEST_TOKEN || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -102,9 +171,9 @@ fn token(metric: &Metric, host: &str) -> Result<Option<String>, String> {
     Ok(Some(text.to_owned()))
 }
 
-fn agent(metric: &Metric) -> Result<Agent, String> {
+fn agent(peer: &Peer) -> Result<Agent, String> {
     let mut tls = TlsConfig::builder();
-    if let Some(path) = &metric.ca {
+    if let Some(path) = &peer.ca {
         let pem = std::fs::read(path).map_err(|error| format!("the certificates in {path} cannot be read: {error}"))?;
         let certificates: Vec<_> = parse_pem(&pem)
             .filter_map(|item| match item {

@@ -9,7 +9,7 @@
 
 mod aside;
 pub mod csv;
-mod fetch;
+pub(crate) mod fetch;
 pub mod providers;
 mod reader;
 mod response;

@@ -316,6 +316,7 @@ impl ServiceState {
             | EventBody::Retried { .. }
             | EventBody::Measured { .. }
             | EventBody::EvidenceSeen { .. }
+            | EventBody::Notified { .. }
             | EventBody::ControlStarted { .. }
             | EventBody::ControlStopped
             | EventBody::GatewayStarted { .. }

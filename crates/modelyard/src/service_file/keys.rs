@@ -29,6 +29,8 @@ pub enum Kind {
     Text,
     /// Texts, in order.
     List,
+    /// A list of some of these words.
+    Choices(&'static [&'static str]),
     /// Smallest and largest value: `[0, 1]`.
     Limits,
     /// One of these words.
@@ -91,6 +93,7 @@ pub const SERVICE: &[Key] = &[
     key("judge", Kind::Table(JUDGE), "see below", "How metrics become a verdict."),
     key("quality", Kind::Table(QUALITY), "see below", "What happens when a candidate's quality drops."),
     key("routing", Kind::Table(ROUTING), "see below", "How the gateway treats the service's requests."),
+    key("notify", Kind::Tables(NOTIFY), "none", "Who is told of what becomes of the service's rollouts, by web hook."),
     key("capture", Kind::Table(CAPTURE), "nothing is kept", "What of requests and answers is kept, as Parquet files."),
 ];
 
@@ -423,6 +426,23 @@ const DRIFT: &[Key] = &[
         "as `quality.least-values`",
         "Values that must have been seen before it counts.",
     ),
+];
+
+const NOTIFY: &[Key] = &[
+    key("url", Kind::Text, "", "Where notices are posted as JSON, http or https."),
+    key(
+        "on",
+        Kind::Choices(&["quality", "waiting", "rolled-back", "promoted"]),
+        "all",
+        "What is told: quality dropped; a rollout waits for a person; a candidate was taken back; a candidate was promoted.",
+    ),
+    key(
+        "token",
+        Kind::Text,
+        "none",
+        "Where its bearer token is: `env:NAME` or `file:PATH`, as the control plane sees them.",
+    ),
+    key("ca", Kind::Text, "public authorities", "File of certificates (PEM) that an https server's is held against."),
 ];
 
 const CAPTURE: &[Key] = &[

@@ -68,6 +68,7 @@ fn value(kind: Kind) -> Value {
         Kind::Any => json!({}),
         Kind::Text => json!({ "type": "string" }),
         Kind::List => json!({ "type": "array", "items": { "type": "string" } }),
+        Kind::Choices(words) => json!({ "type": "array", "items": { "enum": words }, "minItems": 1 }),
         Kind::Limits => json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 }),
         Kind::Numbers => json!({ "type": "object", "additionalProperties": { "type": "number" } }),
         Kind::Table(keys) => table(keys),
@@ -174,6 +175,9 @@ fn kind_words(kind: Kind) -> String {
         Kind::Any => "value".to_owned(),
         Kind::Text => "text".to_owned(),
         Kind::List => "list of texts".to_owned(),
+        Kind::Choices(words) => {
+            format!("list of {}", words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "))
+        }
         Kind::Limits => "two numbers".to_owned(),
         Kind::Numbers => "table of numbers".to_owned(),
         Kind::Tables(_) => "list of tables, below".to_owned(),
