@@ -1,12 +1,15 @@
 //! Decisions by evidence from outside: A/B tests by session with labels that come late, shadows, and quality that drops.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+#[path = "experiments/hook.rs"]
+mod hook;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use hook::Hook;
 use serde_json::{Value, json};
 use support::alarm::{Answer, Callers, ask, mean, service};
 use support::process::kill_9;
@@ -501,47 +504,6 @@ fn quality_is_watched_while_blue_is_kept_and_after_a_recreation() {
         if known.len() >= 5 && again { Ok(()) } else { Err(format!("{known:?}")) }
     });
     world.down();
-}
-
-/// A web hook: refuses the first notice for a moment, then takes all.
-struct Hook {
-    url: String,
-    told: std::sync::Arc<std::sync::Mutex<Vec<Value>>>,
-}
-
-impl Hook {
-    fn start() -> Self {
-        use std::io::{BufRead as _, Read as _, Write as _};
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let told = std::sync::Arc::<std::sync::Mutex<Vec<Value>>>::default();
-        let kept = std::sync::Arc::clone(&told);
-        std::thread::spawn(move || {
-            for (number, stream) in listener.incoming().enumerate() {
-                let mut stream = std::io::BufReader::new(stream.unwrap());
-                let (mut line, mut length) = (String::new(), 0);
-                while stream.read_line(&mut line).unwrap() > 2 {
-                    if let Some(given) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                        length = given.trim().parse().unwrap();
-                    }
-                    line.clear();
-                }
-                let mut body = vec![0; length];
-                stream.read_exact(&mut body).unwrap();
-                let status = if number == 0 { "503 Service Unavailable" } else { "200 OK" };
-                if number > 0 {
-                    kept.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
-                }
-                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                stream.get_mut().write_all(answer.as_bytes()).unwrap();
-            }
-        });
-        Self { url, told }
-    }
-
-    fn told(&self) -> Vec<Value> {
-        self.told.lock().unwrap().clone()
-    }
 }
 
 #[test]
