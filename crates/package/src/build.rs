@@ -20,6 +20,8 @@ use crate::scaffold::slug;
 pub struct BuildOptions {
     /// Seconds since 1970 to stamp on the package; without it the package holds no time at all.
     pub source_date_epoch: Option<u64>,
+    /// Whether a Python package without a complete lock is built all the same.
+    pub allow_unlocked: bool,
 }
 
 impl BuildOptions {
@@ -34,7 +36,7 @@ impl BuildOptions {
             let seconds = text.parse::<u64>().ok().filter(|&seconds| digits && seconds <= YEAR_9999);
             seconds.ok_or_else(|| Error::SourceDateEpoch(text.chars().take(40).collect()))
         };
-        Ok(Self { source_date_epoch: text.map(parse).transpose()? })
+        Ok(Self { source_date_epoch: text.map(parse).transpose()?, ..Self::default() })
     }
 }
 
@@ -65,7 +67,7 @@ pub struct Built {
 #[tracing::instrument(name = "package", skip_all, fields(folder = %folder.display()), err)]
 pub fn build(folder: &Path, store: &Store, options: &BuildOptions) -> Result<Built, Error> {
     let start = Instant::now();
-    finish(Draft::new(folder)?, folder, store, options, start)
+    finish(Draft::new(folder, options.allow_unlocked)?, folder, store, options, start)
 }
 
 /// Stores what was read and found right.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use miette::NamedSource;
-use modelyard_core::package::{Graph, LOCK, Runtime};
+use modelyard_core::package::{Graph, Runtime};
 use modelyard_core::profile::Profile;
 use modelyard_core::sample::Sample;
 use modelyard_core::signature::Signature;
@@ -45,7 +45,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Reads the folder.
-    pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(folder: &Path, allow_unlocked: bool) -> Result<Self, Error> {
         let path = folder.join(DESCRIPTION);
         if !path.is_file() {
             return Err(Error::NoDescription(path));
@@ -60,7 +60,18 @@ impl Draft {
         let refuse =
             |wrong: flags::Wrong| refuse(wrong.into_iter().map(|(at, what)| Mistake::new(&text, at, what)).collect());
         let gathered = gather(folder, &description).map_err(refuse)?;
-        Self::from(folder, description, gathered, refuse)
+        let unlocked = python::unlocked(folder, &description)?;
+        if let Some(why) = unlocked.as_ref().filter(|_| !allow_unlocked) {
+            return Err(Error::Lock(why.clone()));
+        }
+        let mut draft = Self::from(folder, description, gathered, refuse)?;
+        if let Runtime::Python { requirements: Some(_), locked, .. } = &mut draft.description.runtime.value {
+            *locked = unlocked.is_none();
+            let warning =
+                |why| format!("the package is not locked, so that tomorrow it may run with other dependencies: {why}");
+            draft.profile_warnings.extend(unlocked.map(warning));
+        }
+        Ok(draft)
     }
 
     /// Reads a bare ONNX file, which says nothing of itself but its signature; `model` is what it is called.
@@ -94,9 +105,8 @@ impl Draft {
                 return Err(refuse(wrong));
             }
         }
-        if let Runtime::Python { requirements, locked, .. } = &mut description.runtime.value {
+        if let Runtime::Python { .. } = &description.runtime.value {
             signature = description.signature.take().map(|placed| placed.value).unwrap_or_default();
-            *locked = requirements.is_some() && paths.contains(LOCK);
             let wrong = flags::bind(&description.flags, &mut signature);
             if !wrong.is_empty() {
                 return Err(refuse(wrong));
@@ -230,7 +240,7 @@ fn command_faults(folder: &Path, command: &[String], paths: &BTreeSet<String>) -
 }
 
 /// Reads a file that ends up in the package document, so it cannot be longer than one.
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes));
     read.map_err(Error::file("could not read", path))?;

@@ -81,6 +81,9 @@ pub enum Error {
         /// What is wrong, and where.
         why: String,
     },
+    /// The dependencies of a Python function are not pinned.
+    #[error("the dependencies of the package are not locked: {0}")]
+    Lock(String),
     /// A file that is part of the package document is too long.
     #[error("`{}` has more than 64 MiB", .0.display())]
     TooLong(PathBuf),
@@ -133,6 +136,7 @@ impl Error {
             Self::Path { .. } => "modelyard::package::path",
             Self::SampleFile { .. } | Self::Samples { .. } => "modelyard::package::sample",
             Self::Reference { .. } => "modelyard::package::reference",
+            Self::Lock(_) => "modelyard::package::lock",
             Self::TooLong(_) | Self::DocumentTooLong(_) => "modelyard::package::too_long",
             Self::Changed(_) => "modelyard::package::changed",
             Self::SourceDateEpoch(_) => "modelyard::package::source_date_epoch",
@@ -162,6 +166,9 @@ impl Error {
             }
             Self::Reference { .. } => {
                 "columns are called as the model's inputs, `x` or `x[3]`; see docs/guide/drift.md; nothing was packaged"
+            }
+            Self::Lock(_) => {
+                "`modelyard lock DIR` pins them with hashes; `modelyard package --allow-unlocked` goes without; nothing was packaged"
             }
             Self::TooLong(_) | Self::DocumentTooLong(_) => "a handful of samples is plenty; nothing was packaged",
             Self::Changed(_) => "package again once nothing writes to the folder; the registry has no new version",

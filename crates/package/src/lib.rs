@@ -11,6 +11,7 @@ mod draft;
 mod error;
 mod files;
 mod flags;
+pub mod lock;
 pub mod onnx;
 mod profile;
 mod publish;

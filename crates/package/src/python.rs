@@ -1,11 +1,14 @@
-//! Packages with the runtime `python`: which files they must have.
+//! Packages with the runtime `python`: which files they must have, and whether their dependencies are pinned.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use modelyard_core::package::{Entry, LOCK};
+use modelyard_core::package::{Entry, LOCK, PYTHON_REQUIRES, Runtime};
 
-use crate::files;
+use crate::description::Description;
+use crate::draft::read;
+use crate::lock::{Lock, PYTHON_DEFAULT, direct};
+use crate::{Error, files};
 
 /// Adds what the runtime names to `paths`; returns what is missing, if anything is.
 pub(crate) fn gather(
@@ -47,4 +50,22 @@ pub(crate) fn gather(
             }
         }
     }
+}
+
+/// Why the dependencies of the folder are not all pinned; `None` if they are, or if there are none.
+///
+/// # Errors
+/// [`Error`] when a file cannot be read.
+pub(crate) fn unlocked(folder: &Path, description: &Description) -> Result<Option<String>, Error> {
+    let Runtime::Python { requirements: Some(requirements), .. } = &description.runtime.value else { return Ok(None) };
+    let requirements = read(&folder.join(requirements))?;
+    let path = folder.join(LOCK);
+    if !path.is_file() {
+        let why = direct(&requirements).err();
+        return Ok(Some(why.unwrap_or_else(|| format!("there is no `{LOCK}`"))));
+    }
+    let python = description.annotations.get(PYTHON_REQUIRES).map_or(PYTHON_DEFAULT, String::as_str);
+    let text = String::from_utf8_lossy(&read(&path)?).into_owned();
+    let checked = Lock::parse(&text).and_then(|lock| lock.check(&requirements, python));
+    Ok(checked.err().map(|why| format!("`{LOCK}`: {why}")))
 }

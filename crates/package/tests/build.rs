@@ -329,6 +329,40 @@ fn a_python_package_that_cannot_run_is_refused() {
 }
 
 #[test]
+fn a_python_package_without_a_complete_lock_is_refused_unless_told_otherwise() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("double");
+    function(&folder, "", "entry = \"predict:answer\"\nrequirements = \"needs.txt\"");
+    fs::write(folder.join("needs.txt"), "six>=1\n").unwrap();
+    let refused = |what: &str| {
+        let error = build_in(home.path(), &folder).unwrap_err().to_string();
+        assert!(error.contains("not locked") && error.contains(what), "{error} does not say {what}");
+    };
+    refused("there is no `modelyard.lock`");
+    let heading = modelyard_package::lock::heading(b"six>=1\n", ">=3.9");
+    let right = format!("{heading}six==1.17.0 --hash=sha256:{}\n", "ab".repeat(32));
+    // Tampered with: the hash is gone, or the version is open.
+    for (text, what) in [
+        (format!("{heading}six==1.17.0\n"), "`six` has no hash"),
+        (right.replace("==1.17.0", ">=1.17.0"), "not pinned"),
+        (right.replace("six==", "seven=="), "`six` is not in it"),
+    ] {
+        fs::write(folder.join("modelyard.lock"), text).unwrap();
+        refused(what);
+    }
+    fs::write(folder.join("modelyard.lock"), &right).unwrap();
+    let locked = build_in(home.path(), &folder).unwrap();
+    assert!(locked.package.files.contains_key("modelyard.lock"));
+    assert!(matches!(locked.package.runtime, modelyard_core::package::Runtime::Python { locked: true, .. }));
+    fs::write(folder.join("needs.txt"), "six>=1.17\n").unwrap();
+    refused("other requirements");
+    let options = BuildOptions { allow_unlocked: true, ..BuildOptions::default() };
+    let told = build(&folder, &store(&home.path().join("other")), &options).unwrap();
+    assert!(told.warnings.iter().any(|warning| warning.contains("not locked")), "{:?}", told.warnings);
+    assert!(matches!(told.package.runtime, modelyard_core::package::Runtime::Python { locked: false, .. }));
+}
+
+#[test]
 fn a_program_whose_files_are_left_out_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("program");

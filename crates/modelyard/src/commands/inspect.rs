@@ -110,7 +110,7 @@ fn scratch(folder: &Path) -> miette::Result<LaidOut> {
     let made = tempfile::Builder::new().prefix("modelyard-").tempdir();
     let scratch = made.map_err(|error| Failed::from(error, "could not make a temporary folder", "set TMPDIR"))?;
     let store = Store::open(scratch.path().join("registry"), scratch.path().join("unpacked"))?;
-    let built = super::package::build_into(&store, folder, None)?;
+    let built = super::package::build_into(&store, folder, None, true)?;
     let folder = store.unpack(&built.digest)?;
     Ok(LaidOut { package: built.package, digest: Some(built.digest), folder, _scratch: Some(scratch) })
 }

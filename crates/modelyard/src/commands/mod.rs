@@ -14,6 +14,7 @@ mod gateway;
 mod history;
 mod inspect;
 mod instance;
+mod lock;
 mod logs;
 mod models;
 mod new;
@@ -56,6 +57,8 @@ pub enum Command {
     New(new::New),
     /// Build a package from a model folder.
     Package(package::Package),
+    /// Pin what a Python package needs, with hashes, in its `modelyard.lock`; uv resolves.
+    Lock(lock::Lock),
     /// Upload wheels and source distributions to a Python package index.
     Publish(publish::Publish),
     /// Show what a package is.
@@ -160,6 +163,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Demo(command) => command.run(context),
         Command::New(command) => command.run(context),
         Command::Package(command) => command.run(context),
+        Command::Lock(command) => command.run(context),
         Command::Publish(command) => command.run(context),
         Command::Inspect(command) => command.run(context),
         Command::Models(command) => command.run(context),

@@ -39,6 +39,9 @@ pub struct Package {
     /// Folder for what is exported.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
+    /// Package a Python function even if its dependencies are not all pinned in `modelyard.lock`.
+    #[arg(long)]
+    allow_unlocked: bool,
 }
 
 /// What somebody calls a bare ONNX file.
@@ -63,13 +66,13 @@ pub fn is_model_file(path: &Path) -> bool {
 
 /// Packages a folder, or a bare ONNX file, into the local registry.
 pub fn build(context: &Context, what: &Path, called: Option<&Called>) -> miette::Result<Built> {
-    build_into(&super::inspect::store(context)?, what, called)
+    build_into(&super::inspect::store(context)?, what, called, false)
 }
 
 /// Packages a folder, or a bare ONNX file, into `store`, and says what is probably not meant.
-pub fn build_into(store: &Store, what: &Path, called: Option<&Called>) -> miette::Result<Built> {
+pub fn build_into(store: &Store, what: &Path, called: Option<&Called>, allow_unlocked: bool) -> miette::Result<Built> {
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let options = BuildOptions::from_source_date_epoch(epoch.as_deref())?;
+    let options = BuildOptions { allow_unlocked, ..BuildOptions::from_source_date_epoch(epoch.as_deref())? };
     let built = {
         let _busy = Busy::with(&format!("packaging {}", what.display()));
         match is_model_file(what) {
@@ -121,7 +124,8 @@ pub fn size(bytes: u64) -> String {
 impl Package {
     /// Builds it.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let built = build(context, &self.what, self.named.as_ref())?;
+        let store = super::inspect::store(context)?;
+        let built = build_into(&store, &self.what, self.named.as_ref(), self.allow_unlocked)?;
         let mut exported = Vec::new();
         for format in &self.format {
             let folder = super::inspect::store(context)?.unpack(&built.digest)?;

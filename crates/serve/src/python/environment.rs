@@ -153,8 +153,8 @@ fn make(home: &Path, requires: &str, needs: Option<&Needs>) -> Result<(), Enviro
     say("pip", &mut install)
 }
 
-/// uv, if it is there.
-pub(super) fn uv() -> Option<PathBuf> {
+/// Where uv is, if it is there: `MODELYARD_UV`, the `PATH`, and where its installers put it.
+pub fn uv() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(UV) {
         return Some(PathBuf::from(named)).filter(|path| !path.as_os_str().is_empty());
     }

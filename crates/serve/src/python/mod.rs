@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-pub use environment::{EnvironmentError, prepare};
+pub use environment::{EnvironmentError, prepare, uv};
 pub(crate) use process::{CallError, Plan, Process};
 
 use crate::engine::{EngineError, Fault, Output};
