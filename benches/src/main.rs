@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod options;
 mod process;
+mod registry;
 mod report;
 mod rollout;
 mod servers;
@@ -30,7 +31,9 @@ fn main() -> Result<()> {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::All => ["servers", "gateway", "shadow", "rollout", "judges"].into_iter().try_for_each(run_by_name),
+        Command::All => {
+            ["servers", "gateway", "shadow", "rollout", "judges", "registry"].into_iter().try_for_each(run_by_name)
+        }
         Command::Load(load) => run_load(load),
         Command::Upstream(upstream) => run_upstream(&upstream),
         Command::Bare(bare) => run_bare(&bare),
@@ -40,6 +43,7 @@ fn run(command: Command) -> Result<()> {
         Command::Shadow(shadow) => prepare().and_then(|()| shadow::run(&shadow)),
         Command::Rollout(rollout) => rollout::run(&rollout),
         Command::Judges(judges) => judges::run(&judges),
+        Command::Registry(registry) => prepare().and_then(|()| registry::run(&registry)),
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Options {
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Model servers, gateways, shadows, rollouts and judges, one after the other; figures of every round go to `target/bench/*.json`.
+    /// Model servers, gateways, shadows, rollouts, judges and registries, one after the other; figures of every round go to `target/bench/*.json`.
     All,
     /// Load one HTTP/1.1 address and print what was measured as JSON; exit 1 if a request failed.
     Load(Load),
@@ -41,6 +41,8 @@ pub enum Command {
     Shadow(crate::shadow::Options),
     /// Error rates and sample sizes of judges by simulation: ours, the fixed-size test, Kayenta's, Flagger's; delay and false alarms of the infrastructure analysis.
     Judges(crate::judges::Options),
+    /// Registries side by side: modelyard, Debian's `docker-registry`, zot; the limits of SHA-256 and of the disk.
+    Registry(crate::registry::Options),
 }
 
 /// Load one address.
