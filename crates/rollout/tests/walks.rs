@@ -190,6 +190,18 @@ fn the_cause_that_is_seen_after_its_symptom_is_the_one_that_is_told() {
 }
 
 #[test]
+fn what_crashed_is_not_started_again_on_the_way_back() {
+    let mut easy = canary();
+    easy.until(|rollout| rollout.desired().instances.get(&NEW).is_some_and(|&count| count > 1));
+    let asked = easy.rollout.desired().instances[&NEW];
+    easy.seen.pools.insert(NEW, PoolSeen { running: asked - 1, live: asked - 1, leaving: 0 });
+    easy.fail(NEW, Cause::Crash);
+    assert!(matches!(easy.rollout.phase, Phase::Returning { .. }), "{:?}", easy.rollout.phase);
+    assert_eq!(easy.rollout.desired().instances.get(&NEW), Some(&(asked - 1)), "no replacement");
+    easy.ends(Outcome::RolledBack);
+}
+
+#[test]
 fn without_the_gateway_nothing_moves_and_no_time_counts() {
     let mut easy = canary();
     easy.play(5);

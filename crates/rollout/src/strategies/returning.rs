@@ -26,6 +26,7 @@ impl Turn<'_> {
 
     fn return_at_once(&mut self) {
         self.ask(Weight::NONE);
+        self.replace_nobody();
         let off = self.is_routed() && self.view.candidate_is_off() && self.view.stable_carries(Weight::ALL);
         if !off {
             return self.state.drain.hold();
@@ -34,6 +35,16 @@ impl Turn<'_> {
             self.drop_candidate();
             self.settle_back();
             self.enter(Phase::Retiring);
+        }
+    }
+
+    /// What crashes or ends of the candidate and of further arms is not started again: it is on its way out.
+    fn replace_nobody(&mut self) {
+        let (stable, view) = (self.state.stable, &self.view);
+        for (&revision, wanted) in &mut self.state.desired.instances {
+            if Some(revision) != stable {
+                *wanted = (*wanted).min(view.pool(revision).running);
+            }
         }
     }
 
