@@ -3,13 +3,16 @@
 //! Promises: files are read and written off the threads that decide; a change is in the registry before the log tells of it, and what
 //! changed nothing is not told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::home::Home;
-use modelyard_core::{AliasName, ModelName, Version};
-use modelyard_registry::Store;
-use modelyard_registry::catalog::{By, Subject};
+use modelyard_core::{AliasName, Digest, ModelName, Version};
+use modelyard_registry::catalog::{By, Retention, Subject, Verdict};
+use modelyard_registry::distribution::{Distribution, Swept};
+use modelyard_registry::{Listed, Store};
 
 use crate::http_client::chain;
 use crate::ledger::Ledger;
@@ -34,6 +37,16 @@ pub enum Error {
 pub struct Catalogue {
     ledger: Arc<Ledger>,
     store: Arc<Store>,
+    distribution: Distribution,
+}
+
+/// What retention did, or would do.
+#[derive(Debug)]
+pub struct Cleared {
+    /// Each version with why it stays; none goes.
+    pub versions: Vec<Verdict>,
+    /// What the sweep removed, or would remove of what nobody refers to already.
+    pub swept: Swept,
 }
 
 /// The name that the registry keeps of who did something.
@@ -51,7 +64,8 @@ impl Catalogue {
     /// The error chain.
     pub fn open(home: &Home, ledger: Arc<Ledger>) -> Result<Self, String> {
         let store = Store::open(home.registry(), home.unpacked()).map_err(|error| chain(&error))?;
-        Ok(Self { ledger, store: Arc::new(store) })
+        let distribution = Distribution::open(&home.registry(), store.clone()).map_err(|error| chain(&error))?;
+        Ok(Self { ledger, store: Arc::new(store), distribution })
     }
 
     /// Works on the registry.
@@ -123,6 +137,56 @@ impl Catalogue {
                 .await?;
         }
         Ok(from)
+    }
+
+    /// Packages that services run, or could go back to.
+    fn served(&self) -> BTreeSet<Digest> {
+        let world = self.ledger.world();
+        let services = world.services.values();
+        services.flat_map(|state| state.revisions.values()).map(|revision| revision.package).collect()
+    }
+
+    /// Removes the versions that nothing keeps, then what nobody refers to any more; with `dry_run` only says which.
+    pub async fn clear(
+        &self,
+        rules: Retention,
+        grace: Duration,
+        dry_run: bool,
+        actor: &Actor,
+    ) -> Result<Cleared, Error> {
+        let by = By { name: name(actor), at: self.ledger.now() };
+        let served = self.served();
+        let versions = self
+            .ask(move |store| {
+                let verdicts = rules.judge(store.list()?, &served, by.at);
+                for going in verdicts.iter().filter(|verdict| verdict.kept.is_none() && !dry_run) {
+                    let Listed { model, version, .. } = &going.listed;
+                    match store.remove_version(model, version, &by) {
+                        // An alias was pointed to it just now, or somebody else removed it: either way it is as they want it.
+                        Ok(())
+                        | Err(
+                            modelyard_registry::Error::Refused { .. } | modelyard_registry::Error::NoVersion { .. },
+                        ) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(verdicts)
+            })
+            .await?;
+        // A deploy may have taken a version while it was judged: its bytes stay, and it gets its name back.
+        let back =
+            versions.iter().filter(|verdict| verdict.kept.is_none() && !dry_run).map(|verdict| verdict.listed.clone());
+        let (back, served): (Vec<Listed>, _) = (back.collect(), self.served());
+        self.ask(move |store| {
+            for listed in back.iter().filter(|listed| served.contains(&listed.digest)) {
+                store.add(&listed.model, &listed.version, &store.manifest(&listed.digest)?)?;
+            }
+            Ok(())
+        })
+        .await?;
+        let needed = || self.served().into_iter().collect();
+        let swept = self.distribution.sweep_keeping(grace, dry_run, needed).await.map_err(Error::Registry)?;
+        Ok(Cleared { versions, swept })
     }
 
     /// Speaks of a model, with a description if one is given. Descriptions are no decisions: the registry alone keeps them.

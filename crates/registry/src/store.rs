@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alias::{self, Aliases, Move};
 use crate::blob::{Blob, Blobs};
-use crate::catalog::{Tags, Yanked};
+use crate::catalog::{Notes, Tags, Yanked};
 use crate::distribution::gate::Gate;
 use crate::layout::{Layout, read_document, write_document};
 use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
@@ -24,6 +24,9 @@ const ALIASES: &str = "aliases.json";
 
 /// Annotation of the index that says when a version was added, in milliseconds since 1970. No digest depends on it.
 const ADDED: &str = "io.modelyard.added";
+
+/// Annotation of the index that says the how-manieth version of its model it is.
+const NUMBER: &str = "io.modelyard.number";
 
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -73,6 +76,9 @@ pub struct Listed {
     /// That it was withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yanked: Option<Yanked>,
+    /// Its number among all versions that the model ever had, from 1: what MLflow's clients call its version.
+    #[serde(default)]
+    pub number: u64,
     /// When it was added; of versions from before that was kept, none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<Timestamp>,
@@ -123,15 +129,28 @@ impl Store {
                 false => Err(Error::VersionTaken { model: model.clone(), version: version.clone(), existing, offered }),
             };
         }
+        let annotations =
+            [(REF_NAME, name), (ADDED, now().0.to_string()), (NUMBER, self.next_number(model, version)?.to_string())];
         index.manifests.push(Descriptor {
             media_type: MANIFEST.to_owned(),
             digest: blob.digest,
             size: blob.size_bytes,
             artifact_type: Some(MODEL.to_owned()),
-            annotations: BTreeMap::from([(REF_NAME.to_owned(), name), (ADDED.to_owned(), now().0.to_string())]),
+            annotations: annotations.map(|(key, value)| (key.to_owned(), value)).into(),
         });
         self.layout.write_index(&index, &writing)?;
         Ok(blob.digest)
+    }
+
+    /// The number of a version that is added: its own again, if it was removed; else one that none had.
+    fn next_number(&self, model: &ModelName, version: &Version) -> Result<u64, Error> {
+        let entry = self.catalog()?.models.remove(model).unwrap_or_default();
+        let number = |notes: &Notes| notes.removed.as_ref().map(|removed| removed.number);
+        if let Some(own) = entry.versions.get(version).and_then(number).filter(|&own| own > 0) {
+            return Ok(own);
+        }
+        let here = self.list()?.into_iter().filter(|listed| listed.model == *model).map(|listed| listed.number);
+        Ok(here.chain(entry.versions.values().filter_map(number)).max().unwrap_or(0) + 1)
     }
 
     /// A version that was removed names its package for ever, and may come back as that.
@@ -193,6 +212,8 @@ impl Store {
     /// [`Error::Document`] when the index cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>, Error> {
         let (aliases, mut catalog) = (self.all_aliases()?, self.catalog()?);
+        // Versions from before numbers were kept are counted in their order.
+        let mut last: BTreeMap<ModelName, u64> = BTreeMap::new();
         let entry = |entry: &Descriptor| {
             let (model, version) = entry.annotations.get(REF_NAME)?.split_once(':')?;
             let (model, version) = (ModelName::new(model).ok()?, Version::new(version).ok()?);
@@ -205,7 +226,10 @@ impl Store {
                 catalog.models.get_mut(&model).and_then(|said| said.versions.remove(&version)).unwrap_or_default();
             let added = entry.annotations.get(ADDED).and_then(|at| at.parse().ok()).map(Timestamp);
             let (tags, yanked) = (notes.tags, notes.yanked);
-            Some(Listed { model, version, digest: entry.digest, aliases, tags, yanked, added })
+            let last = last.entry(model.clone()).or_default();
+            let number = entry.annotations.get(NUMBER).and_then(|text| text.parse().ok()).unwrap_or(*last + 1);
+            *last = number.max(*last);
+            Some(Listed { model, version, digest: entry.digest, aliases, tags, yanked, number, added })
         };
         Ok(self.layout.index()?.manifests.iter().filter_map(entry).collect())
     }

@@ -12,6 +12,8 @@ mod guard;
 mod history;
 mod idempotency;
 pub mod models;
+mod openapi;
+mod operations;
 mod page;
 mod rollouts;
 mod services;

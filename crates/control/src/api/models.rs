@@ -1,6 +1,8 @@
 //! Models, versions, aliases, tags: the registry's catalogue over HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -10,15 +12,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use modelyard_core::package::Package;
-use modelyard_core::{AliasName, ModelName, Version};
-use modelyard_registry::catalog::{Diff, Filter, FilterError, Found, Subject, diff};
+use modelyard_core::{AliasName, Millis, ModelName, Version};
+use modelyard_registry::catalog::{Diff, Filter, FilterError, Found, Retention, Subject, Verdict, diff};
 use modelyard_registry::{Listed, Reference, ReferenceError, card};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::error::Refusal;
-use super::{BODY_LIMIT, actor, guard};
-use crate::catalogue::{self, Catalogue};
+use super::error::{self, Refusal};
+use super::{BODY_LIMIT, actor, guard, openapi};
+use crate::catalogue::{self, Catalogue, Cleared};
 use crate::http_client::chain;
 use crate::mlflow;
 
@@ -33,7 +35,10 @@ pub fn routes(catalogue: Catalogue) -> Router {
         .route("/api/models/{model}/tags", post(set_tag))
         .route("/api/models/{model}/yank", post(yank))
         .route("/api/diff", get(compare))
+        .route("/api/retention", post(retain))
+        .route("/api/openapi.json", get(openapi::document))
         .merge(mlflow::routes())
+        .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn(guard::loopback_only))
         .with_state(catalogue)
@@ -246,6 +251,51 @@ async fn yank(State(catalogue): State<Catalogue>, name: Name, body: Body<YankBod
     let (Path(model), Json(YankBody { version, why, by })) = (name?, body?);
     let changed = catalogue.yank(model.clone(), version.clone(), why.clone(), &actor(by)).await?;
     Ok(Json(json!({ "name": model, "version": version, "yanked": why.is_some(), "why": why, "changed": changed })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
+    keep_last: NonZeroU32,
+    #[serde(default)]
+    keep_tags: BTreeSet<String>,
+    #[serde(default)]
+    older_than_ms: u64,
+    /// How old a blob must be that is swept: younger ones may be part of a push that goes on.
+    #[serde(default = "hour")]
+    grace_ms: u64,
+    #[serde(default)]
+    models: BTreeSet<ModelName>,
+    #[serde(default = "yes")]
+    dry_run: bool,
+    by: Option<String>,
+}
+
+const fn hour() -> u64 {
+    3_600_000
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// `POST /api/retention`: removes what the rules do not keep and nobody needs; unless told otherwise it only says what would go.
+async fn retain(State(catalogue): State<Catalogue>, body: Body<Rules>) -> Result<Json<Value>, Refusal> {
+    let Json(Rules { keep_last, keep_tags, older_than_ms, grace_ms, models, dry_run, by }) = body?;
+    let keep_last = usize::try_from(keep_last.get()).unwrap_or(usize::MAX);
+    let rules = Retention { keep_last, keep_tags, older_than: Millis(older_than_ms), models };
+    let Cleared { versions, swept } =
+        catalogue.clear(rules, Duration::from_millis(grace_ms), dry_run, &actor(by)).await?;
+    let row = |verdict: &Verdict| {
+        let Listed { model, version, digest, .. } = &verdict.listed;
+        json!({ "model": model, "version": version, "digest": digest, "kept": verdict.kept })
+    };
+    let damaged = swept.damaged.iter().map(|(digest, why)| json!({ "manifest": digest.to_string(), "why": why }));
+    Ok(Json(json!({
+        "versions": versions.iter().map(row).collect::<Vec<_>>(), "dry_run": dry_run,
+        "swept": { "blobs": swept.blobs.iter().map(ToString::to_string).collect::<Vec<_>>(), "bytes": swept.bytes,
+            "kept": swept.kept, "damaged": damaged.collect::<Vec<_>>() },
+    })))
 }
 
 #[derive(Deserialize)]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use modelyard_core::event::EventBody;
 use modelyard_core::home::Home;
-use modelyard_core::{ModelName, Version};
+use modelyard_core::{ModelName, ServiceName, Version};
 use modelyard_registry::Store;
 use modelyard_registry::manifest::{Descriptor, FILEPATH, MANIFEST, MODEL, MODEL_CONFIG, Manifest, WEIGHT_CONFIG};
 use serde_json::{Value, json};
@@ -158,12 +159,12 @@ async fn mlflows_calls_are_answered_as_its_clients_want() {
     assert_eq!(made["registered_model"]["tags"], json!([{"key": "a", "value": "b"}]));
     let (status, again) = call("POST", "registered-models/create", named("wine")).await;
     assert_eq!((status, &again["error_code"]), (400, &json!("RESOURCE_ALREADY_EXISTS")));
-    let source = json!({"name": "wine", "source": "models:/wine/2.0.0", "run_id": "r1", "description": "new"});
+    let source = json!({"name": "wine", "source": "models:/wine/2", "run_id": "r1", "description": "new"});
     let (status, version) = call("POST", "model-versions/create", source).await;
     let version = &version["model_version"];
     assert_eq!(
         (status, &version["version"], &version["status"], &version["run_id"]),
-        (200, &json!("2.0.0"), &json!("READY"), &json!("r1")),
+        (200, &json!("2"), &json!("READY"), &json!("r1")),
         "{version}"
     );
     call("POST", "registered-models/alias", json!({"name": "wine", "alias": "champion", "version": "2.0.0"})).await;
@@ -205,4 +206,68 @@ async fn mlflows_calls_are_answered_as_its_clients_want() {
         let (got, answer) = call(method, path, body).await;
         assert_eq!((got, &answer["error_code"]), (status, &json!(code)), "{path}: {answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_beside_pushes_takes_only_what_nobody_needs() {
+    let api = served().await;
+    let home = Home::new(api._home.path());
+    let store = Store::open(home.registry(), home.unpacked()).unwrap();
+    let listed = || -> Vec<String> { store.list().unwrap().iter().map(|one| one.version.to_string()).collect() };
+    api.ask("POST", "/api/models/wine/aliases", json!({"alias": "champion", "version": "1.0.0"})).await;
+    add(&store, "3.0.0", 0.7);
+    let rules = json!({"keep_last": 1, "grace_ms": 60_000, "dry_run": true, "by": "ada"});
+    let (status, told) = api.ask("POST", "/api/retention", rules).await;
+    let kept: Vec<&Value> = told["versions"].as_array().unwrap().iter().map(|one| &one["kept"]).collect();
+    assert_eq!((status, kept), (200, vec![&json!("aliased"), &Value::Null, &json!("newest")]), "{told}");
+    assert_eq!(listed(), ["1.0.0", "2.0.0", "3.0.0"], "a dry run removes nothing");
+    // Versions come while others go: what is pushed is whole or not there, and what stays can be read to the last byte.
+    let pushing = {
+        let store = store.clone();
+        tokio::task::spawn_blocking(move || {
+            (4..24).for_each(|n| add(&store, &format!("{n}.0.0"), f64::from(n) / 100.0))
+        })
+    };
+    while !pushing.is_finished() {
+        let rules = json!({"keep_last": 3, "grace_ms": 60_000, "dry_run": false, "by": "ada"});
+        let (status, told) = api.ask("POST", "/api/retention", rules).await;
+        assert_eq!((status, &told["swept"]["damaged"]), (200, &json!([])), "{told}");
+    }
+    pushing.await.unwrap();
+    // Everything is old now: the sweep takes all that has no name.
+    let blobs = home.registry().join("blobs/sha256");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
+    let age = || {
+        for blob in std::fs::read_dir(&blobs).unwrap() {
+            std::fs::File::open(blob.unwrap().path()).unwrap().set_modified(old).unwrap();
+        }
+    };
+    let rules = json!({"keep_last": 3, "dry_run": false, "by": "ada"});
+    api.ask("POST", "/api/retention", rules.clone()).await;
+    assert_eq!(listed(), ["1.0.0", "21.0.0", "22.0.0", "23.0.0"]);
+    age();
+    let (_, told) = api.ask("POST", "/api/retention", rules.clone()).await;
+    assert!(!told["swept"]["blobs"].as_array().unwrap().is_empty(), "{told}");
+    for one in store.list().unwrap() {
+        store.unpack(&one.digest).unwrap();
+    }
+    let numbers: Vec<u64> = store.list().unwrap().iter().map(|one| one.number).collect();
+    assert_eq!(numbers, [1, 21, 22, 23], "a number is never given twice");
+    // What a service could go back to stays, in the list and on the disk.
+    let served = store.list().unwrap()[1].clone();
+    let revision = json!({"number": 1, "created": 1, "model": "wine", "version": served.version, "package": served.digest, "api_version": 1});
+    let made = EventBody::RevisionCreated { revision: serde_json::from_value(revision).unwrap() };
+    api.ledger.note(Some(&ServiceName::new("wine").unwrap()), vec![made]).await.unwrap();
+    age();
+    let rules = json!({"keep_last": 1, "dry_run": false, "by": "ada"});
+    let (_, told) = api.ask("POST", "/api/retention", rules).await;
+    assert_eq!(
+        (listed(), &told["versions"][1]["kept"]),
+        (vec!["1.0.0".into(), "21.0.0".into(), "23.0.0".into()], &json!("served"))
+    );
+    store.unpack(&served.digest).unwrap();
+    let (_, model) = api.get("/api/models/wine").await;
+    let removed =
+        model["changes"].as_array().unwrap().iter().filter(|one| one["by"] == "ada" && one["change"] == "removed");
+    assert_eq!(removed.count(), 20, "{model}");
 }

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts as _, Path, Query, Request};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use modelyard_core::{ModelName, Timestamp, Version};
+use modelyard_core::{ModelName, Timestamp};
 use modelyard_registry::catalog::{Entry, Tags};
 use modelyard_registry::{Error, Listed};
 use serde_json::{Map, Value, json};
@@ -114,6 +114,15 @@ pub struct Held {
     pub said: Entry,
 }
 
+impl Held {
+    /// A version by its number, or by its own name where no number is meant.
+    pub fn version(&self, text: &str) -> Option<&Listed> {
+        let number = text.parse::<u64>().ok();
+        let numbered = self.versions.iter().find(|listed| Some(listed.number) == number);
+        numbered.or_else(|| self.versions.iter().find(|listed| listed.version.as_str() == text))
+    }
+}
+
 /// Every model that there is.
 pub async fn all(catalogue: &Catalogue) -> Result<Vec<Held>, Refused> {
     let (listed, said) = catalogue.ask(|store| Ok((store.list()?, store.catalog()?))).await?;
@@ -140,9 +149,9 @@ pub async fn model_of(catalogue: &Catalogue, model: ModelName) -> Result<Held, R
 }
 
 /// One version.
-pub async fn version_of(catalogue: &Catalogue, model: ModelName, version: Version) -> Result<(Held, Listed), Refused> {
+pub async fn version_of(catalogue: &Catalogue, model: ModelName, version: &str) -> Result<(Held, Listed), Refused> {
     let held = model_of(catalogue, model.clone()).await?;
-    let found = held.versions.iter().find(|listed| listed.version == version).cloned();
+    let found = held.version(version).cloned();
     let none = || Refused::missing(format!("Model Version (name={model}, version={version}) not found"));
     Ok((held, found.ok_or_else(none)?))
 }
@@ -163,7 +172,7 @@ pub fn model_value(held: &Held) -> Value {
     let changed = held.said.changes.last().map(|change| change.at);
     let updated = held.versions.iter().filter_map(|listed| listed.added).chain(changed).max().unwrap_or(since);
     let alias = |listed: &Listed| {
-        let version = listed.version.clone();
+        let version = listed.number.to_string();
         listed.aliases.iter().map(move |alias| json!({ "alias": alias, "version": version })).collect::<Vec<_>>()
     };
     let newest: Vec<Value> = held.versions.last().map(|listed| version_value(held, listed)).into_iter().collect();
@@ -179,11 +188,13 @@ pub fn version_value(held: &Held, listed: &Listed) -> Value {
     let notes = held.said.versions.get(&listed.version);
     let added = listed.added.unwrap_or(Timestamp(0)).0;
     let run = listed.tags.get("mlflow.run_id");
+    let mut tags = tags(&listed.tags);
+    tags.push(json!({ "key": "modelyard.version", "value": listed.version }));
     let message = listed.yanked.as_ref().map_or_else(String::new, |yanked| format!("withdrawn: {}", yanked.why));
     json!({
-        "name": listed.model, "version": listed.version, "creation_timestamp": added, "last_updated_timestamp": added,
+        "name": listed.model, "version": listed.number.to_string(), "creation_timestamp": added, "last_updated_timestamp": added,
         "current_stage": "None", "description": notes.map_or("", |notes| notes.description.as_str()),
         "source": source(listed), "run_id": run.map_or("", String::as_str), "status": "READY", "status_message": message,
-        "run_link": "", "tags": tags(&listed.tags), "aliases": listed.aliases,
+        "run_link": "", "tags": tags, "aliases": listed.aliases,
     })
 }

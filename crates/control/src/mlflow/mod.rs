@@ -1,5 +1,7 @@
 //! MLflow's model registry API, as far as `mlflow.MlflowClient` needs it: registered models are models, model versions are versions.
 //!
+//! A version's number, which MLflow's clients insist on, is its place among all versions that the model ever had; its own name is the tag
+//! `modelyard.version`, and is understood wherever the number is.
 //! Promises: field names, status codes and error codes are MLflow's; whatever a client changes is in the catalogue and the log like any other
 //! change. A version is a package that is here already: its `source` names it.
 //! Absent on purpose: stages (aliases took their place), renaming (a name is part of a package), runs, experiments, artefacts.
@@ -12,9 +14,9 @@ mod search;
 use axum::Router;
 use axum::extract::State;
 use axum::http::Method;
-use axum::routing::any;
+use axum::routing::get;
 use modelyard_core::event::Actor;
-use modelyard_core::{AliasName, ModelName, Version};
+use modelyard_core::{AliasName, ModelName};
 use modelyard_registry::catalog::Subject;
 use modelyard_registry::{Reference, Selector};
 use serde_json::{Map, Value, json};
@@ -26,9 +28,32 @@ type Answer = Result<Value, Refused>;
 
 /// The addresses that MLflow's clients ask.
 pub fn routes() -> Router<Catalogue> {
-    let paths = ["/api/2.0/mlflow/{family}/{call}", "/api/2.0/preview/mlflow/{family}/{call}"];
-    paths.into_iter().fold(Router::new(), |router, path| router.route(path, any(call)))
+    let all = get(call).post(call).patch(call).delete(call);
+    Router::new().route("/api/2.0/mlflow/{family}/{call}", all)
 }
+
+/// Every call that is answered: method, family, name.
+pub const CALLS: [(&str, &str, &str); 19] = [
+    ("POST", "registered-models", "create"),
+    ("GET", "registered-models", "get"),
+    ("PATCH", "registered-models", "update"),
+    ("GET", "registered-models", "search"),
+    ("POST", "registered-models", "search"),
+    ("POST", "registered-models", "get-latest-versions"),
+    ("GET", "registered-models", "get-latest-versions"),
+    ("POST", "registered-models", "set-tag"),
+    ("DELETE", "registered-models", "delete-tag"),
+    ("GET", "registered-models", "alias"),
+    ("POST", "registered-models", "alias"),
+    ("DELETE", "registered-models", "alias"),
+    ("POST", "model-versions", "create"),
+    ("GET", "model-versions", "get"),
+    ("PATCH", "model-versions", "update"),
+    ("GET", "model-versions", "search"),
+    ("GET", "model-versions", "get-download-uri"),
+    ("POST", "model-versions", "set-tag"),
+    ("DELETE", "model-versions", "delete-tag"),
+];
 
 async fn call(State(catalogue): State<Catalogue>, asked: Asked) -> Result<axum::Json<Value>, Refused> {
     let Asked { method, family, call, fields } = asked;
@@ -48,7 +73,7 @@ async fn call(State(catalogue): State<Catalogue>, asked: Asked) -> Result<axum::
         ("model-versions", "create", &Method::POST) => create_version(&catalogue, &fields).await,
         ("model-versions", "get", &Method::GET) => one_version(&catalogue, fields.model()?, fields.version()?).await,
         ("model-versions", "update", &Method::PATCH) => describe_version(&catalogue, &fields).await,
-        ("model-versions", "search", &Method::GET | &Method::POST) => search::versions(&catalogue, &fields).await,
+        ("model-versions", "search", &Method::GET) => search::versions(&catalogue, &fields).await,
         ("model-versions", "get-download-uri", &Method::GET) => download(&catalogue, &fields).await,
         ("model-versions", "set-tag", &Method::POST) => tag(&catalogue, &fields, true, true).await,
         ("model-versions", "delete-tag", &Method::DELETE) => tag(&catalogue, &fields, true, false).await,
@@ -85,8 +110,9 @@ impl Fields {
         ModelName::new(self.wanted("name")?).map_err(|error| Refused::invalid(error.to_string()))
     }
 
-    fn version(&self) -> Result<Version, Refused> {
-        Version::new(self.wanted("version")?).map_err(|error| Refused::invalid(error.to_string()))
+    /// A version's number, or its own name.
+    fn version(&self) -> Result<&str, Refused> {
+        self.wanted("version")
     }
 
     fn alias(&self) -> Result<AliasName, Refused> {
@@ -136,19 +162,17 @@ async fn describe_model(catalogue: &Catalogue, fields: &Fields) -> Answer {
     one_model(catalogue, model).await
 }
 
-async fn one_version(catalogue: &Catalogue, model: ModelName, version: Version) -> Answer {
+async fn one_version(catalogue: &Catalogue, model: ModelName, version: &str) -> Answer {
     let (held, listed) = version_of(catalogue, model, version).await?;
     Ok(json!({ "model_version": version_value(&held, &listed) }))
 }
 
 async fn describe_version(catalogue: &Catalogue, fields: &Fields) -> Answer {
-    let (model, version) = (fields.model()?, fields.version()?);
-    version_of(catalogue, model.clone(), version.clone()).await?;
+    let model = fields.model()?;
+    let version = version_of(catalogue, model.clone(), fields.version()?).await?.1.version;
     let text = fields.text("description").unwrap_or_default().to_owned();
-    catalogue
-        .describe(Subject { model: model.clone(), version: Some(version.clone()) }, Some(text), &somebody())
-        .await?;
-    one_version(catalogue, model, version).await
+    catalogue.describe(Subject { model: model.clone(), version: Some(version) }, Some(text), &somebody()).await?;
+    one_version(catalogue, model, fields.version()?).await
 }
 
 /// The newest version: without stages, all are of the stage `None`.
@@ -165,8 +189,10 @@ async fn download(catalogue: &Catalogue, fields: &Fields) -> Answer {
 
 async fn tag(catalogue: &Catalogue, fields: &Fields, of_version: bool, set: bool) -> Answer {
     let (model, key) = (fields.model()?, fields.wanted("key")?.to_owned());
-    model_of(catalogue, model.clone()).await?;
-    let version = if of_version { Some(fields.version()?) } else { None };
+    let version = match of_version {
+        true => Some(version_of(catalogue, model.clone(), fields.version()?).await?.1.version),
+        false => model_of(catalogue, model.clone()).await.map(|_| None)?,
+    };
     let value = set.then(|| fields.text("value").unwrap_or_default().to_owned());
     catalogue.tag(Subject { model, version }, key, value, &somebody()).await?;
     Ok(json!({}))
@@ -181,7 +207,10 @@ async fn by_alias(catalogue: &Catalogue, fields: &Fields) -> Answer {
 
 async fn set_alias(catalogue: &Catalogue, fields: &Fields, set: bool) -> Answer {
     let (model, alias) = (model_of(catalogue, fields.model()?).await?.name, fields.alias()?);
-    let to = if set { Some(fields.version()?) } else { None };
+    let to = match set {
+        true => Some(version_of(catalogue, model.clone(), fields.version()?).await?.1.version),
+        false => None,
+    };
     match catalogue.alias(model, alias, to, &somebody()).await {
         // Taking away what is not there is no error to MLflow.
         Err(crate::catalogue::Error::Registry(modelyard_registry::Error::NoAlias { .. })) if !set => Ok(json!({})),
@@ -198,18 +227,18 @@ async fn create_version(catalogue: &Catalogue, fields: &Fields) -> Answer {
              modelyard:/NAME:VERSION, models:/NAME/VERSION or NAME@sha256:…"
         ))
     };
-    let reference =
-        reference(&source).ok_or_else(|| unknown(format!("`{}`", source.chars().take(120).collect::<String>())))?;
-    let looked = reference.clone();
-    let digest =
-        catalogue.ask(move |store| store.resolve(&looked)).await.map_err(|error| unknown(error.to_string()))?;
     let held = model_of(catalogue, model.clone()).await?;
-    let own = |listed: &&modelyard_registry::Listed| match &reference.selector {
-        Selector::Version(version) => listed.digest == digest && listed.version == *version,
-        _ => listed.digest == digest,
+    let shown = || format!("`{}`", source.chars().take(120).collect::<String>());
+    let reference = reference(&source).ok_or_else(|| unknown(shown()))?;
+    let version = match &reference.selector {
+        Selector::Version(version) if reference.model == model => held.version(version.as_str()).cloned(),
+        _ => {
+            let looked = catalogue.ask(move |store| store.resolve(&reference)).await;
+            let digest = looked.map_err(|error| unknown(error.to_string()))?;
+            held.versions.iter().find(|listed| listed.digest == digest).cloned()
+        }
     };
-    let listed = held.versions.iter().find(own);
-    let version = listed.ok_or_else(|| unknown(format!("{reference:?} is no version of {model}")))?.version.clone();
+    let version = version.ok_or_else(|| unknown(format!("{} is no version of {model}", shown())))?.version;
     let subject = Subject { model: model.clone(), version: Some(version.clone()) };
     if let Some(text) = fields.text("description") {
         catalogue.describe(subject.clone(), Some(text.to_owned()), &somebody()).await?;
@@ -218,7 +247,7 @@ async fn create_version(catalogue: &Catalogue, fields: &Fields) -> Answer {
     for (key, value) in fields.tags().chain(run) {
         catalogue.tag(subject.clone(), key, Some(value), &somebody()).await?;
     }
-    one_version(catalogue, model, version).await
+    one_version(catalogue, model, version.as_str()).await
 }
 
 /// What a source names: our own references, and MLflow's `models:/NAME/VERSION` and `models:/NAME@ALIAS`.

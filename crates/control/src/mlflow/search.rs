@@ -53,7 +53,8 @@ fn sort(fields: &Fields, allowed: &[&str], all: &mut [Value]) -> Result<(), Refu
         if !allowed.contains(&key) {
             return Err(Refused::invalid(format!("Invalid order_by: {}", text.chars().take(80).collect::<String>())));
         }
-        all.sort_by(|one, other| match (one[key].as_u64(), other[key].as_u64()) {
+        let number = |one: &Value| one[key].as_u64().or_else(|| one[key].as_str()?.parse().ok());
+        all.sort_by(|one, other| match (number(one), number(other)) {
             (Some(one), Some(other)) => one.cmp(&other),
             _ => one[key].as_str().cmp(&other[key].as_str()),
         });

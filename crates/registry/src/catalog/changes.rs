@@ -191,10 +191,18 @@ impl Store {
             let why = format!("`{model}@{alias}` points to it; move or remove the alias first");
             return Err(refused("the version", why));
         }
+        // Whoever found the package just now may still need it: its bytes are young again for the next sweep.
+        if let Ok(manifest) = self.manifest(&listed.digest) {
+            let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| part.digest);
+            for digest in parts.chain([listed.digest]) {
+                self.blobs().touch(&digest);
+            }
+        }
         // The note goes first: a version that is removed but not noted could name another package.
         self.note(model, by, |entry| {
             let notes = entry.versions.entry(version.clone()).or_default();
-            notes.removed = Some(Removed { at: by.at, by: by.name.clone(), digest: listed.digest });
+            let (digest, number) = (listed.digest, listed.number);
+            notes.removed = Some(Removed { at: by.at, by: by.name.clone(), digest, number });
             Ok(Some(Kind::Removed { version: version.clone(), digest: listed.digest }))
         })?;
         self.unname(model, version)

@@ -72,6 +72,9 @@ pub struct Removed {
     pub by: String,
     /// The package that it named.
     pub digest: Digest,
+    /// Its number among the model's versions; 0 of removals from before that was kept.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// One change.

@@ -2,7 +2,7 @@
 //!
 //! Clauses are joined by `and`. A key is `name`, `version`, `alias`, `runtime`, `digest`, `tag.KEY`, `parameter.KEY`, `metric.KEY`, or any other word,
 //! which is a metric. Keys with other characters stand in backticks or double quotes. Operators: `=` `!=` `<` `<=` `>` `>=` `like` `ilike` (`%` any
-//! text, `_` one character). Texts stand in single or double quotes, numbers do not. What a version does not have makes its clause false.
+//! text, `_` one character). Texts stand in single or double quotes, numbers do not. What a version does not have makes its clause false, `!=` of a tag apart.
 //! Promises: at most 4 KiB and 32 clauses; time grows with length, whatever the pattern.
 //!
 //! Source of the form: MLflow's search of registered models, which is a part of this one.
@@ -218,7 +218,7 @@ impl Filter {
     pub fn takes_model(&self, name: &str, tags: &super::Tags) -> bool {
         self.0.iter().all(|clause| match &clause.key {
             Key::Name => clause.text(name),
-            Key::Tag(key) => tags.get(key).is_some_and(|value| clause.text(value)),
+            Key::Tag(key) => clause.tag(tags, key),
             _ => false,
         })
     }
@@ -235,9 +235,14 @@ impl Clause {
                 listed.aliases.iter().all(|alias| self.text(alias.as_str()))
             }
             Key::Alias => listed.aliases.iter().any(|alias| self.text(alias.as_str())),
-            Key::Tag(key) => listed.tags.get(key).is_some_and(|value| self.text(value)),
+            Key::Tag(key) => self.tag(&listed.tags, key),
             Key::Runtime | Key::Parameter(_) | Key::Metric(_) => return None,
         })
+    }
+
+    /// What has no such tag has another one, as MLflow's clients take it.
+    fn tag(&self, tags: &super::Tags, key: &str) -> bool {
+        tags.get(key).map_or(self.operator == Operator::Unequal, |value| self.text(value))
     }
 
     fn of_package(&self, package: &Package) -> bool {
@@ -325,6 +330,7 @@ mod tests {
             aliases: vec![AliasName::new("champion").unwrap()],
             tags: BTreeMap::from([("team".into(), "x".into()), ("cost.eur".into(), "12".into())]),
             yanked: None,
+            number: 1,
             added: None,
         };
         let package = json!({

@@ -90,6 +90,7 @@ mod tests {
             aliases: Vec::new(),
             tags: BTreeMap::new(),
             yanked: None,
+            number: u64::from(number),
             added: Some(Timestamp(u64::from(number) * 1_000)),
         };
         change(&mut listed);

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Read as _;
 use std::time::{Duration, SystemTime};
 
+use modelyard_core::Digest;
 use serde::Deserialize;
 
 use super::Distribution;
@@ -52,8 +53,23 @@ impl Distribution {
     /// # Errors
     /// [`Error`] when the registry cannot be read; what was removed until then is gone.
     pub async fn sweep(&self, grace: Duration, dry_run: bool) -> Result<Swept, Error> {
+        self.sweep_keeping(grace, dry_run, Vec::new).await
+    }
+
+    /// [`Distribution::sweep`] that also leaves the packages that `needed` names, with everything that they refer to. It is asked once
+    /// nothing can be named any more.
+    ///
+    /// # Errors
+    /// As [`Distribution::sweep`].
+    pub async fn sweep_keeping(
+        &self,
+        grace: Duration,
+        dry_run: bool,
+        needed: impl FnOnce() -> Vec<Digest>,
+    ) -> Result<Swept, Error> {
         let _alone = self.inner.gate.alone().await?;
-        let (used, damaged) = self.used()?;
+        let needed = needed().into_iter().filter(|digest| self.inner.store.blobs().size(digest).is_some());
+        let (used, damaged) = self.used(needed.map(|digest| AnyDigest::from(&digest)).collect())?;
         let mut swept = Swept { damaged, ..Swept::default() };
         for algorithm in ["sha256", "sha512"] {
             let folder = self.inner.root.join("blobs").join(algorithm);
@@ -91,9 +107,10 @@ impl Distribution {
     }
 
     /// Everything that a manifest or the package index refers to, and the manifests themselves; and the manifests that cannot be read.
-    fn used(&self) -> Result<(HashSet<AnyDigest>, Damaged), Error> {
+    fn used(&self, needed: Vec<AnyDigest>) -> Result<(HashSet<AnyDigest>, Damaged), Error> {
         let (mut used, mut damaged) = (HashSet::new(), Vec::new());
-        let mut left = self.inner.meta.all_manifests()?;
+        let mut left = needed;
+        left.extend(self.inner.meta.all_manifests()?);
         left.extend(self.inner.store.list()?.iter().map(|listed| AnyDigest::from(&listed.digest)));
         while let Some(digest) = left.pop() {
             if !used.insert(digest.clone()) {
