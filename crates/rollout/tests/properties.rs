@@ -1,11 +1,14 @@
-//! Whatever is observed, a step does not panic and keeps its promises.
+//! Whatever is observed, a step does not panic and keeps its promises, those to the callers' sessions among them.
 
+use std::collections::BTreeMap;
+
+use modelyard_core::affinity::{hash, owner, point, stretches};
 use modelyard_core::event::Order;
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::measure::{Counters, Histogram};
 use modelyard_core::service::{Routing, ServiceSpec};
 use modelyard_core::strategy::{
-    Analysis, BlueGreen, Canary, NoTraffic, Recreate, RollbackPolicy, Rolling, Strategy as Kind,
+    Ab, Analysis, Arm, BlueGreen, Canary, NoTraffic, Recreate, RollbackPolicy, Rolling, Strategy as Kind,
 };
 use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp, Weight};
 use modelyard_rollout::{Action, GatewaySeen, Observation, Plan, PoolSeen, Rollout, step};
@@ -60,6 +63,27 @@ prop_compose! {
         };
         let plan = Plan::new(&spec).expect("drawn plans make sense");
         Rollout::start(spec.name, stable.then_some(OLD), NEW, &[], plan, Timestamp(10_000))
+    }
+}
+
+prop_compose! {
+    /// An A/B test of up to four arms besides stable.
+    fn experiment()(share in 1u16..2_500, further in prop::collection::vec(1u16..2_500, 0..3), instances in 1u32..5, automatic: bool) -> Rollout {
+        let points = |share: u16| Weight::new(share).unwrap_or_default();
+        let arm = |share: &u16| Arm { package: "wine:3".into(), share: points(*share), flags: BTreeMap::new() };
+        let arms = further.iter().map(arm).collect();
+        let metric = serde_json::json!({ "name": "accuracy", "kind": "accuracy", "from": "feedback" });
+        let spec = ServiceSpec {
+            instances,
+            strategy: Kind::Ab(Ab { metric: "accuracy".into(), effect: 0.05, share: points(share), arms, ..Ab::default() }),
+            metrics: vec![serde_json::from_value(metric).expect("a metric as people write it")],
+            analysis: Analysis { min_requests: 5, startup_timeout: Millis::seconds(8), ..Analysis::default() },
+            rollback: RollbackPolicy { automatic, ..RollbackPolicy::default() },
+            ..ServiceSpec::named(ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name")))
+        };
+        let plan = Plan::new(&spec).expect("drawn plans make sense");
+        let further: Vec<_> = (3..).map(RevisionNumber).take(further.len()).collect();
+        Rollout::start(spec.name, Some(OLD), NEW, &further, plan, Timestamp(10_000))
     }
 }
 
@@ -190,5 +214,44 @@ proptest! {
         prop_assert_eq!(after.desired(), rollout.desired());
         prop_assert!(actions.iter().all(|action| matches!(action, Action::WakeAt { .. })), "{:?}", actions);
         prop_assert!(!after.advanced_from(&rollout));
+    }
+
+    #[test]
+    fn who_is_not_asked_to_leave_an_arm_stays(
+        start in prop_oneof![rollout(), experiment()],
+        glimpses in prop::collection::vec(glimpse(), 1..60),
+        salt in "[a-z]{1,12}-[1-9]{1,3}",
+    ) {
+        let mut rollout = start;
+        let arms: Vec<RevisionNumber> = rollout.starts().keys().copied().collect();
+        let points: Vec<u16> = (0u32..2_000).map(|unit| point(hash(&salt, &unit.to_le_bytes()))).collect();
+        for (tick, glimpse) in glimpses.into_iter().enumerate() {
+            let seen = look(glimpse, &rollout, tick);
+            let before = rollout.desired().weights;
+            rollout = step(rollout, &seen).0;
+            let after = rollout.desired().weights;
+            let share = |split: &BTreeMap<_, Weight>, arm| split.get(&arm).map_or(0, |share| share.basis_points());
+            let (was, is) = (stretches(&before, rollout.starts()), stretches(&after, rollout.starts()));
+            let mut met: BTreeMap<RevisionNumber, u32> = BTreeMap::new();
+            for &point in &points {
+                let (old, new) = (owner(&was, point), owner(&is, point));
+                new.iter().for_each(|&new| *met.entry(new).or_default() += 1);
+                let (Some(old), Some(new)) = (old, new) else {
+                    prop_assert!(before.is_empty() || after.is_empty(), "point {} of {:?}, {:?} is nobody's", point, before, after);
+                    continue;
+                };
+                let shrank = share(&after, old) < share(&before, old);
+                prop_assert!(old == new || shrank, "{} left {:?} for {:?}: {:?} to {:?}", point, old, new, before, after);
+                let grew = share(&after, new) > share(&before, new);
+                prop_assert!(old == new || grew || !arms.contains(&new), "{} came to {:?}: {:?} to {:?}", point, new, before, after);
+            }
+            // Six standard deviations of the binomial distribution, and one for the rounding to whole points.
+            for (&arm, share) in &after {
+                let (units, share) = (points.len() as f64, f64::from(share.basis_points()) / 1e4);
+                let (met, wanted) = (f64::from(met.get(&arm).copied().unwrap_or_default()), units * share);
+                let room = 6.0 * (wanted * (1.0 - share)).sqrt() + 1.0;
+                prop_assert!((met - wanted).abs() <= room, "{:?} has {} of {} units, {} were due", arm, met, units, wanted);
+            }
+        }
     }
 }
