@@ -1,9 +1,10 @@
-//! The project's own tasks: `cargo xtask test|tidy|gen|bench`.
+//! The project's own tasks: `cargo xtask test|tidy|gen|fuzz|bench`.
 //!
 //! Light on purpose: it is compiled before anything else, so it depends on two small crates only.
 #![expect(clippy::print_stdout, reason = "a task talks to the person who started it")]
 
 mod bench;
+mod fuzz;
 mod generate;
 mod peers;
 mod shell;
@@ -17,6 +18,7 @@ const USAGE: &str = "\
 cargo xtask test [--all]    run the tests; --all first installs the real peers, and then nothing may be skipped
 cargo xtask tidy            check the structure: arrows between crates, purity, headers, names, the feature table
 cargo xtask gen [--check]   write the generated reference (or only check that it is current)
+cargo xtask fuzz [TARGET] [SECONDS]   run the fuzz targets (10 s each; needs cargo-fuzz)
 cargo xtask bench [ARGS]    run the benchmark beside the peers (see docs/performance.md)";
 
 fn main() -> ExitCode {
@@ -28,6 +30,9 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["gen"] => generate::run(false),
         ["gen", "--check"] => generate::run(true),
+        ["fuzz"] => fuzz::run(None, "10"),
+        ["fuzz", target] => fuzz::run(Some(target), "10"),
+        ["fuzz", target, seconds] => fuzz::run(Some(target), seconds),
         ["bench", rest @ ..] => bench::run(rest),
         _ => {
             eprintln!("{USAGE}");

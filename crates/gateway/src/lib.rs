@@ -15,6 +15,8 @@ mod compare;
 mod error;
 mod feedback;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod grpc;
 mod headers;
 mod incoming;

@@ -12,6 +12,8 @@ pub mod catalog;
 pub mod client;
 pub mod distribution;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod layout;
 mod leftovers;
 pub mod manifest;

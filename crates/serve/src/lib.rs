@@ -12,6 +12,8 @@ mod body;
 mod codec;
 mod engine;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[allow(clippy::all, reason = "written by a generator from proto/inference.proto")]
 mod generated {
     include!("generated/inference.rs");

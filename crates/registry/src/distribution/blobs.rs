@@ -245,6 +245,15 @@ fn read_range(value: &HeaderValue, size: u64) -> Result<Option<(u64, u64)>, ()> 
     }
 }
 
+/// Reads both kinds of range; what is given lies within the blob.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &[u8], size: u64) {
+    let Ok(value) = HeaderValue::from_bytes(text) else { return };
+    if let Ok(Some((first, length))) = read_range(&value, size) {
+        assert!(length > 0 && first.checked_add(length).is_some_and(|end| end <= size), "{first}+{length} of {size}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

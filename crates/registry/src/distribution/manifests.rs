@@ -300,3 +300,12 @@ impl From<Refusal> for axum::response::Response {
         refusal.into_response()
     }
 }
+
+/// Reads a pushed manifest under each media type that it may claim.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    for claimed in [None, Some(crate::manifest::MANIFEST), Some(crate::manifest::INDEX)] {
+        let typed = claimed.map(|claimed| (header::CONTENT_TYPE, HeaderValue::from_static(claimed)));
+        let _ = read(bytes, &typed.into_iter().collect());
+    }
+}

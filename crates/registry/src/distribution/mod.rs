@@ -29,8 +29,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 
+#[cfg(fuzzing)]
+pub(crate) use self::blobs::fuzz as fuzz_range;
 pub use self::digest::{AnyDigest, AnyDigestError};
 pub use self::gc::Swept;
+#[cfg(fuzzing)]
+pub(crate) use self::manifests::fuzz as fuzz_manifest;
 pub use self::names::{is_repository, is_tag};
 
 use self::gate::Gate;

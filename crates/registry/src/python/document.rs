@@ -133,6 +133,16 @@ fn bounded(source: impl Read) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Looks for the metadata in what claims to be a wheel, and a source distribution.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(file: &mut File) {
+    for name in ["iris-1.0.0-py3-none-any.whl", "iris-1.0.0.tar.gz"] {
+        if let Some(name) = FileName::parse(name) {
+            let _ = read(file, &name);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ use crate::refusal::{Refusal, shown};
 use crate::tensor::Data;
 
 /// Reads a request.
-pub(super) fn question(model: &Model, request: ModelInferRequest) -> Result<Question, Refusal> {
+pub(crate) fn question(model: &Model, request: ModelInferRequest) -> Result<Question, Refusal> {
     let raw_contents = request.raw_input_contents;
     if !raw_contents.is_empty() && raw_contents.len() != request.inputs.len() {
         let (raw, inputs) = (raw_contents.len(), request.inputs.len());

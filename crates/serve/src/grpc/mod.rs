@@ -4,6 +4,9 @@ mod convert;
 mod health;
 mod service;
 
+#[cfg(fuzzing)]
+pub(crate) use convert::question;
+
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 

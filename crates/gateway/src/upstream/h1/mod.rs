@@ -87,3 +87,13 @@ impl Idle {
         self.0.take();
     }
 }
+
+/// Reads an answer's head, and its body in chunks.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    for method in [http::Method::GET, http::Method::HEAD] {
+        let _ = head::take(&mut BytesMut::from(bytes), &method);
+    }
+    let (mut buffer, mut chunks) = (BytesMut::from(bytes), chunks::Chunks::default());
+    while let Ok(chunks::Step::Data(_)) = chunks.step(&mut buffer) {}
+}
