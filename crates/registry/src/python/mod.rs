@@ -22,9 +22,9 @@ use axum::Router;
 use axum::routing::{get, post};
 use modelyard_core::Digest;
 
-pub use self::document::{Document, MAX_METADATA_BYTES};
 #[cfg(fuzzing)]
 pub(crate) use self::document::fuzz as fuzz_archive;
+pub use self::document::{Document, MAX_METADATA_BYTES};
 pub use self::names::{FileName, Kind, is_range, normalise, normalise_version};
 
 use self::meta::Meta;
