@@ -13,11 +13,12 @@ mod testing;
 use modelyard_core::event::Outcome;
 use modelyard_core::strategy::Strategy;
 use modelyard_core::weight::apportion;
-use modelyard_core::{RevisionNumber, Weight};
+use modelyard_core::{Millis, RevisionNumber, Weight};
 
+use crate::analysis::judge;
 use crate::rollout::Hurry;
 use crate::step::Turn;
-use crate::{Phase, Rollout, Waiting};
+use crate::{Phase, Rollout, Verdict, Waiting};
 
 /// Makes at most one move.
 pub(crate) fn advance(turn: &mut Turn<'_>) {
@@ -65,6 +66,45 @@ pub(crate) fn way_back(state: &Rollout, stepped: bool) -> Phase {
 }
 
 impl Turn<'_> {
+    /// Whether the time that the candidate is watched for counts: it has the instances that it needs and the shares that were asked for. The clock
+    /// stands otherwise.
+    fn is_watched(&mut self, needed: u32) -> bool {
+        if !self.await_candidate(needed) {
+            self.state.clock.hold();
+            return false;
+        }
+        if !self.is_routed() {
+            self.state.clock.hold();
+            self.is_blocked();
+            return false;
+        }
+        self.state.clock.run(self.state.now);
+        true
+    }
+
+    /// Whether the candidate was watched for `span` and nothing speaks against it. It keeps its schedule: too few requests hold nothing up, doubtful
+    /// figures do.
+    fn has_stood(&mut self, span: Millis, before: &str) -> bool {
+        self.note_pace(self.state.readings.since_begin().requests);
+        if self.is_blocked() {
+            return false;
+        }
+        if self.hurries() {
+            return true;
+        }
+        if self.state.clock.spent() < span {
+            self.state.waiting = Some(Waiting::Time { why: format!("watched for {span} before {before}") });
+            return false;
+        }
+        let judgement = judge(&self.state.readings, &self.state.plan.analysis, false);
+        self.say(judgement.verdict, judgement.cause, judgement.why.clone());
+        if judgement.verdict != Verdict::Pass {
+            self.await_evidence(&judgement.why, judgement.needed);
+            return false;
+        }
+        self.quality_is_fine()
+    }
+
     pub(crate) fn wanted(&self, revision: RevisionNumber) -> u32 {
         self.state.desired.instances.get(&revision).copied().unwrap_or(0)
     }

@@ -7,9 +7,8 @@ use modelyard_core::event::Outcome;
 use modelyard_core::strategy::Strategy;
 use modelyard_core::{Millis, Weight};
 
-use crate::analysis::judge;
 use crate::step::Turn;
-use crate::{Phase, Verdict, Waiting};
+use crate::{Phase, Waiting};
 
 impl Turn<'_> {
     /// R3 of recreate: stable is stopped only once the gateway reports that nothing is sent to it.
@@ -57,35 +56,9 @@ impl Turn<'_> {
 
     /// Recreate: the candidate serves alone and is watched. Its control group is what stable did before.
     pub(super) fn advance_watching(&mut self) {
-        if !self.await_candidate(self.state.plan.instances) {
-            return self.state.clock.hold();
-        }
-        if !self.is_routed() {
-            self.state.clock.hold();
-            self.is_blocked();
-            return;
-        }
-        self.state.clock.run(self.state.now);
-        self.note_pace(self.state.readings.since_begin().requests);
-        if self.is_blocked() {
-            return;
-        }
         let watch = self.watch();
-        if !self.hurries() {
-            if self.state.clock.spent() < watch {
-                self.state.waiting =
-                    Some(Waiting::Time { why: format!("watched for {watch} before it counts as promoted") });
-                return;
-            }
-            // Nothing else serves: too few requests hold nothing up, doubtful figures do.
-            let judgement = judge(&self.state.readings, &self.state.plan.analysis, false);
-            self.say(judgement.verdict, judgement.cause, judgement.why.clone());
-            if judgement.verdict != Verdict::Pass {
-                return self.await_evidence(&judgement.why, judgement.needed);
-            }
-            if !self.quality_is_fine() {
-                return;
-            }
+        if !self.is_watched(self.state.plan.instances) || !self.has_stood(watch, "it counts as promoted") {
+            return;
         }
         self.waited();
         self.end_watch();

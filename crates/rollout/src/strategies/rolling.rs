@@ -5,9 +5,8 @@
 
 use modelyard_core::strategy::Strategy;
 
-use crate::analysis::judge;
 use crate::step::Turn;
-use crate::{Phase, Verdict, Waiting};
+use crate::{Phase, Waiting};
 
 /// The counts that a batch decides by.
 struct Counts {
@@ -86,33 +85,9 @@ impl Turn<'_> {
     pub(super) fn advance_pausing(&mut self, goal: u32) {
         let stable = self.counts().stable;
         self.ask_in_proportion(self.view.stable.live.min(stable), self.view.candidate.live.min(goal));
-        if !self.await_candidate(goal) {
-            return self.state.clock.hold();
-        }
-        if !self.is_routed() {
-            self.state.clock.hold();
-            self.is_blocked();
-            return;
-        }
-        self.state.clock.run(self.state.now);
-        self.note_pace(self.state.readings.since_begin().requests);
-        if self.is_blocked() {
-            return;
-        }
         let pause = self.bake();
-        if !self.hurries() {
-            if self.state.clock.spent() < pause {
-                self.state.waiting = Some(Waiting::Time { why: format!("watched for {pause} before the next batch") });
-                return;
-            }
-            let judgement = judge(&self.state.readings, &self.state.plan.analysis, false);
-            self.say(judgement.verdict, judgement.cause, judgement.why.clone());
-            if judgement.verdict != Verdict::Pass {
-                return self.await_evidence(&judgement.why, judgement.needed);
-            }
-            if !self.quality_is_fine() {
-                return;
-            }
+        if !self.is_watched(goal) || !self.has_stood(pause, "the next batch") {
+            return;
         }
         self.waited();
         let instances = self.state.plan.instances;

@@ -58,16 +58,9 @@ impl Turn<'_> {
 
     pub(super) fn advance_baking(&mut self, step: usize) {
         let needed = self.state.plan.instances_for(self.asked());
-        if !self.await_candidate(needed) {
-            return self.state.clock.hold();
-        }
-        if !self.is_routed() {
-            self.state.clock.hold();
-            self.is_blocked();
+        if !self.is_watched(needed) {
             return;
         }
-        // The bake clock runs only while the gateway reports the share that was asked for.
-        self.state.clock.run(self.state.now);
         if !self.state.paused && !self.state.held {
             self.trim_stable(step);
         }

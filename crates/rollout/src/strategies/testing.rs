@@ -76,16 +76,7 @@ impl Turn<'_> {
             return self.enter(Phase::Scaling { step: 0 });
         };
         self.ask_split();
-        if !self.await_candidate(self.needed(self.state.candidate)) {
-            return self.state.clock.hold();
-        }
-        if !self.is_routed() {
-            self.state.clock.hold();
-            self.is_blocked();
-            return;
-        }
-        self.state.clock.run(self.state.now);
-        if self.is_blocked() {
+        if !self.is_watched(self.needed(self.state.candidate)) || self.is_blocked() {
             return;
         }
         if self.hurries() {
