@@ -43,20 +43,9 @@ fn manifest(
     config: Blob,
     created: Option<String>,
 ) -> Manifest {
-    let descriptor = |media_type: &str, digest, size| Descriptor {
-        media_type: media_type.to_owned(),
-        digest,
-        size,
-        artifact_type: None,
-        annotations: BTreeMap::new(),
-    };
     let layer = |(media_type, guessed): (&str, bool), path: &str, digest, size| {
-        let mut layer = descriptor(media_type, digest, size);
-        layer.annotations.insert(oci::FILEPATH.to_owned(), path.to_owned());
-        if guessed {
-            layer.annotations.insert(oci::UNTESTED.to_owned(), "true".to_owned());
-        }
-        layer
+        let layer = Descriptor::new(media_type, digest, size).noted(oci::FILEPATH, path);
+        if guessed { layer.noted(oci::UNTESTED, "true") } else { layer }
     };
     let mut layers = vec![layer((oci::WEIGHT_CONFIG, false), DOCUMENT, document.digest, document.size_bytes)];
     let kind = |path: &str| media_type(package, weights, path);
@@ -70,7 +59,7 @@ fn manifest(
         schema_version: 2,
         media_type: oci::MANIFEST.to_owned(),
         artifact_type: Some(oci::MODEL.to_owned()),
-        config: descriptor(oci::MODEL_CONFIG, config.digest, config.size_bytes),
+        config: Descriptor::new(oci::MODEL_CONFIG, config.digest, config.size_bytes),
         layers,
         annotations,
     }

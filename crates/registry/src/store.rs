@@ -129,15 +129,10 @@ impl Store {
                 false => Err(Error::VersionTaken { model: model.clone(), version: version.clone(), existing, offered }),
             };
         }
-        let annotations =
-            [(REF_NAME, name), (ADDED, now().0.to_string()), (NUMBER, self.next_number(model, version)?.to_string())];
-        index.manifests.push(Descriptor {
-            media_type: MANIFEST.to_owned(),
-            digest: blob.digest,
-            size: blob.size_bytes,
-            artifact_type: Some(MODEL.to_owned()),
-            annotations: annotations.map(|(key, value)| (key.to_owned(), value)).into(),
-        });
+        let number = self.next_number(model, version)?.to_string();
+        let entry = Descriptor::new(MANIFEST, blob.digest, blob.size_bytes);
+        let entry = entry.noted(REF_NAME, name).noted(ADDED, now().0.to_string()).noted(NUMBER, number);
+        index.manifests.push(Descriptor { artifact_type: Some(MODEL.to_owned()), ..entry });
         self.layout.write_index(&index, &writing)?;
         Ok(blob.digest)
     }

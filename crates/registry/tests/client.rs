@@ -38,14 +38,7 @@ fn package(store: &Store, version: &str, bytes: &[u8]) -> Digest {
     let document: Package = serde_json::from_value(document).unwrap();
     let part = |bytes: &[u8], kind: &str, path: &str| {
         let blob = store.blobs().put(bytes).unwrap().blob;
-        let annotations = BTreeMap::from([(FILEPATH.to_owned(), path.to_owned())]);
-        Descriptor {
-            media_type: kind.into(),
-            digest: blob.digest,
-            size: blob.size_bytes,
-            artifact_type: None,
-            annotations,
-        }
+        Descriptor::new(kind, blob.digest, blob.size_bytes).noted(FILEPATH, path)
     };
     let manifest = Manifest {
         schema_version: 2,

@@ -22,13 +22,7 @@ fn store(home: &Path) -> Store {
 
 fn manifest(store: &Store, text: &str) -> Manifest {
     let blob = store.blobs().put(text.as_bytes()).unwrap().blob;
-    let config = Descriptor {
-        media_type: MODEL_CONFIG.into(),
-        digest: blob.digest,
-        size: blob.size_bytes,
-        artifact_type: None,
-        annotations: BTreeMap::new(),
-    };
+    let config = Descriptor::new(MODEL_CONFIG, blob.digest, blob.size_bytes);
     Manifest {
         schema_version: 2,
         media_type: MANIFEST.into(),
@@ -119,12 +113,8 @@ fn a_damaged_blob_is_named() {
 
 /// A package of the given files, added under `wine:1.0.0` with `change` made to its document.
 fn package(store: &Store, files: &[(&str, &[u8])], change: impl FnOnce(&mut serde_json::Value)) -> Digest {
-    let descriptor = |media_type: &str, path: &str, blob: Blob| Descriptor {
-        media_type: media_type.into(),
-        digest: blob.digest,
-        size: blob.size_bytes,
-        artifact_type: None,
-        annotations: BTreeMap::from([(FILEPATH.into(), path.into())]),
+    let descriptor = |media_type: &str, path: &str, blob: Blob| {
+        Descriptor::new(media_type, blob.digest, blob.size_bytes).noted(FILEPATH, path)
     };
     let blobs: Vec<_> = files.iter().map(|(path, bytes)| (*path, store.blobs().put(bytes).unwrap().blob)).collect();
     let entries: serde_json::Map<_, _> = blobs

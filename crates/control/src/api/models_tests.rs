@@ -28,14 +28,7 @@ const CARD: &str = "# Wine\n\n<script>alert(1)</script>Good wine.";
 fn add(store: &Store, version: &str, accuracy: f64) {
     let part = |bytes: &[u8], kind: &str, path: &str| {
         let blob = store.blobs().put(bytes).unwrap().blob;
-        let annotations = BTreeMap::from([(FILEPATH.to_owned(), path.to_owned())]);
-        Descriptor {
-            media_type: kind.into(),
-            digest: blob.digest,
-            size: blob.size_bytes,
-            artifact_type: None,
-            annotations,
-        }
+        Descriptor::new(kind, blob.digest, blob.size_bytes).noted(FILEPATH, path)
     };
     let card = part(CARD.as_bytes(), WEIGHT_CONFIG, "README.md");
     let document = json!({

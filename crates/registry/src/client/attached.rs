@@ -16,7 +16,7 @@ use super::transfer;
 use crate::distribution::Distribution;
 use crate::distribution::attach::Object;
 use crate::manifest::{Descriptor, INDEX, MANIFEST, MAX_MANIFEST_BYTES};
-use crate::trust::object::{ENDINGS, MAX_PART_BYTES, Referrer, tag};
+use crate::trust::object::{self, ENDINGS, MAX_PART_BYTES, Referrer, tag};
 
 /// Objects of one package that are fetched, at most: who may push to a registry must not fill another disk.
 const MOST: usize = 64;
@@ -33,33 +33,26 @@ struct List {
 pub fn push_referrers(
     distribution: &Distribution,
     model: &ModelName,
-    digest: &Digest,
+    subject: &Digest,
     remote: &Remote,
 ) -> Result<usize, ClientError> {
-    let tags = ENDINGS.map(|ending| tag(digest, ending));
-    let attached = distribution.attached(model.as_str(), digest, &tags)?;
+    let tags = ENDINGS.map(|ending| tag(subject, ending));
+    let attached = distribution.attached(model.as_str(), subject, &tags)?;
     if attached.is_empty() {
         return Ok(0);
     }
     let http = Http::new(remote)?;
-    for (object, tag) in &attached {
-        let (bytes, referrer) = read(distribution, object)?;
+    for (digest, tag) in &attached {
+        let (bytes, referrer) = object::read(distribution, digest)?;
         let missing = transfer::missing(&http, &referrer.parts())?;
         transfer::send(&http, distribution.store(), &missing, &|_, _| {})?;
-        let reference = tag.clone().unwrap_or_else(|| object.to_string());
-        let listed = http.put_object(&reference, MANIFEST, &bytes, object)?;
+        let reference = tag.clone().unwrap_or_else(|| digest.to_string());
+        let listed = http.put_object(&reference, MANIFEST, &bytes, digest)?;
         if !listed && referrer.subject().is_some() {
-            list(&http, digest, object, bytes.len(), &referrer)?;
+            list(&http, subject, digest, bytes.len(), &referrer)?;
         }
     }
     Ok(attached.len())
-}
-
-fn read(distribution: &Distribution, object: &Digest) -> Result<(Vec<u8>, Referrer), ClientError> {
-    let bytes = distribution.store().blobs().read(object, MAX_MANIFEST_BYTES)?;
-    let referrer = serde_json::from_slice(&bytes)
-        .map_err(|error| crate::Error::Document { what: format!("object {object}"), why: error.to_string() })?;
-    Ok((bytes, referrer))
 }
 
 /// Adds an object to the list under the tag `sha256-<hex>`, for a registry that keeps none itself.

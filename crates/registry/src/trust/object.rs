@@ -59,11 +59,12 @@ pub fn tag(subject: &Digest, ending: &str) -> String {
     format!("sha256-{}.{ending}", subject.hex())
 }
 
-/// Reads an object, checked by its digest.
-pub fn read(distribution: &Distribution, digest: &Digest) -> Result<Referrer, crate::Error> {
+/// Reads an object, checked by its digest: as it is, and understood.
+pub fn read(distribution: &Distribution, digest: &Digest) -> Result<(Vec<u8>, Referrer), crate::Error> {
     let bytes = distribution.store().blobs().read(digest, MAX_MANIFEST_BYTES)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| crate::Error::Document { what: format!("object {digest}"), why: error.to_string() })
+    let referrer = serde_json::from_slice(&bytes)
+        .map_err(|error| crate::Error::Document { what: format!("object {digest}"), why: error.to_string() })?;
+    Ok((bytes, referrer))
 }
 
 /// Keeps layers as one object under its tag, in place of the object `former`.
@@ -85,25 +86,18 @@ pub fn write(
         "rootfs": { "type": "layers", "diff_ids": layer_digests },
     });
     let config = blobs.put(config.to_string().as_bytes())?.blob;
-    let described = |media_type: &str, digest, size| Descriptor {
-        media_type: media_type.to_owned(),
-        digest,
-        size,
-        artifact_type: None,
-        annotations: BTreeMap::new(),
-    };
     let manifest = Referrer {
         schema_version: 2,
         media_type: MANIFEST.to_owned(),
         artifact_type: Some(artifact_type.to_owned()),
-        config: described(artifact_type, config.digest, config.size_bytes),
-        subject: Some(described(MANIFEST, *subject, size)),
+        config: Descriptor::new(artifact_type, config.digest, config.size_bytes),
+        subject: Some(Descriptor::new(MANIFEST, *subject, size)),
         annotations: BTreeMap::new(),
         layers,
     };
     let bytes = serde_json::to_vec(&manifest)
         .map_err(|error| crate::Error::Document { what: "the object".to_owned(), why: error.to_string() })?;
-    let parts: Vec<Descriptor> = manifest.layers.iter().chain([&manifest.config]).cloned().collect();
+    let parts = manifest.parts();
     let digest = distribution.attach(
         model.as_str(),
         &Object {

@@ -3,8 +3,6 @@
 //! A payload (simple signing) names the package's digest; the signature over the payload stands as an annotation of the payload's layer. All
 //! signatures of a package are layers of one object.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use modelyard_core::{Digest, ModelName};
@@ -92,7 +90,7 @@ pub fn sign(
     let tagged = object::of(distribution, model, digest, ENDING)?.into_iter().find(|(_, tagged)| *tagged);
     let former = tagged.map(|(holder, _)| holder);
     let mut layers = match &former {
-        Some(holder) => object::read(distribution, holder)?.layers,
+        Some(holder) => object::read(distribution, holder)?.1.layers,
         None => Vec::new(),
     };
     let (object_tag, id) = (object::tag(digest, ENDING), key.public().id());
@@ -107,13 +105,7 @@ pub fn sign(
         .map_err(|error| crate::Error::Document { what: "the payload".to_owned(), why: error.to_string() })?;
     let signature = STANDARD.encode(key.sign(&payload)?);
     let blob = distribution.store().blobs().put(&payload)?.blob;
-    layers.push(Descriptor {
-        media_type: PAYLOAD.to_owned(),
-        digest: blob.digest,
-        size: blob.size_bytes,
-        artifact_type: None,
-        annotations: BTreeMap::from([(SIGNATURE.to_owned(), signature)]),
-    });
+    layers.push(Descriptor::new(PAYLOAD, blob.digest, blob.size_bytes).noted(SIGNATURE, signature));
     let object = object::write(distribution, model, digest, (ENDING, ARTIFACT), layers, former)?;
     Ok(Signed { object, tag: object_tag, key: id, before: false })
 }
@@ -131,7 +123,7 @@ pub fn signatures(
     let (mut found, mut faults) = (Vec::new(), Vec::new());
     for (holder, _) in object::of(distribution, model, digest, ENDING)? {
         let object = match object::read(distribution, &holder) {
-            Ok(object) => object,
+            Ok((_, object)) => object,
             Err(error) => {
                 faults.push(Fault::new(format!("object {holder} that refers to the package"), &error));
                 continue;
