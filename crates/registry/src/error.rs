@@ -137,6 +137,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what was asked for is not there.
+    pub const fn is_missing(&self) -> bool {
+        matches!(self, Self::NoModel(_) | Self::NoVersion { .. } | Self::NoAlias { .. } | Self::NoPackage(_))
+    }
+
     /// For `map_err`: names what was being done with which path.
     pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use modelyard_core::package::{DOCUMENT, FORMAT_VERSION, Package};
 use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::access::now;
 use crate::alias::{self, Aliases, Move};
 use crate::blob::{Blob, Blobs};
-use crate::catalog::{Notes, Tags, Yanked};
+use crate::catalog::{Catalog, Entry, Notes, Tags, Yanked};
 use crate::distribution::gate::Gate;
 use crate::layout::{Layout, read_document, write_document};
 use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
@@ -27,11 +27,6 @@ const ADDED: &str = "io.modelyard.added";
 
 /// Annotation of the index that says the how-manieth version of its model it is.
 const NUMBER: &str = "io.modelyard.number";
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
 
 /// The local registry.
 #[derive(Clone, Debug)]
@@ -119,7 +114,8 @@ impl Store {
     /// Lets a version name a manifest.
     fn name(&self, model: &ModelName, version: &Version, blob: Blob) -> Result<Digest, Error> {
         let writing = self.layout.lock()?;
-        self.refuse_removed(model, version, &blob.digest)?;
+        let said = self.catalog()?.models.remove(model).unwrap_or_default();
+        refuse_removed(&said, model, version, &blob.digest)?;
         let mut index = self.layout.index()?;
         let name = format!("{model}:{version}");
         if let Some(existing) = index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME) == Some(&name)) {
@@ -129,7 +125,7 @@ impl Store {
                 false => Err(Error::VersionTaken { model: model.clone(), version: version.clone(), existing, offered }),
             };
         }
-        let number = self.next_number(model, version)?.to_string();
+        let number = self.next_number(&said, model, version)?.to_string();
         let entry = Descriptor::new(MANIFEST, blob.digest, blob.size_bytes);
         let entry = entry.noted(REF_NAME, name).noted(ADDED, now().0.to_string()).noted(NUMBER, number);
         index.manifests.push(Descriptor { artifact_type: Some(MODEL.to_owned()), ..entry });
@@ -138,28 +134,13 @@ impl Store {
     }
 
     /// The number of a version that is added: its own again, if it was removed; else one that none had.
-    fn next_number(&self, model: &ModelName, version: &Version) -> Result<u64, Error> {
-        let entry = self.catalog()?.models.remove(model).unwrap_or_default();
+    fn next_number(&self, said: &Entry, model: &ModelName, version: &Version) -> Result<u64, Error> {
         let number = |notes: &Notes| notes.removed.as_ref().map(|removed| removed.number);
-        if let Some(own) = entry.versions.get(version).and_then(number).filter(|&own| own > 0) {
+        if let Some(own) = said.versions.get(version).and_then(number).filter(|&own| own > 0) {
             return Ok(own);
         }
         let here = self.list()?.into_iter().filter(|listed| listed.model == *model).map(|listed| listed.number);
-        Ok(here.chain(entry.versions.values().filter_map(number)).max().unwrap_or(0) + 1)
-    }
-
-    /// A version that was removed names its package for ever, and may come back as that.
-    fn refuse_removed(&self, model: &ModelName, version: &Version, offered: &Digest) -> Result<(), Error> {
-        let notes = self.catalog()?.models.remove(model).and_then(|mut entry| entry.versions.remove(version));
-        match notes.and_then(|notes| notes.removed) {
-            Some(removed) if removed.digest != *offered => Err(Error::VersionRemoved {
-                model: model.clone(),
-                version: version.clone(),
-                by: removed.by,
-                digest: removed.digest,
-            }),
-            _ => Ok(()),
-        }
+        Ok(here.chain(said.versions.values().filter_map(number)).max().unwrap_or(0) + 1)
     }
 
     /// Takes a version's name away.
@@ -206,7 +187,12 @@ impl Store {
     /// # Errors
     /// [`Error::Document`] when the index cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>, Error> {
-        let (aliases, mut catalog) = (self.all_aliases()?, self.catalog()?);
+        self.list_with(&self.catalog()?)
+    }
+
+    /// [`Store::list`] with what is said of the versions.
+    pub(crate) fn list_with(&self, catalog: &Catalog) -> Result<Vec<Listed>, Error> {
+        let aliases = self.all_aliases()?;
         // Versions from before numbers were kept are counted in their order.
         let mut last: BTreeMap<ModelName, u64> = BTreeMap::new();
         let entry = |entry: &Descriptor| {
@@ -217,10 +203,9 @@ impl Store {
                 (moves.last()?.to.as_ref() == Some(&version)).then(|| name.clone())
             };
             let aliases = of_model.into_iter().flatten().filter_map(here).collect();
-            let notes =
-                catalog.models.get_mut(&model).and_then(|said| said.versions.remove(&version)).unwrap_or_default();
+            let notes = catalog.models.get(&model).and_then(|said| said.versions.get(&version));
+            let (tags, yanked) = notes.map(|notes| (notes.tags.clone(), notes.yanked.clone())).unwrap_or_default();
             let added = entry.annotations.get(ADDED).and_then(|at| at.parse().ok()).map(Timestamp);
-            let (tags, yanked) = (notes.tags, notes.yanked);
             let last = last.entry(model.clone()).or_default();
             let number = entry.annotations.get(NUMBER).and_then(|text| text.parse().ok()).unwrap_or(*last + 1);
             *last = number.max(*last);
@@ -383,5 +368,18 @@ impl Store {
             write_document(&self.layout.document(ALIASES), &all)?;
         }
         Ok(done)
+    }
+}
+
+/// A version that was removed names its package for ever, and may come back as that.
+fn refuse_removed(said: &Entry, model: &ModelName, version: &Version, offered: &Digest) -> Result<(), Error> {
+    match said.versions.get(version).and_then(|notes| notes.removed.as_ref()) {
+        Some(removed) if removed.digest != *offered => Err(Error::VersionRemoved {
+            model: model.clone(),
+            version: version.clone(),
+            by: removed.by.clone(),
+            digest: removed.digest,
+        }),
+        _ => Ok(()),
     }
 }

@@ -13,8 +13,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use modelyard_core::package::Package;
 use modelyard_core::{AliasName, Millis, ModelName, Version};
-use modelyard_registry::catalog::{Diff, Filter, FilterError, Found, Retention, Subject, Verdict, diff};
-use modelyard_registry::{Listed, Reference, ReferenceError, card};
+use modelyard_registry::catalog::{Diff, Filter, FilterError, Found, Known, Retention, Subject, Verdict, diff};
+use modelyard_registry::{Listed, Reference, ReferenceError, Store, card};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -53,9 +53,7 @@ impl From<catalogue::Error> for Refusal {
     fn from(error: catalogue::Error) -> Self {
         use modelyard_registry::Error as E;
         let status = match &error {
-            catalogue::Error::Registry(E::NoModel(_) | E::NoVersion { .. } | E::NoAlias { .. } | E::NoPackage(_)) => {
-                StatusCode::NOT_FOUND
-            }
+            catalogue::Error::Registry(error) if error.is_missing() => StatusCode::NOT_FOUND,
             catalogue::Error::Registry(E::Refused { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
             catalogue::Error::Registry(E::VersionTaken { .. } | E::VersionRemoved { .. }) => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -85,12 +83,10 @@ pub struct Search {
     search: String,
 }
 
-/// A version as lists show it: what its package measures stands beside what is said of it.
+/// A version as lists show it.
 fn shown(found: &Found) -> Value {
-    let mut shown = json!(found.listed);
+    let mut shown = found.document();
     shown["description"] = json!(found.package.description);
-    shown["metrics"] = json!(found.package.metrics);
-    shown["parameters"] = json!(found.package.parameters);
     shown
 }
 
@@ -102,12 +98,9 @@ async fn list(State(catalogue): State<Catalogue>, query: Asked<Search>) -> Resul
         let found = catalogue.ask(move |store| store.search(&filter)).await?;
         return Ok(Json(json!({ "versions": found.iter().map(shown).collect::<Vec<_>>() })));
     }
-    let (listed, said) = catalogue.ask(|store| Ok((store.list()?, store.catalog()?))).await?;
-    let mut models: BTreeMap<ModelName, Vec<Listed>> =
-        said.models.keys().map(|name| (name.clone(), Vec::new())).collect();
-    listed.into_iter().for_each(|listed| models.entry(listed.model.clone()).or_default().push(listed));
-    let row = |(name, versions): (&ModelName, &Vec<Listed>)| {
-        let said = said.models.get(name);
+    let models = catalogue.ask(Store::known).await?;
+    let row = |Known { name, versions, said }: &Known| {
+        let said = said.since.map(|_| said); // `null` for a model of which nothing was said
         json!({
             "name": name, "versions": versions.len(), "newest": versions.last().map(|listed| &listed.version),
             "description": said.map(|said| &said.description), "tags": said.map(|said| &said.tags),
@@ -122,14 +115,8 @@ async fn model(State(catalogue): State<Catalogue>, name: Name) -> Result<Json<Va
     let of = name.clone();
     let (versions, said, aliases, changes) = catalogue
         .ask(move |store| {
-            let said = store.catalog()?.models.remove(&of);
-            let versions = match store.versions(&of) {
-                Err(modelyard_registry::Error::NoModel(_)) if said.is_some() => Vec::new(),
-                versions => versions?,
-            };
-            let read = |listed: Listed| store.package(&listed.digest).map(|package| Found { listed, package });
-            let versions = versions.into_iter().map(read).collect::<Result<Vec<Found>, _>>()?;
-            Ok((versions, said.unwrap_or_default(), store.aliases(&of)?, store.changes(&of)?))
+            let Known { versions, said, .. } = store.known_model(&of)?;
+            Ok((store.found(versions)?, said, store.aliases(&of)?, store.changes(&of)?))
         })
         .await?;
     let current: BTreeMap<&AliasName, &Version> =
@@ -155,7 +142,7 @@ async fn find(catalogue: &Catalogue, name: Named) -> Result<(Found, Option<Strin
 }
 
 /// The text of a package's model card, if it has one.
-fn card_of(store: &modelyard_registry::Store, package: &Package) -> Result<Option<String>, modelyard_registry::Error> {
+fn card_of(store: &Store, package: &Package) -> Result<Option<String>, modelyard_registry::Error> {
     let file = package.model_card.as_ref().and_then(|path| package.files.get(path));
     let read = |file: &modelyard_core::package::FileEntry| store.blobs().read(&file.digest, card::MAX_BYTES);
     Ok(file.map(read).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
@@ -189,9 +176,7 @@ async fn aliases(State(catalogue): State<Catalogue>, name: Name) -> Result<Json<
     let Path(name) = name?;
     let aliases = catalogue
         .ask(move |store| {
-            if !store.catalog()?.models.contains_key(&name) {
-                store.versions(&name)?;
-            }
+            store.known_model(&name)?;
             store.aliases(&name)
         })
         .await?;

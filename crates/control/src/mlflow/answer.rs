@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts as _, Path, Query, Request};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use modelyard_core::{ModelName, Timestamp};
-use modelyard_registry::catalog::{Entry, Tags};
+use modelyard_registry::catalog::{Known, Tags};
 use modelyard_registry::{Error, Listed};
 use serde_json::{Map, Value, json};
 
@@ -90,9 +90,7 @@ impl IntoResponse for Refused {
 impl From<catalogue::Error> for Refused {
     fn from(error: catalogue::Error) -> Self {
         match &error {
-            catalogue::Error::Registry(
-                Error::NoModel(_) | Error::NoVersion { .. } | Error::NoAlias { .. } | Error::NoPackage(_),
-            ) => Self::missing(error.to_string()),
+            catalogue::Error::Registry(inner) if inner.is_missing() => Self::missing(error.to_string()),
             catalogue::Error::Registry(Error::Refused { .. }) => Self::invalid(error.to_string()),
             _ => {
                 tracing::error!(error = %chain(&error), "the registry failed");
@@ -103,55 +101,36 @@ impl From<catalogue::Error> for Refused {
     }
 }
 
-/// A model with everything that is said of it.
-#[derive(Clone)]
-pub struct Held {
-    /// Its name.
-    pub name: ModelName,
-    /// Its versions, the newest last.
-    pub versions: Vec<Listed>,
-    /// What is said of it.
-    pub said: Entry,
+/// A version by its number, or by its own name where no number is meant.
+pub fn version<'k>(model: &'k Known, text: &str) -> Option<&'k Listed> {
+    let number = text.parse::<u64>().ok();
+    let numbered = model.versions.iter().find(|listed| Some(listed.number) == number);
+    numbered.or_else(|| model.versions.iter().find(|listed| listed.version.as_str() == text))
 }
 
-impl Held {
-    /// A version by its number, or by its own name where no number is meant.
-    pub fn version(&self, text: &str) -> Option<&Listed> {
-        let number = text.parse::<u64>().ok();
-        let numbered = self.versions.iter().find(|listed| Some(listed.number) == number);
-        numbered.or_else(|| self.versions.iter().find(|listed| listed.version.as_str() == text))
-    }
-}
-
-/// Every model that there is.
-pub async fn all(catalogue: &Catalogue) -> Result<Vec<Held>, Refused> {
-    let (listed, said) = catalogue.ask(|store| Ok((store.list()?, store.catalog()?))).await?;
-    let mut models: BTreeMap<ModelName, Held> = BTreeMap::new();
-    let empty = |name: &ModelName| Held { name: name.clone(), versions: Vec::new(), said: Entry::default() };
-    for (name, said) in said.models {
-        models.entry(name.clone()).or_insert_with(|| empty(&name)).said = said;
-    }
-    for listed in listed {
-        models.entry(listed.model.clone()).or_insert_with(|| empty(&listed.model)).versions.push(listed);
-    }
-    Ok(models.into_values().collect())
+async fn find(catalogue: &Catalogue, model: ModelName) -> Result<Option<Known>, Refused> {
+    let found = catalogue.ask(move |store| match store.known_model(&model) {
+        Err(Error::NoModel(_)) => Ok(None),
+        known => known.map(Some),
+    });
+    Ok(found.await?)
 }
 
 /// Whether there is such a model.
-pub async fn exists(catalogue: &Catalogue, model: &ModelName) -> Result<bool, Refused> {
-    Ok(all(catalogue).await?.iter().any(|held| held.name == *model))
+pub async fn exists(catalogue: &Catalogue, model: ModelName) -> Result<bool, Refused> {
+    Ok(find(catalogue, model).await?.is_some())
 }
 
 /// One model.
-pub async fn model_of(catalogue: &Catalogue, model: ModelName) -> Result<Held, Refused> {
-    let found = all(catalogue).await?.into_iter().find(|held| held.name == model);
+pub async fn model_of(catalogue: &Catalogue, model: ModelName) -> Result<Known, Refused> {
+    let found = find(catalogue, model.clone()).await?;
     found.ok_or_else(|| Refused::missing(format!("Registered Model with name={model} not found")))
 }
 
 /// One version.
-pub async fn version_of(catalogue: &Catalogue, model: ModelName, version: &str) -> Result<(Held, Listed), Refused> {
+pub async fn version_of(catalogue: &Catalogue, model: ModelName, version: &str) -> Result<(Known, Listed), Refused> {
     let held = model_of(catalogue, model.clone()).await?;
-    let found = held.version(version).cloned();
+    let found = self::version(&held, version).cloned();
     let none = || Refused::missing(format!("Model Version (name={model}, version={version}) not found"));
     Ok((held, found.ok_or_else(none)?))
 }
@@ -166,7 +145,7 @@ pub fn source(listed: &Listed) -> String {
 }
 
 /// A registered model.
-pub fn model_value(held: &Held) -> Value {
+pub fn model_value(held: &Known) -> Value {
     let added: Option<Timestamp> = held.versions.iter().filter_map(|listed| listed.added).min();
     let since = added.into_iter().chain(held.said.since).min().unwrap_or(Timestamp(0));
     let changed = held.said.changes.last().map(|change| change.at);
@@ -184,7 +163,7 @@ pub fn model_value(held: &Held) -> Value {
 }
 
 /// A model version.
-pub fn version_value(held: &Held, listed: &Listed) -> Value {
+pub fn version_value(held: &Known, listed: &Listed) -> Value {
     let notes = held.said.versions.get(&listed.version);
     let added = listed.added.unwrap_or(Timestamp(0)).0;
     let run = listed.tags.get("mlflow.run_id");

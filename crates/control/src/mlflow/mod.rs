@@ -140,7 +140,7 @@ fn somebody() -> Actor {
 
 async fn create_model(catalogue: &Catalogue, fields: &Fields) -> Answer {
     let model = fields.model()?;
-    if exists(catalogue, &model).await? {
+    if exists(catalogue, model.clone()).await? {
         return Err(Refused::exists(format!("Registered Model (name={model}) already exists.")));
     }
     let subject = Subject { model: model.clone(), version: None };
@@ -231,7 +231,7 @@ async fn create_version(catalogue: &Catalogue, fields: &Fields) -> Answer {
     let shown = || format!("`{}`", source.chars().take(120).collect::<String>());
     let reference = reference(&source).ok_or_else(|| unknown(shown()))?;
     let version = match &reference.selector {
-        Selector::Version(version) if reference.model == model => held.version(version.as_str()).cloned(),
+        Selector::Version(version) if reference.model == model => answer::version(&held, version.as_str()).cloned(),
         _ => {
             let looked = catalogue.ask(move |store| store.resolve(&reference)).await;
             let digest = looked.map_err(|error| unknown(error.to_string()))?;

@@ -2,10 +2,11 @@
 //!
 //! A page token is the position of the next page, so that pages stay stable while nothing is added.
 
-use modelyard_registry::catalog::Filter;
+use modelyard_registry::Store;
+use modelyard_registry::catalog::{Filter, Found, Known};
 use serde_json::{Value, json};
 
-use super::answer::{self, Refused, model_value, version_value};
+use super::answer::{Refused, model_value, version_value};
 use super::{Answer, Fields};
 use crate::catalogue::Catalogue;
 
@@ -36,7 +37,7 @@ fn page(fields: &Fields, most: usize, usual: usize, all: Vec<Value>) -> Result<(
     Ok((all.into_iter().skip(from).take(size).collect(), next))
 }
 
-/// What a document is sorted by: the first of `order_by`, and whether it goes down.
+/// Sorts documents as `order_by` says, by its first key first.
 fn sort(fields: &Fields, allowed: &[&str], all: &mut [Value]) -> Result<(), Refused> {
     let orders = fields.0.get("order_by").and_then(Value::as_array).cloned();
     let single = fields.text("order_by").map(Value::from);
@@ -54,13 +55,14 @@ fn sort(fields: &Fields, allowed: &[&str], all: &mut [Value]) -> Result<(), Refu
             return Err(Refused::invalid(format!("Invalid order_by: {}", text.chars().take(80).collect::<String>())));
         }
         let number = |one: &Value| one[key].as_u64().or_else(|| one[key].as_str()?.parse().ok());
-        all.sort_by(|one, other| match (number(one), number(other)) {
-            (Some(one), Some(other)) => one.cmp(&other),
-            _ => one[key].as_str().cmp(&other[key].as_str()),
+        let goes_down = way.trim().eq_ignore_ascii_case("desc");
+        all.sort_by(|one, other| {
+            let order = match (number(one), number(other)) {
+                (Some(one), Some(other)) => one.cmp(&other),
+                _ => one[key].as_str().cmp(&other[key].as_str()),
+            };
+            if goes_down { order.reverse() } else { order }
         });
-        if way.trim().eq_ignore_ascii_case("desc") {
-            all.reverse();
-        }
     }
     Ok(())
 }
@@ -76,8 +78,8 @@ fn answer(name: &str, (page, next): (Vec<Value>, Option<String>)) -> Value {
 /// `registered-models/search`
 pub async fn models(catalogue: &Catalogue, fields: &Fields) -> Answer {
     let filter = filter(fields)?;
-    let all = answer::all(catalogue).await?;
-    let takes = |held: &&answer::Held| filter.takes_model(held.name.as_str(), &held.said.tags);
+    let all = catalogue.ask(Store::known).await?;
+    let takes = |held: &&Known| filter.takes_model(held.name.as_str(), &held.said.tags);
     let mut found: Vec<Value> = all.iter().filter(takes).map(model_value).collect();
     sort(fields, &["name", "creation_timestamp", "last_updated_timestamp"], &mut found)?;
     Ok(answer("registered_models", page(fields, MOST_MODELS, 100, found)?))
@@ -86,9 +88,8 @@ pub async fn models(catalogue: &Catalogue, fields: &Fields) -> Answer {
 /// `model-versions/search`
 pub async fn versions(catalogue: &Catalogue, fields: &Fields) -> Answer {
     let filter = filter(fields)?;
-    let taken = catalogue.ask(move |store| store.search(&filter)).await?;
-    let all = answer::all(catalogue).await?;
-    let value = |found: &modelyard_registry::catalog::Found| {
+    let (taken, all) = catalogue.ask(move |store| Ok((store.search(&filter)?, store.known()?))).await?;
+    let value = |found: &Found| {
         let held = all.iter().find(|held| held.name == found.listed.model)?;
         Some(version_value(held, &found.listed))
     };

@@ -4,7 +4,7 @@ use clap::Args;
 use modelyard_core::ModelName;
 use modelyard_registry::Listed;
 use modelyard_registry::catalog::{Filter, Found};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -24,7 +24,9 @@ impl Models {
         let store = super::inspect::store(context)?;
         if let Some(filter) = &self.search {
             let found = store.search(filter)?;
-            context.print(&json!({ "versions": found.iter().map(shown).collect::<Vec<_>>() }), || table_of(&found))?;
+            context.print(&json!({ "versions": found.iter().map(Found::document).collect::<Vec<_>>() }), || {
+                table_of(&found)
+            })?;
             return Ok(Exit::Done);
         }
         let mut models = Vec::new();
@@ -60,14 +62,6 @@ impl Models {
 
 fn named(listed: &Listed) -> Vec<String> {
     listed.aliases.iter().map(|alias| format!("{alias} = {}", listed.version)).collect()
-}
-
-/// A version with what its package measures.
-pub fn shown(found: &Found) -> Value {
-    let mut shown = json!(found.listed);
-    shown["metrics"] = json!(found.package.metrics);
-    shown["parameters"] = json!(found.package.parameters);
-    shown
 }
 
 /// Versions as rows.

@@ -2,11 +2,10 @@
 
 use clap::Args;
 use modelyard_core::ModelName;
-use modelyard_registry::Listed;
 use modelyard_registry::catalog::Found;
 use serde_json::json;
 
-use super::models::{shown, table_of};
+use super::models::table_of;
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -21,9 +20,8 @@ impl Versions {
     /// Prints them, the newest last.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         let store = super::inspect::store(context)?;
-        let read = |listed: Listed| store.package(&listed.digest).map(|package| Found { listed, package });
-        let found = store.versions(&self.name)?.into_iter().map(read).collect::<Result<Vec<Found>, _>>()?;
-        let versions: Vec<_> = found.iter().map(shown).collect();
+        let found = store.found(store.versions(&self.name)?)?;
+        let versions: Vec<_> = found.iter().map(Found::document).collect();
         context.print(&json!({ "name": self.name, "versions": versions }), || table_of(&found))?;
         Ok(Exit::Done)
     }

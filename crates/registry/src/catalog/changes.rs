@@ -79,8 +79,7 @@ impl Store {
         let Subject { model, version } = subject;
         match version {
             Some(version) => self.check_version(model, version),
-            None if self.catalog()?.models.contains_key(model) => Ok(()),
-            None => self.versions(model).map(drop),
+            None => self.known_model(model).map(drop),
         }
     }
 

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use modelyard_core::package::Package;
 use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
+use serde_json::{Value, json};
 
 use crate::{Error, Listed, Store};
 
@@ -30,7 +31,69 @@ pub struct Found {
     pub package: Package,
 }
 
+impl Found {
+    /// As documents have it: what its package measures stands beside what is said of it.
+    pub fn document(&self) -> Value {
+        let mut document = json!(self.listed);
+        document["metrics"] = json!(self.package.metrics);
+        document["parameters"] = json!(self.package.parameters);
+        document
+    }
+}
+
+/// A model that has versions or is spoken of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name.
+    pub name: ModelName,
+    /// Its versions, the newest last.
+    pub versions: Vec<Listed>,
+    /// What is said of it.
+    pub said: Entry,
+}
+
 impl Store {
+    /// Every model that has versions or is spoken of, by name.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn known(&self) -> Result<Vec<Known>, Error> {
+        let catalog = self.catalog()?;
+        let mut versions: BTreeMap<ModelName, Vec<Listed>> = BTreeMap::new();
+        for listed in self.list_with(&catalog)? {
+            versions.entry(listed.model.clone()).or_default().push(listed);
+        }
+        let mut said = catalog.models;
+        for name in said.keys() {
+            versions.entry(name.clone()).or_default();
+        }
+        let known = |(name, versions)| Known { said: said.remove(&name).unwrap_or_default(), name, versions };
+        Ok(versions.into_iter().map(known).collect())
+    }
+
+    /// One model that has versions or is spoken of.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`] when it is neither.
+    pub fn known_model(&self, model: &ModelName) -> Result<Known, Error> {
+        let mut catalog = self.catalog()?;
+        let versions: Vec<Listed> =
+            self.list_with(&catalog)?.into_iter().filter(|listed| listed.model == *model).collect();
+        match catalog.models.remove(model) {
+            None if versions.is_empty() => Err(Error::NoModel(model.clone())),
+            said => Ok(Known { name: model.clone(), versions, said: said.unwrap_or_default() }),
+        }
+    }
+
+    /// Versions with their packages.
+    ///
+    /// # Errors
+    /// The first package that cannot be read.
+    pub fn found(&self, versions: Vec<Listed>) -> Result<Vec<Found>, Error> {
+        let read = |listed: Listed| self.package(&listed.digest).map(|package| Found { listed, package });
+        versions.into_iter().map(read).collect()
+    }
+
     /// Every version that a filter takes, models by name, versions in the order in which they were added. Packages that cannot be
     /// read are left out: whoever asks for one of them by name is told why.
     ///

@@ -2,7 +2,7 @@
 //!
 //! Promises: what an alias points to, what a service runs or could go back to, and the newest version always stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modelyard_core::{Digest, Millis, ModelName, Timestamp};
 use serde::Serialize;
@@ -52,16 +52,17 @@ pub struct Verdict {
 impl Retention {
     /// What becomes of each version; `served` are the packages that services need. Versions come in the order in which they were added.
     pub fn judge(&self, listed: Vec<Listed>, served: &BTreeSet<Digest>, now: Timestamp) -> Vec<Verdict> {
-        let newer =
-            |index: usize, model: &ModelName| listed[index + 1..].iter().filter(|other| other.model == *model).count();
-        let kept: Vec<Option<Kept>> = listed
+        let mut newer: BTreeMap<&ModelName, usize> = BTreeMap::new();
+        let mut kept: Vec<Option<Kept>> = listed
             .iter()
-            .enumerate()
-            .map(|(index, one)| {
+            .rev()
+            .map(|one| {
+                let newer = newer.entry(&one.model).or_default();
+                *newer += 1;
                 let young = one.added.is_none_or(|added| now - added < self.older_than);
                 let reasons = [
                     (!self.models.is_empty() && !self.models.contains(&one.model), Kept::Other),
-                    (newer(index, &one.model) < self.keep_last.max(1), Kept::Newest),
+                    (*newer <= self.keep_last.max(1), Kept::Newest),
                     (!one.aliases.is_empty(), Kept::Aliased),
                     (served.contains(&one.digest), Kept::Served),
                     (one.tags.keys().any(|key| self.keep_tags.contains(key)), Kept::Tagged),
@@ -70,14 +71,13 @@ impl Retention {
                 reasons.into_iter().find(|(applies, _)| *applies).map(|(_, kept)| kept)
             })
             .collect();
+        kept.reverse();
         listed.into_iter().zip(kept).map(|(listed, kept)| Verdict { listed, kept }).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use modelyard_core::{AliasName, Version};
 
     use super::*;
