@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use modelyard_core::Digest;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -113,8 +114,7 @@ fn blobs(round: usize, case: usize, count: usize, bytes: usize, filler: &[u8]) -
         stamp[8..].copy_from_slice(&(number as u64).to_le_bytes());
         let (length, mut hash) = (bytes / count, Sha256::new());
         pieces(&stamp, length, filler).for_each(|piece| hash.update(piece));
-        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Blob { stamp, length, digest: format!("sha256:{hex}") }
+        Blob { stamp, length, digest: Digest::from_sha256(hash.finalize().into()).to_string() }
     };
     (0..count).map(make).collect()
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use modelyard_core::Digest;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -85,8 +86,7 @@ impl Peer {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    Digest::from_sha256(Sha256::digest(bytes).into()).to_string()
 }
 
 fn command(name: &str, modelyard: &Path, home: &Path, address: SocketAddr) -> Result<Option<Command>> {

@@ -107,6 +107,22 @@ impl Cores {
         }
     }
 
+    /// The core of stable and of the load.
+    const fn callers(self) -> Option<usize> {
+        match self {
+            Self::Crowded => LOAD_CORE,
+            Self::Spare => SERVER_CORE,
+        }
+    }
+
+    /// The core of the gateway's threads that ask and compare.
+    const fn shadows(self) -> Option<usize> {
+        match self {
+            Self::Crowded => SERVER_CORE,
+            Self::Spare => LOAD_CORE,
+        }
+    }
+
     /// Whether the case can be arranged like that: nginx copies in the process that answers.
     const fn has(self, case: Case) -> bool {
         matches!(self, Self::Crowded) || !matches!(case, Case::NginxNone | Case::NginxMirror)
@@ -173,10 +189,7 @@ pub fn run(options: &Options) -> Result<()> {
     for round in 0..=options.rounds {
         for rate in [Some(options.rate), None] {
             for cores in Cores::ALL {
-                stage.ours.place_shadows(match cores {
-                    Cores::Crowded => 0,
-                    Cores::Spare => 1,
-                })?;
+                stage.ours.place_shadows(cores.shadows())?;
                 for case in Case::ALL.into_iter().filter(|&case| cores.has(case)) {
                     if let Some(measurement) = measure(&mut stage, (cores, case), round, rate, options)? {
                         // Round 0 warms up.
@@ -219,13 +232,13 @@ fn measure(
             return Ok(Some(measurement((cores, case), round, rate, cpu, (sent, 0), summary)));
         }
     };
-    let (stable, core) = match cores {
-        Cores::Crowded => (stage.stables[0], LOAD_CORE),
-        Cores::Spare => (stage.stables[1], SERVER_CORE),
+    let stable = match cores {
+        Cores::Crowded => stage.stables[0],
+        Cores::Spare => stage.stables[1],
     };
     stage.ours.publish(stable, shadow)?;
     let before = (stage.ours.cpu_seconds(), stage.ours.copies()?);
-    let summary = load(stage.ours.address, request, (options, core), seconds, rate).context(case.name())?;
+    let summary = load(stage.ours.address, request, (options, cores.callers()), seconds, rate).context(case.name())?;
     let cpu = stage.ours.cpu_seconds() - before.0;
     let copies = stage.ours.copies()?;
     let copies = (copies.0 - before.1.0, copies.1 - before.1.1);

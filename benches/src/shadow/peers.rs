@@ -54,7 +54,7 @@ impl Ours {
     }
 
     /// Gives its threads that ask shadows and compare a core; those that answer requests stay where they are.
-    pub fn place_shadows(&self, core: usize) -> Result<()> {
+    pub fn place_shadows(&self, core: Option<usize>) -> Result<()> {
         let threads =
             self.process.threads_named(|name| name.starts_with("gateway-mirror") || name.starts_with("gateway-compar"));
         anyhow::ensure!(
@@ -62,7 +62,7 @@ impl Ours {
             "the gateway has {} threads for shadows, and 2 were expected",
             threads.len()
         );
-        threads.into_iter().try_for_each(|thread| pin_thread(Some(thread), core))
+        threads.into_iter().zip(core.into_iter().cycle()).try_for_each(|(thread, core)| pin_thread(Some(thread), core))
     }
 
     /// Gives it a table with this stable and this shadow.

@@ -49,14 +49,6 @@ pub struct Cleared {
     pub swept: Swept,
 }
 
-/// The name that the registry keeps of who did something.
-fn name(actor: &Actor) -> String {
-    match actor {
-        Actor::Person(name) => name.clone(),
-        Actor::Controller => "controller".to_owned(),
-    }
-}
-
 impl Catalogue {
     /// The registry of a home, and the log.
     ///
@@ -66,6 +58,15 @@ impl Catalogue {
         let store = Store::open(home.registry(), home.unpacked()).map_err(|error| chain(&error))?;
         let distribution = Distribution::open(&home.registry(), store.clone()).map_err(|error| chain(&error))?;
         Ok(Self { ledger, store: Arc::new(store), distribution })
+    }
+
+    /// Who does something now, as the registry keeps it.
+    fn by(&self, actor: &Actor) -> By {
+        let name = match actor {
+            Actor::Person(name) => name.clone(),
+            Actor::Controller => "controller".to_owned(),
+        };
+        By { name, at: self.ledger.now() }
     }
 
     /// Works on the registry.
@@ -85,7 +86,7 @@ impl Catalogue {
         body: EventBody,
         work: impl FnOnce(&Store, &By) -> Result<bool, modelyard_registry::Error> + Send + 'static,
     ) -> Result<bool, Error> {
-        let by = By { name: name(actor), at: self.ledger.now() };
+        let by = self.by(actor);
         let changed = self.ask(move |store| work(store, &by)).await?;
         if changed {
             self.ledger.tell(actor.clone(), vec![body]).await?;
@@ -123,7 +124,7 @@ impl Catalogue {
         to: Option<Version>,
         actor: &Actor,
     ) -> Result<Option<Version>, Error> {
-        let by = By { name: name(actor), at: self.ledger.now() };
+        let by = self.by(actor);
         let (of, called, target) = (model.clone(), alias.clone(), to.clone());
         let from = self
             .ask(move |store| match target {
@@ -154,7 +155,7 @@ impl Catalogue {
         dry_run: bool,
         actor: &Actor,
     ) -> Result<Cleared, Error> {
-        let by = By { name: name(actor), at: self.ledger.now() };
+        let by = self.by(actor);
         let served = self.served();
         let versions = self
             .ask(move |store| {
@@ -191,7 +192,7 @@ impl Catalogue {
 
     /// Speaks of a model, with a description if one is given. Descriptions are no decisions: the registry alone keeps them.
     pub async fn describe(&self, of: Subject, text: Option<String>, actor: &Actor) -> Result<bool, Error> {
-        let by = By { name: name(actor), at: self.ledger.now() };
+        let by = self.by(actor);
         self.ask(move |store| {
             let new = of.version.is_none() && store.register(&of.model, &by)?;
             let changed = text.map_or(Ok(false), |text| store.describe(&of, &text, &by))?;

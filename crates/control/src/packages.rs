@@ -114,7 +114,7 @@ impl Packages for RegistryPackages {
         Box::pin(async move {
             let refuse = |why| PackageError { digest, why };
             let work = move || {
-                let Some(policy) = Policies::at(home.root().join("environments")).read(&environment)? else {
+                let Some(policy) = Policies::at(home.environments()).read(&environment)? else {
                     return Ok(Vec::new());
                 };
                 let chained = |error: modelyard_registry::Error| chain(&error);

@@ -50,6 +50,11 @@ impl Home {
         self.0.join("tokens.json")
     }
 
+    /// What each environment demands of packages, a document each.
+    pub fn environments(&self) -> PathBuf {
+        self.0.join("environments")
+    }
+
     /// The token that commands of this home show.
     pub fn credentials(&self) -> PathBuf {
         self.0.join("credentials.json")

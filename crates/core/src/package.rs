@@ -25,6 +25,11 @@ pub const LOCK: &str = "modelyard.lock";
 /// The annotation that holds `[python] requires`: versions of Python that the package is for.
 pub const PYTHON_REQUIRES: &str = "python.requires";
 
+/// Versions of Python that a `python` package with these annotations is for: those that its worker runs on, unless it says otherwise.
+pub fn python_versions(annotations: &BTreeMap<String, String>) -> &str {
+    annotations.get(PYTHON_REQUIRES).map_or(">=3.9", String::as_str)
+}
+
 /// What a package says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

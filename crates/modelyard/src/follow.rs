@@ -123,8 +123,13 @@ impl Waits {
         if is_known {
             return None;
         }
+        // What a person can do is said once.
+        let way_out = match self.told {
+            None => format!(" (`modelyard promote {}` goes on without)", end.service),
+            Some(_) => String::new(),
+        };
         self.told = Some((phase, why.clone(), Instant::now()));
-        Some(why)
+        Some(why + &way_out)
     }
 }
 
@@ -141,18 +146,11 @@ fn late(end: &RolloutEnd, after: Duration) -> Failed {
 /// Follows a rollout on stderr until it ends or waits for a person.
 pub fn narrated(client: &Client, rollout: RolloutId, timeout: Option<Duration>) -> miette::Result<(Value, RolloutEnd)> {
     let paint = crate::terminal::Paint::stderr();
-    let (mut narrator, mut waits, mut is_way_out_told) = (Narrator::new(paint), Waits::default(), false);
+    let (mut narrator, mut waits) = (Narrator::new(paint), Waits::default());
     Follower::new(client, rollout).until_end(timeout, |seen| {
         let line = match seen {
             Seen::Event(event) => narrator.tell(event),
-            Seen::Stands(end) => waits.news(end).map(|why| {
-                let way_out = if std::mem::replace(&mut is_way_out_told, true) {
-                    String::new()
-                } else {
-                    format!(" (`modelyard promote {}` goes on without)", end.service)
-                };
-                paint.dim(&format!("          waits: {why}{way_out}"))
-            }),
+            Seen::Stands(end) => waits.news(end).map(|why| paint.dim(&format!("          waits: {why}"))),
         };
         line.iter().for_each(|line| crate::terminal::say(line));
     })

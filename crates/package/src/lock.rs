@@ -8,17 +8,13 @@
 //! Source: pip documentation, "Requirements File Format" and "Secure installs"; PyPA specification "Dependency specifiers".
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
+use modelyard_registry::blob::digest_of;
 use modelyard_registry::python::{normalise, normalise_version};
-use sha2::{Digest as _, Sha256};
 
 const HEADING: &str = "# modelyard.lock 1: written by `modelyard lock`, not by hand";
 const MADE_FROM: &str = "# requirements: sha256:";
 const PYTHON: &str = "# python: ";
-
-/// Versions of Python that a package is for unless it says otherwise: those that the worker runs on.
-pub const PYTHON_DEFAULT: &str = ">=3.9";
 
 /// One pinned dependency.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +42,7 @@ pub struct Lock {
 
 /// The heading of a lock that is made from these requirements.
 pub fn heading(requirements: &[u8], python: &str) -> String {
-    format!("{HEADING}\n{MADE_FROM}{}\n{PYTHON}{python}\n", digest(requirements))
-}
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("{HEADING}\n{MADE_FROM}{}\n{PYTHON}{python}\n", digest_of(requirements).hex())
 }
 
 impl Lock {
@@ -89,7 +78,7 @@ impl Lock {
     /// What is out of date or missing.
     pub fn check(&self, requirements: &[u8], python: &str) -> Result<(), String> {
         let needed = direct(requirements)?;
-        if self.requirements != digest(requirements) {
+        if self.requirements != digest_of(requirements).hex() {
             return Err("it was made from other requirements than are there now".to_owned());
         }
         if self.python != python {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use modelyard_core::package::{Entry, LOCK, PYTHON_REQUIRES, Runtime};
+use modelyard_core::package::{Entry, LOCK, Runtime, python_versions};
 
 use crate::description::Description;
 use crate::draft::read;
-use crate::lock::{Lock, PYTHON_DEFAULT, direct};
+use crate::lock::{Lock, direct};
 use crate::{Error, files};
 
 /// Adds what the runtime names to `paths`; returns what is missing, if anything is.
@@ -64,7 +64,7 @@ pub(crate) fn unlocked(folder: &Path, description: &Description) -> Result<Optio
         let why = direct(&requirements).err();
         return Ok(Some(why.unwrap_or_else(|| format!("there is no `{LOCK}`"))));
     }
-    let python = description.annotations.get(PYTHON_REQUIRES).map_or(PYTHON_DEFAULT, String::as_str);
+    let python = python_versions(&description.annotations);
     let text = String::from_utf8_lossy(&read(&path)?).into_owned();
     let checked = Lock::parse(&text).and_then(|lock| lock.check(&requirements, python));
     Ok(checked.err().map(|why| format!("`{LOCK}`: {why}")))

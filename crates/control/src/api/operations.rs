@@ -71,6 +71,10 @@ fn text() -> Value {
     json!({ "type": "string" })
 }
 
+fn text_or_null() -> Value {
+    json!({ "type": ["string", "null"] })
+}
+
 fn number() -> Value {
     json!({ "type": "integer", "minimum": 0 })
 }
@@ -144,7 +148,7 @@ fn services() -> Vec<Operation> {
         body(
             &["spec", "package"],
             json!({ "spec": { "type": "object" }, "package": text(), "arms": { "type": "array", "items": { "type": "object" } },
-                "yanked": { "type": "boolean" }, "by": { "type": ["string", "null"] } }),
+                "yanked": { "type": "boolean" }, "by": text_or_null() }),
         )
     };
     let taken = || object(&["rollout", "service"]);
@@ -161,10 +165,10 @@ fn services() -> Vec<Operation> {
         new("post", "/api/services/{service}/orders", "Steer the open rollout.")
             .takes(json!({ "type": "object", "required": ["order"], "properties": {
                 "order": { "enum": ["promote", "pause", "resume", "abort"] }, "all": { "type": "boolean" },
-                "by": { "type": ["string", "null"] } } }))
+                "by": text_or_null() } }))
             .gives(202, JSON, taken()),
         new("post", "/api/services/{service}/rollback", "Return to an earlier revision.")
-            .takes(body(&[], json!({ "to": { "type": ["integer", "null"], "minimum": 1, "maximum": 4_294_967_295_u32 }, "by": { "type": ["string", "null"] } })))
+            .takes(body(&[], json!({ "to": { "type": ["integer", "null"], "minimum": 1, "maximum": 4_294_967_295_u32 }, "by": text_or_null() })))
             .gives(202, JSON, taken()),
         new("get", "/api/services/{service}/history", "Its revisions and rollouts.")
             .gives(200, JSON, object(&["service", "revisions", "rollouts"])),
@@ -211,7 +215,6 @@ fn flags() -> Vec<Operation> {
 fn models() -> Vec<Operation> {
     let new = Operation::new;
     let of = "/api/models/{model}";
-    let by = || json!({ "type": ["string", "null"] });
     let names = || json!({ "type": "array", "items": text() });
     vec![
         new("get", "/api/models", "Every model; with search, the versions that fulfil the filter.").asked("search", text()),
@@ -221,13 +224,13 @@ fn models() -> Vec<Operation> {
         new("get", &format!("{of}/versions/{{version}}/card"), "Its model card as a page.").gives(200, "text/html", text()),
         new("get", &format!("{of}/aliases"), "Every alias with every move.").gives(200, JSON, object(&["aliases"])),
         new("post", &format!("{of}/aliases"), "Move an alias; without a version, take it away.")
-            .takes(body(&["alias"], json!({ "alias": text(), "version": by(), "by": by() })))
+            .takes(body(&["alias"], json!({ "alias": text(), "version": text_or_null(), "by": text_or_null() })))
             .gives(200, JSON, object(&["name", "alias"])),
         new("post", &format!("{of}/tags"), "Set a tag; without a value, take it away.")
-            .takes(body(&["key"], json!({ "version": by(), "key": text(), "value": by(), "by": by() })))
+            .takes(body(&["key"], json!({ "version": text_or_null(), "key": text(), "value": text_or_null(), "by": text_or_null() })))
             .gives(200, JSON, object(&["name", "key", "changed"])),
         new("post", &format!("{of}/yank"), "Withdraw a version; without a reason, let it be deployed again.")
-            .takes(body(&["version"], json!({ "version": text(), "why": by(), "by": by() })))
+            .takes(body(&["version"], json!({ "version": text(), "why": text_or_null(), "by": text_or_null() })))
             .gives(200, JSON, object(&["name", "version", "yanked"])),
         new("get", "/api/diff", "What differs between two packages.")
             .needs("from", text())
@@ -237,7 +240,7 @@ fn models() -> Vec<Operation> {
             .takes(body(
                 &["keep_last"],
                 json!({ "keep_last": { "type": "integer", "minimum": 1, "maximum": 1_000_000 }, "keep_tags": names(), "older_than_ms": number(),
-                    "grace_ms": number(), "models": names(), "dry_run": { "type": "boolean" }, "by": by() }),
+                    "grace_ms": number(), "models": names(), "dry_run": { "type": "boolean" }, "by": text_or_null() }),
             ))
             .gives(200, JSON, object(&["versions", "swept", "dry_run"])),
     ]

@@ -7,7 +7,7 @@ use axum::middleware::from_fn;
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use modelyard_core::{EnvironmentName, Timestamp};
-use modelyard_registry::access::{Entry, Grant, Role, Scope, Tokens, now};
+use modelyard_registry::access::{Grant, Role, Scope, Tokens, now};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -23,15 +23,6 @@ pub fn routes(tokens: Tokens) -> Router {
         .with_state(tokens)
 }
 
-fn document(entry: &Entry) -> Value {
-    json!({
-        "id": entry.id, "name": entry.grant.name, "role": entry.grant.role,
-        "environment": entry.grant.scope.environment, "repositories": entry.grant.scope.repositories,
-        "created": entry.created, "expires": entry.grant.expires, "revoked": entry.revoked,
-        "valid": entry.is_valid(now()),
-    })
-}
-
 fn failed(error: modelyard_registry::Error) -> Refusal {
     tracing::error!(error = %crate::http_client::chain(&error), "the tokens");
     let help = "see the control plane's log; nothing was changed";
@@ -40,7 +31,7 @@ fn failed(error: modelyard_registry::Error) -> Refusal {
 
 /// `GET /api/tokens`
 async fn list(State(tokens): State<Tokens>) -> Result<Json<Vec<Value>>, Refusal> {
-    Ok(Json(tokens.list().map_err(failed)?.iter().map(document).collect()))
+    Ok(Json(tokens.list().map_err(failed)?.iter().map(|entry| entry.document(now())).collect()))
 }
 
 #[derive(Deserialize)]
@@ -60,13 +51,13 @@ async fn create(
     body: Result<Json<New>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Refusal> {
     let Json(New { name, role, environment, repositories, expires }) = body?;
-    if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
+    let grant = Grant { name, role, scope: Scope { environment, repositories }, expires };
+    if !grant.has_name() {
         let help = "give the name of whoever will hold it: 1 to 100 characters";
         return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "the token has no name that can be shown", help));
     }
-    let scope = Scope { environment, repositories };
-    let (entry, secret) = tokens.create(Grant { name, role, scope, expires }, now()).map_err(failed)?;
-    let mut answer = document(&entry);
+    let (entry, secret) = tokens.create(grant, now()).map_err(failed)?;
+    let mut answer = entry.document(now());
     answer["token"] = json!(secret);
     Ok((StatusCode::CREATED, Json(answer)))
 }
@@ -77,5 +68,5 @@ async fn revoke(State(tokens): State<Tokens>, Path(id): Path<String>) -> Result<
     let none = || {
         Refusal::new(StatusCode::NOT_FOUND, "there is no such token that still counts", "see `modelyard token list`")
     };
-    Ok(Json(document(&revoked.ok_or_else(none)?)))
+    Ok(Json(revoked.ok_or_else(none)?.document(now())))
 }

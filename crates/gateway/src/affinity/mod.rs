@@ -4,10 +4,7 @@
 //! that has the same table. A request that names its revision has no session: a tester is nobody's unit.
 //! Absent on purpose: who owns a point (`policy::split`, cut by `core::affinity::stretches`).
 
-#[cfg(not(fuzzing))]
-mod issued;
-#[cfg(fuzzing)]
-pub mod issued;
+pub(crate) mod issued;
 mod key;
 
 use http::{HeaderName, HeaderValue, header};

@@ -37,7 +37,7 @@ enum What {
 }
 
 fn policies(context: &Context) -> Policies {
-    Policies::at(context.home.root().join("environments"))
+    Policies::at(context.home.environments())
 }
 
 fn unreadable(why: String) -> Failed {

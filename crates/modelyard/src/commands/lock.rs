@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::Args;
-use modelyard_core::package::{LOCK, PYTHON_REQUIRES, Runtime};
-use modelyard_package::lock::{self, PYTHON_DEFAULT};
+use modelyard_core::package::{LOCK, Runtime, python_versions};
+use modelyard_package::lock;
 use modelyard_package::{DESCRIPTION, Description};
 use serde_json::json;
 
@@ -76,7 +76,7 @@ fn needs(folder: &Path) -> miette::Result<(String, String)> {
     })?;
     match description.runtime.value {
         Runtime::Python { requirements: Some(requirements), .. } => {
-            let python = description.annotations.get(PYTHON_REQUIRES).map_or(PYTHON_DEFAULT, String::as_str);
+            let python = python_versions(&description.annotations);
             Ok((requirements, python.to_owned()))
         }
         _ => Err(Usage::new(

@@ -1,10 +1,9 @@
 //! `modelyard tag NAME[:VERSION] KEY=VALUE`, and how commands change the catalogue: through the control plane where one runs, so that its
 //! log tells of it, else in the local registry.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::Args;
-use modelyard_core::{ModelName, Timestamp, Version};
+use modelyard_core::{ModelName, Version};
+use modelyard_registry::access::now;
 use modelyard_registry::catalog::{By, Subject};
 use serde_json::{Value, json};
 
@@ -50,8 +49,7 @@ pub fn plane(context: &Context, connect: &Connect) -> miette::Result<Option<Clie
 
 /// Who changes something here, now.
 pub fn by() -> By {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    By { name: person(), at: Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)) }
+    By { name: person(), at: now() }
 }
 
 impl Tag {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use clap::{Args, Subcommand};
 use modelyard_core::{EnvironmentName, Millis, Timestamp};
-use modelyard_registry::access::{Entry, Grant, Role, Scope, Tokens, now};
+use modelyard_registry::access::{Grant, Role, Scope, Tokens, now};
 use serde_json::{Value, json};
 
 use crate::cli::{Connect, span};
@@ -105,40 +105,34 @@ fn tokens(context: &Context) -> Tokens {
     Tokens::at(context.home.tokens())
 }
 
-fn shown(entry: &Entry) -> Value {
-    let grant = &entry.grant;
-    json!({
-        "id": entry.id, "name": grant.name, "role": grant.role, "environment": grant.scope.environment,
-        "repositories": grant.scope.repositories, "created": entry.created, "expires": grant.expires,
-        "revoked": entry.revoked, "valid": entry.is_valid(now()),
-    })
-}
-
 impl Create {
     fn run(self, context: &Context) -> miette::Result<Exit> {
-        let name = self.name.unwrap_or_else(person);
-        if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
+        let grant = Grant {
+            name: self.name.unwrap_or_else(person),
+            role: self.role,
+            scope: Scope { environment: self.environment, repositories: self.repository },
+            expires: self.expires.map(|span| Timestamp(now().0.saturating_add(span.0))),
+        };
+        if !grant.has_name() {
             return Err(
                 Usage::new("the token has no name that can be shown", "`--name` takes 1 to 100 characters").into()
             );
         }
-        let expires = self.expires.map(|span| Timestamp(now().0.saturating_add(span.0)));
-        let scope = Scope { environment: self.environment, repositories: self.repository };
         let answer = if self.connect.control.is_some() {
             let body = json!({
-                "name": name, "role": self.role, "environment": scope.environment,
-                "repositories": scope.repositories, "expires": expires,
+                "name": grant.name, "role": grant.role, "environment": grant.scope.environment,
+                "repositories": grant.scope.repositories, "expires": grant.expires,
             });
             context.client(&self.connect)?.post::<Value>("/api/tokens", &body)?
         } else {
             let is_first = tokens(context).list()?.is_empty();
-            let (entry, secret) = tokens(context).create(Grant { name, role: self.role, scope, expires }, now())?;
+            let (entry, secret) = tokens(context).create(grant, now())?;
             if is_first {
                 say(
                     "this is the first token of this home: from now on everything but /api/health demands one, also on loopback",
                 );
             }
-            let mut answer = shown(&entry);
+            let mut answer = entry.document(now());
             answer["token"] = json!(secret);
             answer
         };
@@ -189,7 +183,7 @@ pub fn saved(context: &Context) -> Option<String> {
 fn list(context: &Context, connect: &Connect) -> miette::Result<Exit> {
     let all: Vec<Value> = match connect.control {
         Some(_) => context.client(connect)?.get("/api/tokens")?,
-        None => tokens(context).list()?.iter().map(shown).collect(),
+        None => tokens(context).list()?.iter().map(|entry| entry.document(now())).collect(),
     };
     context.print(&all, || {
         let text = |value: &Value| value.as_str().unwrap_or("all").to_owned();
@@ -228,7 +222,7 @@ impl Revoke {
                     "`modelyard token list` shows them",
                 )
             };
-            shown(&revoked.ok_or_else(none)?)
+            revoked.ok_or_else(none)?.document(now())
         };
         context.print(&revoked, || format!("revoked {}", self.id))?;
         Ok(Exit::Done)

@@ -315,13 +315,8 @@ const METRICS: &[Key] = &[
         "required for `prometheus`, `webhook`",
         "Address of the Prometheus server or the web hook, http or https.",
     ),
-    key(
-        "token",
-        Kind::Text,
-        "none",
-        "Where its bearer token is: `env:NAME` or `file:PATH`, as the control plane sees them.",
-    ),
-    key("ca", Kind::Text, "public authorities", "File of certificates (PEM) that an https server's is held against."),
+    TOKEN,
+    CA,
     key(
         "query",
         Kind::Text,
@@ -428,6 +423,16 @@ const DRIFT: &[Key] = &[
     ),
 ];
 
+/// How a server elsewhere is asked.
+const TOKEN: Key = key(
+    "token",
+    Kind::Text,
+    "none",
+    "Where its bearer token is: `env:NAME` or `file:PATH`, as the control plane sees them.",
+);
+const CA: Key =
+    key("ca", Kind::Text, "public authorities", "File of certificates (PEM) that an https server's is held against.");
+
 const NOTIFY: &[Key] = &[
     key("url", Kind::Text, "", "Where notices are posted as JSON, http or https."),
     key(
@@ -436,13 +441,8 @@ const NOTIFY: &[Key] = &[
         "all",
         "What is told: quality dropped; a rollout waits for a person; a candidate was taken back; a candidate was promoted.",
     ),
-    key(
-        "token",
-        Kind::Text,
-        "none",
-        "Where its bearer token is: `env:NAME` or `file:PATH`, as the control plane sees them.",
-    ),
-    key("ca", Kind::Text, "public authorities", "File of certificates (PEM) that an https server's is held against."),
+    TOKEN,
+    CA,
 ];
 
 const CAPTURE: &[Key] = &[

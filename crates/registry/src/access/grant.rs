@@ -94,6 +94,11 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Whether it has a name that can be shown: 1 to 100 bytes.
+    pub fn has_name(&self) -> bool {
+        !self.name.is_empty() && self.name.len() <= 100 && !self.name.chars().any(char::is_control)
+    }
+
     /// Whether it counts for a repository or Python project.
     pub fn covers(&self, repository: &str) -> bool {
         self.covers_every_repository() || self.scope.repositories.iter().any(|pattern| fits(pattern, repository))

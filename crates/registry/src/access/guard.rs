@@ -102,16 +102,16 @@ impl Wanted {
             Method::DELETE if !uri.path().contains("/blobs/uploads/") => Act::Remove,
             _ => Act::Write,
         };
-        let none = Self { act, of: Vec::new(), everything: false, mounts_from_anywhere: false };
+        let none = || Self { act, of: Vec::new(), everything: false, mounts_from_anywhere: false };
         let one = |name: Option<String>| match name {
-            Some(name) => Self { of: vec![name], ..none_like(act) },
-            None => Self { everything: true, ..none_like(act) },
+            Some(name) => Self { of: vec![name], ..none() },
+            None => Self { everything: true, ..none() },
         };
         // Decoded as the routers do, so that both see the same name. What cannot be decoded might be anything.
         let Some(path) = percent_decoded(uri.path()) else { return one(None) };
         if let Some(rest) = path.strip_prefix("/v2/").map(|rest| rest.trim_start_matches('/')) {
             let Some(repository) = repository_of(rest).filter(|name| !name.is_empty()) else {
-                return if rest.is_empty() { none } else { one(None) };
+                return if rest.is_empty() { none() } else { one(None) };
             };
             let mut wanted = one(Some(repository.to_owned()));
             if act == Act::Write && rest.contains("/blobs/uploads") {
@@ -134,9 +134,9 @@ impl Wanted {
             return one(rest.split('/').next().and_then(normalise));
         }
         match path.as_str() {
-            "/simple" => Self { everything: true, ..none },
+            "/simple" => Self { everything: true, ..none() },
             // The project of an upload stands in its body: `upload` looks at it.
-            _ => none,
+            _ => none(),
         }
     }
 
@@ -159,10 +159,6 @@ impl Wanted {
         let open = |name: &String| anonymous.iter().any(|pattern| fits(pattern, name));
         self.act == Act::Read && !self.everything && !self.of.is_empty() && self.of.iter().all(open)
     }
-}
-
-const fn none_like(act: Act) -> Wanted {
-    Wanted { act, of: Vec::new(), everything: false, mounts_from_anywhere: false }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! The tokens of a home: one document, replaced whole, readable by its owner alone.
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,11 +10,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use modelyard_core::{Digest, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
 use super::Grant;
+use crate::Error;
 use crate::blob::digest_of;
-use crate::{Error, leftovers};
+use crate::layout::{read_document, write_document};
 
 /// What every token begins with, so that those who look for leaked secrets know it.
 const PREFIX: &str = "mdy_";
@@ -38,6 +39,16 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// As documents have it: everything but the hash.
+    pub fn document(&self, now: Timestamp) -> Value {
+        let Grant { name, role, scope, expires } = &*self.grant;
+        json!({
+            "id": self.id, "name": name, "role": role, "environment": scope.environment,
+            "repositories": scope.repositories, "created": self.created, "expires": expires,
+            "revoked": self.revoked, "valid": self.is_valid(now),
+        })
+    }
+
     /// Whether it still grants anything.
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && self.grant.expires.is_none_or(|end| now < end)
@@ -99,7 +110,7 @@ impl Tokens {
         {
             return Ok(Arc::clone(document));
         }
-        let document: Arc<Document> = Arc::new(crate::layout::read_document(&self.path)?);
+        let document: Arc<Document> = Arc::new(read_document(&self.path)?);
         if document.form != 1 {
             let why = format!("it has form {}, and this Modelyard reads form 1", document.form);
             return Err(Error::Document { what: format!("`{}`", self.path.display()), why });
@@ -209,22 +220,15 @@ impl Tokens {
         if !change(&mut document) {
             return Ok(());
         }
-        let bytes = serde_json::to_vec_pretty(&document)
-            .map_err(|error| Error::Document { what: "the tokens".to_owned(), why: error.to_string() })?;
-        let write = || {
-            let mut file = leftovers::file_in(folder)?;
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-            file.write_all(&bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path).map_err(|failed| failed.error)?;
-            File::open(folder)?.sync_all()
-        };
-        write().map_err(Error::file("could not write", &self.path))
+        // It is a temporary file first, and those are made for their owner alone.
+        write_document(&self.path, &document)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::super::{Role, Scope};
     use super::*;
 

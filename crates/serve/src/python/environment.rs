@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use modelyard_core::package::{LOCK, PYTHON_REQUIRES, Package, Runtime};
+use modelyard_core::package::{LOCK, Package, Runtime, python_versions};
 use sha2::{Digest as _, Sha256};
 
 use super::Interpreter;
@@ -19,8 +19,6 @@ const GIVEN: &str = "MODELYARD_PYTHON_ENVIRONMENT";
 const BASE: &str = "MODELYARD_PYTHON";
 /// Environment variable that names uv.
 const UV: &str = "MODELYARD_UV";
-/// What the worker itself needs.
-const OLDEST: &str = ">=3.9";
 /// Largest requirements file: ten thousand dependencies with their hashes.
 const MOST_BYTES: u64 = 32 << 20;
 
@@ -62,7 +60,7 @@ pub fn prepare(package: &Package, folder: &Path, cache: &Path) -> Result<Interpr
     if let Some(given) = std::env::var_os(GIVEN) {
         return Interpreter::at(Path::new(&given).join("bin/python"), cache).map_err(in_cache);
     }
-    let requires = package.annotations.get(PYTHON_REQUIRES).map_or(OLDEST, String::as_str);
+    let requires = python_versions(&package.annotations);
     let needs = needs(package, folder)?;
     let home = cache.join("python").join(key(requires, needs.as_ref())?);
     let python = home.join("bin/python");
