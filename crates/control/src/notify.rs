@@ -58,6 +58,7 @@ impl Notifier {
             if let Err(error) = self.read(&mut cursor, &mut waits, &mut pending, &mut under_way).await {
                 tracing::error!(error = %chain(&error), "hooks cannot be told of what the log holds; tried again");
                 tokio::time::sleep(PAUSE).await;
+                continue;
             }
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { return },
