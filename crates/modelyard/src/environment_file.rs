@@ -13,11 +13,7 @@ use toml::Value;
 use crate::exit::Usage;
 use crate::service_file::Error;
 use crate::service_file::check::{Mistake, read};
-use crate::service_file::keys::{Key, Kind};
-
-const fn key(name: &'static str, kind: Kind, default: &'static str, words: &'static str) -> Key {
-    Key { name, kind, default, words }
-}
+use crate::service_file::keys::{Key, Kind, key};
 
 /// The keys of the file.
 pub const ENVIRONMENT: &[Key] = &[

@@ -62,7 +62,8 @@ pub struct Key {
     pub words: &'static str,
 }
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, words: &'static str) -> Key {
+/// A key of a file.
+pub const fn key(name: &'static str, kind: Kind, default: &'static str, words: &'static str) -> Key {
     Key { name, kind, default, words }
 }
 
