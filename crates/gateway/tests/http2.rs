@@ -4,67 +4,29 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::grpc::{Channel, channel, whole};
+use common::http2::{Http2, Reply, channel, finish, whole};
 use common::instance::{Instance, answer, reset};
 use common::{Gateway, PATIENCE, table, table_with};
 use http_body_util::BodyExt;
+use hyper::Response;
 use hyper::body::{Frame, Incoming};
-use hyper::client::conn::http2::SendRequest;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use modelyard_core::RevisionNumber;
 use modelyard_core::route::RouteTable;
 
 const PATH: &str = "/v2/models/wine/infer";
+const JSON: &str = "application/json";
 
-/// A caller with one connection. Clones share it.
-#[derive(Clone)]
-struct Caller(SendRequest<Channel>);
-
-/// A whole answer.
-#[derive(Debug)]
-struct Reply {
-    status: u16,
-    revision: String,
-    body: String,
-}
-
-impl Caller {
-    async fn connect(address: SocketAddr) -> Self {
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Self(sender)
-    }
-
-    /// Begins a request; the answer's head.
-    async fn start(&mut self, path: &str, body: Channel) -> Result<Response<Incoming>, hyper::Error> {
-        let request = Request::post(format!("http://wine.test{path}")).header("content-type", "application/json");
-        self.0.ready().await?;
-        self.0.send_request(request.body(body).unwrap()).await
-    }
-
-    async fn post(&mut self, path: &str, body: &[u8]) -> Result<Reply, hyper::Error> {
-        finish(self.start(path, whole(body.to_vec())).await?).await
-    }
-}
-
-async fn finish(response: Response<Incoming>) -> Result<Reply, hyper::Error> {
-    let (parts, body) = response.into_parts();
-    assert!(!parts.headers.contains_key("connection") && !parts.headers.contains_key("transfer-encoding"));
-    let body = body.collect().await?;
-    let revision = parts.headers.get("modelyard-revision").map_or("", |value| value.to_str().unwrap()).to_owned();
-    let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
-    Ok(Reply { status: parts.status.as_u16(), revision, body })
+/// What every answer has: nothing of a connection, and a revision once an instance gave it.
+fn text(reply: &Reply) -> (u16, &str, &str) {
+    assert!(reply.header("connection").is_empty() && reply.header("transfer-encoding").is_empty(), "{reply:?}");
+    (reply.status, reply.header("modelyard-revision"), std::str::from_utf8(&reply.body).unwrap())
 }
 
 /// Applies a table from within the test's runtime.
@@ -93,7 +55,7 @@ async fn each_request_of_one_connection_is_drawn_and_instances_see_http_1() {
     };
     let (one, two) = (echo("one"), echo("two"));
     put(&gateway, &table(1, &[(1, 9_000, &[one.address]), (2, 1_000, &[two.address])]));
-    let caller = Caller::connect(gateway.address).await;
+    let caller = Http2::connect(gateway.address).await;
     let asked: Vec<_> = (0..500)
         .map(|number| {
             let mut caller = caller.clone();
@@ -102,8 +64,9 @@ async fn each_request_of_one_connection_is_drawn_and_instances_see_http_1() {
         .collect();
     for (number, reply) in asked.into_iter().enumerate() {
         let reply = reply.await.unwrap();
-        let label = if reply.revision == "1" { "one" } else { "two" };
-        assert_eq!((reply.status, reply.body), (200, format!("{label} {number}")));
+        let (status, revision, body) = text(&reply);
+        let label = if revision == "1" { "one" } else { "two" };
+        assert_eq!((status, body), (200, &*format!("{label} {number}")));
     }
     // 50 expected; six standard deviations are 40.
     assert!((10..90).contains(&two.count()), "{}", two.count());
@@ -113,7 +76,7 @@ async fn each_request_of_one_connection_is_drawn_and_instances_see_http_1() {
     assert_eq!(seen.header("host"), ["wine.test"]);
     assert_eq!((seen.header("traceparent").len(), seen.header("x-request-id").len()), (1, 1));
     let unknown = caller.clone().post("/v2/models/beer/infer", b"{}").await.unwrap();
-    assert!(unknown.status == 404 && unknown.body.contains("beer"), "{unknown:?}");
+    assert!(unknown.status == 404 && text(&unknown).2.contains("beer"), "{unknown:?}");
     end(gateway).await;
 }
 
@@ -134,8 +97,8 @@ async fn bodies_are_passed_on_as_they_come_both_ways() {
         stream.write_all(b"0\r\nx-sum: 3\r\n\r\n").is_ok()
     });
     put(&gateway, &table(1, &[(1, 10_000, &[instance.address])]));
-    let mut caller = Caller::connect(gateway.address).await;
-    let mut response = caller.start("/wine/v1/events", whole(b"{}".to_vec())).await.unwrap();
+    let mut caller = Http2::connect(gateway.address).await;
+    let mut response = caller.start("/wine/v1/events", JSON, &HashMap::new(), whole(b"{}".to_vec())).await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     for expected in ["data: 1\n\n", "data: 2\n\n"] {
         assert_eq!(piece(&mut response).await, expected.as_bytes());
@@ -152,16 +115,16 @@ async fn bodies_are_passed_on_as_they_come_both_ways() {
     let (sender, body) = channel();
     let answered = tokio::spawn({
         let mut caller = caller.clone();
-        async move { finish(caller.start(PATH, body).await.unwrap()).await.unwrap() }
+        async move { finish(caller.start(PATH, JSON, &HashMap::new(), body).await.unwrap()).await.unwrap() }
     });
     for part in ["[1,", "2,", "3]"] {
         sender.send(Frame::data(Bytes::from(part))).unwrap();
         tokio::task::yield_now().await;
     }
     drop(sender);
-    assert_eq!(answered.await.unwrap().body, "[1,2,3]");
+    assert_eq!(answered.await.unwrap().body, b"[1,2,3]");
     let large = "x".repeat(5 << 20);
-    assert!(caller.post(PATH, large.as_bytes()).await.unwrap().body == large);
+    assert!(caller.post(PATH, large.as_bytes()).await.unwrap().body == large.as_bytes());
     end(gateway).await;
 }
 
@@ -179,7 +142,7 @@ async fn a_request_whose_instance_dies_is_answered_by_another_and_its_neighbours
         route.routing.retry_budget_percent = 100;
     });
     put(&gateway, &retrying);
-    let caller = Caller::connect(gateway.address).await;
+    let caller = Http2::connect(gateway.address).await;
     let asked: Vec<_> = (0..200)
         .map(|number| {
             let mut caller = caller.clone();
@@ -188,7 +151,7 @@ async fn a_request_whose_instance_dies_is_answered_by_another_and_its_neighbours
         .collect();
     for (number, reply) in asked.into_iter().enumerate() {
         let reply = reply.await.unwrap();
-        assert_eq!((reply.status, reply.revision.as_str(), reply.body), (200, "1", format!("body {number}")));
+        assert_eq!(text(&reply), (200, "1", &*format!("body {number}")));
     }
     let report = tokio::task::block_in_place(|| gateway.report());
     let service = report.services.values().next().unwrap();
@@ -208,11 +171,11 @@ async fn an_answer_that_breaks_off_ends_its_stream_and_not_the_connection() {
         false
     });
     put(&gateway, &table(1, &[(1, 10_000, &[instance.address])]));
-    let mut caller = Caller::connect(gateway.address).await;
+    let mut caller = Http2::connect(gateway.address).await;
     // The reset may overtake what came before it.
     caller.post(PATH, b"{}").await.unwrap_err();
     instance.behave(|stream, _| answer(stream, 200, "next"));
-    assert_eq!(caller.post(PATH, b"{}").await.unwrap().body, "next");
+    assert_eq!(caller.post(PATH, b"{}").await.unwrap().body, b"next");
     end(gateway).await;
 }
 
@@ -229,7 +192,7 @@ async fn a_drain_says_goodbye_and_finishes_what_is_under_way() {
         answer(stream, 200, "answered")
     });
     put(&gateway, &table(1, &[(1, 10_000, &[instance.address])]));
-    let mut caller = Caller::connect(gateway.address).await;
+    let mut caller = Http2::connect(gateway.address).await;
     let slow = tokio::spawn({
         let mut caller = caller.clone();
         async move { caller.post(PATH, b"slow").await }
@@ -248,6 +211,6 @@ async fn a_drain_says_goodbye_and_finishes_what_is_under_way() {
     assert!(!slow.is_finished());
     go.send(()).unwrap();
     let reply = slow.await.unwrap().unwrap();
-    assert_eq!((reply.status, reply.body.as_str()), (200, "answered"));
+    assert_eq!((reply.status, &*reply.body), (200, &b"answered"[..]));
     tokio::task::spawn_blocking(|| gateway.wait()).await.unwrap();
 }

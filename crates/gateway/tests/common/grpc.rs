@@ -1,46 +1,20 @@
-//! A gRPC instance that echoes, and a gRPC caller, both on hyper.
+//! A gRPC instance that echoes, and a gRPC caller.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::http2::SendRequest;
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::sync::mpsc;
 
-/// A body whose frames are sent as the test goes on; it ends when the sender is dropped.
-pub struct Channel(mpsc::UnboundedReceiver<Frame<Bytes>>);
-pub type Sender = mpsc::UnboundedSender<Frame<Bytes>>;
-
-pub fn channel() -> (Sender, Channel) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    (sender, Channel(receiver))
-}
-
-/// A body of these bytes.
-pub fn whole(bytes: Vec<u8>) -> Channel {
-    let (sender, body) = channel();
-    sender.send(Frame::data(bytes.into())).unwrap();
-    body
-}
-
-impl Body for Channel {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
-    }
-}
+pub use super::http2::{Channel, channel, whole};
+use super::http2::{Http2, Reply};
 
 /// What the echo does with the next calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,16 +96,19 @@ fn answer(request: Request<Incoming>, mood: Mood, label: &'static str) -> Respon
     response
 }
 
-/// A caller with one connection.
+/// A caller with one connection. Clones share it.
 #[derive(Clone)]
-pub struct GrpcCaller(SendRequest<Channel>);
+pub struct GrpcCaller(Http2);
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct GrpcReply {
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-    pub trailers: HeaderMap,
+pub struct GrpcReply(Reply);
+
+impl std::ops::Deref for GrpcReply {
+    type Target = Reply;
+    fn deref(&self) -> &Reply {
+        &self.0
+    }
 }
 
 impl GrpcReply {
@@ -142,28 +119,18 @@ impl GrpcReply {
     }
 
     pub fn message(&self) -> &str {
-        self.headers.get("grpc-message").map_or("", |message| message.to_str().unwrap())
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.header("grpc-message")
     }
 }
 
 impl GrpcCaller {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Self(sender)
+        Self(Http2::connect(address).await)
     }
 
     /// Whether a call could be begun and came to its end.
     pub async fn try_call(&mut self, path: &str, bytes: Vec<u8>) -> bool {
-        let request = Request::post(format!("http://grpc.test{path}")).header("content-type", "application/grpc");
-        match self.0.send_request(request.body(whole(bytes)).unwrap()).await {
+        match self.0.start(path, "application/grpc", &HashMap::new(), whole(bytes)).await {
             Ok(response) => finish(response).await.status() == "0",
             Err(_) => false,
         }
@@ -180,13 +147,7 @@ impl GrpcCaller {
         body: Channel,
         fields: &HashMap<&'static str, &'static str>,
     ) -> Response<Incoming> {
-        let mut request = Request::post(format!("http://grpc.test{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        self.0.send_request(request.body(body).unwrap()).await.unwrap()
+        self.0.start(path, "application/grpc", fields, body).await.unwrap()
     }
 
     /// A call with one message, to its end.
@@ -196,8 +157,5 @@ impl GrpcCaller {
 }
 
 pub async fn finish(response: Response<Incoming>) -> GrpcReply {
-    let (parts, body) = response.into_parts();
-    let collected = body.collect().await.unwrap();
-    let trailers = collected.trailers().cloned().unwrap_or_default();
-    GrpcReply { headers: parts.headers, body: collected.to_bytes().to_vec(), trailers }
+    GrpcReply(super::http2::finish(response).await.unwrap())
 }

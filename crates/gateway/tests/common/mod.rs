@@ -3,6 +3,7 @@
 
 pub mod caller;
 pub mod grpc;
+pub mod http2;
 pub mod instance;
 
 use std::collections::BTreeMap;
