@@ -259,6 +259,10 @@ pub struct Shadow {
     /// Largest mean Jensen-Shannon distance of any output whose rows are distributions, 0 to 1; none holds it against nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_distance: Option<f64>,
+    /// How much longer its answers may take than stable's to the same requests, in milliseconds at the analysis' `latency_quantile`; none holds it
+    /// against nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_slowdown_ms: Option<f64>,
     /// Chance of a wrong verdict, however often it is looked at; shared among what is held against a limit.
     pub error: f64,
     /// How close numbers must be to agree.
@@ -287,6 +291,7 @@ impl Default for Shadow {
             max_disagreement: 0.01,
             max_difference: None,
             max_distance: None,
+            max_slowdown_ms: None,
             error: 0.05,
             tolerance: crate::sample::Tolerance::default(),
             top_k: 1,

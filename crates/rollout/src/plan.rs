@@ -243,6 +243,9 @@ fn check_shadow(shadow: &Shadow, refuse: &mut impl FnMut(&'static str, String)) 
     if shadow.max_distance.is_some_and(|limit| !(limit > 0.0 && limit <= 1.0)) {
         refuse("strategy.max-distance", "is a Jensen-Shannon distance, above 0 and up to 1".into());
     }
+    if shadow.max_slowdown_ms.is_some_and(|limit| !(limit > 0.0 && limit.is_finite())) {
+        refuse("strategy.max-slowdown-ms", "is a time in milliseconds, above 0".into());
+    }
     if !(shadow.error > 0.0 && shadow.error < 1.0) {
         refuse("strategy.error", "is a chance, above 0 and below 1".into());
     }

@@ -3,6 +3,8 @@
 
 #[path = "comparing/quality.rs"]
 mod quality;
+#[path = "comparing/slowness.rs"]
+mod slowness;
 
 use std::collections::BTreeMap;
 

@@ -248,6 +248,12 @@ pub const STRATEGIES: &[(&str, &str, &[Key])] = &[
                 "not held against any",
                 "Largest mean Jensen-Shannon distance of any output that is a distribution.",
             ),
+            key(
+                "max-slowdown-ms",
+                Kind::Number(0.001, 86_400_000.0),
+                "not held against any",
+                "How many milliseconds longer its answers may take than stable's, at `analysis.latency-quantile`.",
+            ),
             key("error", Kind::Number(1e-6, 0.5), "0.05", "Chance of a wrong verdict, however often it is looked at."),
             key("tolerance", Kind::Table(TOLERANCE), "see below", "How close numbers must be to agree."),
             key("top-k", Kind::Whole(1), "1", "Of how many best classes stable's best must be among."),

@@ -109,7 +109,7 @@ fn distance(better: Better, estimate: f64, margin: f64) -> f64 {
 }
 
 /// Units until the interval is clear of the margin, if estimates stay what they are. `half_width` tells it for so many times what came so far.
-fn forecast(distance: f64, units: u64, half_width: impl Fn(f64) -> f64) -> Option<u64> {
+pub(super) fn forecast(distance: f64, units: u64, half_width: impl Fn(f64) -> f64) -> Option<u64> {
     let times = times_until(|times| half_width(times) < distance)?;
     Some((units as f64 * (times - 1.0)).ceil().max(1.0) as u64)
 }
@@ -280,7 +280,7 @@ fn count(events: u64, exposure: f64) -> Option<Estimate> {
 ///
 /// Source: S. Howard and A. Ramdas, "Sequential estimation of quantiles with applications to A/B testing and best-arm identification", Bernoulli 28 (2022): a
 /// confidence sequence for a quantile is one for the share of values below it.
-fn quantiles(statistic: &Statistic, quantile: f64, error: f64) -> Option<(f64, Interval, u64)> {
+pub(super) fn quantiles(statistic: &Statistic, quantile: f64, error: f64) -> Option<(f64, Interval, u64)> {
     let units = match statistic {
         Statistic::Histogram(histogram) => histogram.count(),
         Statistic::Sample { values, .. } => values.len() as u64,

@@ -17,7 +17,7 @@ mod watch;
 pub use difference::{Compared, compare};
 pub use drift::{DriftJudged, drift, drifted};
 pub use guard::{Guarded, guard};
-pub use paired::{Paired, latency_difference, paired};
+pub use paired::{Paired, Slowdown, latency_difference, paired, slowdown};
 pub use planning::{Planned, expect, plan_size};
 pub use ratio::sample_ratio;
 pub use watch::Watch;

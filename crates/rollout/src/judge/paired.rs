@@ -1,10 +1,10 @@
 //! Paired differences: what a shadow answers less what stable answered to the same request, held against a limit.
 
-use modelyard_core::evidence::Moments;
+use modelyard_core::evidence::{Moments, Statistic};
 use modelyard_core::measure::Histogram;
 
 use super::LEAST_UNITS;
-use super::difference::{floored, of_histogram};
+use super::difference::{floored, forecast, of_histogram, quantiles};
 use crate::Verdict;
 use crate::statistics::sequence;
 
@@ -58,6 +58,45 @@ pub fn latency_difference(stable: &Histogram, shadow: &Histogram, error: f64) ->
     (stable.units.min(shadow.units) >= LEAST_UNITS && half.is_finite()).then_some((mean, mean - half, mean + half))
 }
 
+/// How much longer the shadow's answers take at a quantile, held against a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slowdown {
+    /// The difference in ms, shadow less stable, with its interval; `pass` when it is certainly within the limit, `fail` when certainly past.
+    pub found: Paired,
+    /// The limit in ms.
+    pub limit: f64,
+    /// How many more pairs it takes, about, if the difference is what it looks like; none when that cannot be said.
+    pub needed: Option<u64>,
+}
+
+/// Holds the difference of two latencies' quantile against `limit` ms, wrong with probability `error` at most, however often it is looked at.
+///
+/// The interval is made of each quantile's own, so it holds although both answer the same requests; that slow ones are slow for both makes it wider than
+/// it need be. A limit that is finer than the histogram's buckets (an eighth of the latency) is told by what lies between them.
+pub fn slowdown(stable: &Histogram, shadow: &Histogram, quantile: f64, limit: f64, error: f64) -> Slowdown {
+    let of = |histogram: &Histogram| quantiles(&Statistic::Histogram(histogram.clone()), quantile, error / 2.0);
+    let (Some((s, s_interval, s_units)), Some((c, c_interval, c_units))) = (of(stable), of(shadow)) else {
+        let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
+        let found = Paired { verdict: Verdict::Inconclusive, mean: f64::NAN, low, high };
+        return Slowdown { found, limit, needed: Some(LEAST_UNITS) };
+    };
+    let (units, difference) = (s_units.min(c_units), c - s);
+    let (low, high) = (c_interval.low - s_interval.high, c_interval.high - s_interval.low);
+    let verdict = match (units >= LEAST_UNITS, high <= limit, low > limit) {
+        (true, true, _) => Verdict::Pass,
+        (true, _, true) => Verdict::Fail,
+        _ => Verdict::Inconclusive,
+    };
+    let needed = match verdict {
+        Verdict::Inconclusive if units < LEAST_UNITS => Some(LEAST_UNITS - units),
+        Verdict::Inconclusive => {
+            forecast((limit - difference).abs(), units, |times| (high - low) / 2.0 / f64::sqrt(times))
+        }
+        _ => Some(0),
+    };
+    Slowdown { found: Paired { verdict, mean: difference, low, high }, limit, needed }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +132,30 @@ mod tests {
         assert_eq!(paired(&moments(vec![0.0; 200]), 200, 0.01, 0.05).verdict, Verdict::Pass);
         assert_eq!(paired(&moments(vec![0.5; 200]), 200, 0.01, 0.05).verdict, Verdict::Fail);
         assert_eq!(paired(&moments(vec![0.5; 20]), 20, 0.01, 0.05).verdict, Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn a_quantile_is_held_against_a_limit_once_it_is_certain() {
+        let of = |count: u64, micros: u64| {
+            let mut histogram = Histogram::default();
+            (0..count).for_each(|i| histogram.record(micros + i * 37 % 1_000));
+            histogram
+        };
+        let judge = |count: u64, shadow: u64| slowdown(&of(count, 10_000), &of(count, shadow), 0.95, 5.0, 0.05);
+        let verdict = |count, shadow| judge(count, shadow).found.verdict;
+        assert_eq!(verdict(2_000, 10_000), Verdict::Pass);
+        assert_eq!(verdict(2_000, 5_000), Verdict::Pass, "faster is within any limit");
+        assert_eq!(verdict(2_000, 18_000), Verdict::Fail);
+        assert_eq!(verdict(40, 90_000), Verdict::Inconclusive, "too few");
+        assert_eq!(judge(40, 90_000).needed, Some(10));
+        let open = judge(60, 13_000);
+        assert_eq!(
+            open.found.verdict,
+            Verdict::Inconclusive,
+            "a rank of 60 tells little of the slowest twentieth: {open:?}"
+        );
+        let none = slowdown(&Histogram::default(), &of(100, 1), 0.95, 5.0, 0.05);
+        assert_eq!((none.found.verdict, none.needed), (Verdict::Inconclusive, Some(LEAST_UNITS)));
     }
 
     #[test]

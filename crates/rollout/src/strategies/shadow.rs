@@ -8,7 +8,7 @@ use modelyard_core::mirror::{Comparison, OutputComparison};
 use modelyard_core::strategy::{AgreeOn, Shadow, Strategy, Then};
 
 use crate::analysis::{limits, slower};
-use crate::judge::{self, Paired, Proportion, latency_difference, paired, proportion};
+use crate::judge::{self, Paired, Proportion, Slowdown, latency_difference, paired, proportion, slowdown};
 use crate::statistics::exceeds;
 use crate::step::Turn;
 use crate::{Phase, Verdict, Waiting};
@@ -60,11 +60,13 @@ impl Turn<'_> {
             Some(best) => self.shadow_passed(&shadow, best.revision, &told),
             None if !judged.is_empty() && judged.iter().all(|one| one.verdict() == Verdict::Fail) => {
                 let evidence = self.examples();
-                let failure = self.failure(Cause::Disagreement, told, evidence);
+                let slow = judged.iter().all(Judged::is_only_slow);
+                let failure = self.failure(if slow { Cause::Latency } else { Cause::Disagreement }, told, evidence);
                 match (shadow.then, self.state.quality_forgiven) {
                     // The comparison was all that was asked for, and this is what it says.
-                    (Then::End, _) => self.end_comparing(Verdict::Fail, &failure.detail),
+                    (Then::End, _) => self.end_comparing(Verdict::Fail, Some(failure.cause), &failure.detail),
                     (_, true) => self.go_on_as_canary(self.state.candidate),
+                    (_, false) if slow => self.fail(failure),
                     (_, false) => self.drop_of_quality(failure),
                 }
                 self.is_blocked();
@@ -91,7 +93,7 @@ impl Turn<'_> {
                 self.say(Verdict::Pass, None, told.to_owned());
                 self.go_on_as_canary(best);
             }
-            Then::End => self.end_comparing(Verdict::Pass, told),
+            Then::End => self.end_comparing(Verdict::Pass, None, told),
         }
     }
 
@@ -103,8 +105,8 @@ impl Turn<'_> {
     }
 
     /// The comparison was all that was asked for: every shadow goes.
-    fn end_comparing(&mut self, verdict: Verdict, told: &str) {
-        self.say(verdict, (verdict == Verdict::Fail).then_some(Cause::Disagreement), told.to_owned());
+    fn end_comparing(&mut self, verdict: Verdict, cause: Option<Cause>, told: &str) {
+        self.say(verdict, cause, told.to_owned());
         self.drop_candidate();
         self.settle(Outcome::Compared);
         self.enter(Phase::Retiring);
@@ -113,7 +115,8 @@ impl Turn<'_> {
     fn judge_shadows(&self, shadow: &Shadow) -> Vec<Judged> {
         let Some(evidence) = self.view.evidence() else { return Vec::new() };
         let shadows = self.state.arms().filter_map(|arm| Some((arm, evidence.shadows.get(&arm)?)));
-        shadows.map(|(arm, comparison)| Judged::new(arm, comparison, shadow)).collect()
+        let quantile = self.state.plan.analysis.latency_quantile;
+        shadows.map(|(arm, comparison)| Judged::new(arm, comparison, shadow, quantile)).collect()
     }
 
     /// Errors and slowness of shadows: failures of the infrastructure, which no caller has met.
@@ -175,10 +178,13 @@ struct Judged {
     held: Vec<(String, f64, Paired)>,
     /// How much longer it takes than stable, in ms, with the interval.
     slower: Option<(f64, f64, f64)>,
+    /// The same at a quantile, where that is held against a limit.
+    slowdown: Option<Slowdown>,
+    quantile: f64,
 }
 
 impl Judged {
-    fn new(revision: RevisionNumber, comparison: &Comparison, shadow: &Shadow) -> Self {
+    fn new(revision: RevisionNumber, comparison: &Comparison, shadow: &Shadow, quantile: f64) -> Self {
         let (pairs, agreed) = match shadow.agree_on {
             AgreeOn::Outputs => (comparison.compared, comparison.agreed),
             // The output whose labels differ most tells.
@@ -192,7 +198,7 @@ impl Judged {
         };
         let mut limited = held(shadow.max_difference, "the mean difference", |output| &output.difference);
         limited.extend(held(shadow.max_distance, "the mean distance", |output| &output.distance));
-        let error = shadow.error / (1 + limited.len()) as f64;
+        let error = shadow.error / (1 + limited.len() + usize::from(shadow.max_slowdown_ms.is_some())) as f64;
         let judge_one = |(what, limit, moments): (String, f64, Moments)| {
             let mut found = paired(&moments, comparison.compared, limit, error);
             if comparison.compared < shadow.least_pairs {
@@ -205,6 +211,11 @@ impl Judged {
         if comparison.compared < shadow.least_pairs {
             proportion.verdict = Verdict::Inconclusive;
         }
+        let (stable, own) = (&comparison.stable_latency, &comparison.latency);
+        let mut slowdown = shadow.max_slowdown_ms.map(|limit| slowdown(stable, own, quantile, limit, error));
+        if let Some(slowdown) = slowdown.as_mut().filter(|_| comparison.compared < shadow.least_pairs) {
+            slowdown.found.verdict = Verdict::Inconclusive;
+        }
         Self {
             revision,
             disagreed,
@@ -213,19 +224,30 @@ impl Judged {
             proportion,
             error,
             held: limited.into_iter().map(judge_one).collect(),
-            slower: latency_difference(&comparison.stable_latency, &comparison.latency, shadow.error),
+            slower: latency_difference(stable, own, shadow.error),
+            slowdown,
+            quantile,
         }
+    }
+
+    /// What is said of its answers, without how long they take.
+    fn answers(&self) -> impl Iterator<Item = Verdict> + Clone + '_ {
+        self.held.iter().map(|(_, _, held)| held.verdict).chain([self.proportion.verdict])
     }
 
     /// Fails by any criterion, passes by all.
     fn verdict(&self) -> Verdict {
-        let enough = self.proportion.verdict;
-        let mut all = self.held.iter().map(|(_, _, held)| held.verdict).chain([enough]);
+        let mut all = self.answers().chain(self.slowdown.as_ref().map(|slowdown| slowdown.found.verdict));
         match (all.clone().any(|one| one == Verdict::Fail), all.all(|one| one == Verdict::Pass)) {
             (true, _) => Verdict::Fail,
             (_, true) => Verdict::Pass,
             _ => Verdict::Inconclusive,
         }
+    }
+
+    /// Whether it fails by its latency alone.
+    fn is_only_slow(&self) -> bool {
+        self.verdict() == Verdict::Fail && self.answers().all(|one| one != Verdict::Fail)
     }
 
     fn share(&self) -> f64 {
@@ -237,8 +259,11 @@ impl Judged {
         if self.verdict() != Verdict::Inconclusive {
             return Some(0);
         }
-        if self.proportion.verdict != Verdict::Inconclusive {
-            return None; // what is held against a limit lies near it
+        let slow = self.slowdown.as_ref().filter(|slowdown| slowdown.found.verdict == Verdict::Inconclusive);
+        match (self.proportion.verdict, slow) {
+            (Verdict::Inconclusive, _) => {}
+            (_, Some(slowdown)) => return slowdown.needed,
+            (_, None) => return None, // what is held against a limit lies near it
         }
         let least = shadow.least_pairs.saturating_sub(self.pairs);
         let certain = |times: f64| {
@@ -265,6 +290,12 @@ impl Judged {
         );
         for (what, limit, Paired { mean, low, high, .. }) in &self.held {
             said.push_str(&format!(", {what} is {mean:+.4} ({low:+.4} to {high:+.4}; {limit} is allowed)"));
+        }
+        if let Some(Slowdown { found: Paired { mean, low, high, .. }, limit, .. }) = &self.slowdown {
+            said.push_str(&format!(
+                ", latency at quantile {} is {mean:+.2} ms against stable's ({low:+.2} to {high:+.2}; {limit} ms is allowed)",
+                self.quantile
+            ));
         }
         if let Some((mean, low, high)) = self.slower {
             said.push_str(&format!(", answers in {mean:+.2} ms against stable ({low:+.2} to {high:+.2})"));
