@@ -32,7 +32,7 @@ pub(crate) fn publish(
     let manifest = manifest(package, weights, document, config, created);
     let digest = store.add(&package.name, &package.version, &manifest)?;
     let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| (part.digest, part.size));
-    let sizes: BTreeMap<Digest, u64> = parts.chain(store.blobs().size(&digest).map(|size| (digest, size))).collect();
+    let sizes: BTreeMap<Digest, u64> = parts.chain(store.blobs().size(&digest)?.map(|size| (digest, size))).collect();
     Ok((digest, sizes.values().sum()))
 }
 

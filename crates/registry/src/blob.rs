@@ -6,18 +6,22 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use modelyard_core::Digest;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::storage::Bucket;
 use crate::{Error, leftovers};
 
 /// A folder of blobs.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     root: PathBuf,
+    /// What has everything when the folder has not.
+    bucket: Option<Arc<Bucket>>,
 }
 
 /// A blob's name and length.
@@ -94,21 +98,59 @@ impl Blobs {
         let root = layout.join("blobs/sha256");
         fs::create_dir_all(&root).map_err(Error::file("could not make", &root))?;
         leftovers::sweep(&root);
-        Ok(Self { root })
+        Ok(Self { root, bucket: None })
     }
 
-    /// Where a blob is, or would be.
+    /// The same folder before a bucket, which has everything.
+    #[must_use]
+    pub(crate) fn before(mut self, bucket: Option<Arc<Bucket>>) -> Self {
+        self.bucket = bucket;
+        self
+    }
+
+    /// Fetches a blob into the folder if it is only in the bucket.
+    fn bring(&self, digest: &Digest) -> Result<(), Error> {
+        match &self.bucket {
+            Some(bucket) if !self.path(digest).is_file() => bucket.bring(&digest.into(), &self.path(digest)).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps a blob of the folder in the bucket too.
+    fn share(&self, digest: &Digest) -> Result<(), Error> {
+        match &self.bucket {
+            Some(bucket) if !bucket.touch(&digest.into())? => bucket.upload(&digest.into(), &self.path(digest)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a blob is, or would be, as a file.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.root.join(digest.hex())
     }
 
     /// Length of the blob, if it is there.
-    pub fn size(&self, digest: &Digest) -> Option<u64> {
+    ///
+    /// # Errors
+    /// [`Error::Storage`] when the bucket does not answer.
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        match &self.bucket {
+            Some(bucket) => bucket.size(&digest.into()),
+            None => Ok(self.size_here(digest)),
+        }
+    }
+
+    fn size_here(&self, digest: &Digest) -> Option<u64> {
         fs::symlink_metadata(self.path(digest)).ok().filter(fs::Metadata::is_file).map(|facts| facts.len())
     }
 
     /// Marks a blob as cared for, so that no sweep takes it before it has a name; whether it is there.
-    pub(crate) fn touch(&self, digest: &Digest) -> bool {
+    pub(crate) fn touch(&self, digest: &Digest) -> Result<bool, Error> {
+        let here = self.touch_here(digest);
+        self.bucket.as_ref().map_or(Ok(here), |bucket| bucket.touch(&digest.into()))
+    }
+
+    fn touch_here(&self, digest: &Digest) -> bool {
         let marked = File::open(self.path(digest)).map(|file| file.set_modified(SystemTime::now()));
         marked.is_ok()
     }
@@ -120,7 +162,8 @@ impl Blobs {
     pub fn put(&self, bytes: &[u8]) -> Result<Stored, Error> {
         let digest = digest_of(bytes);
         match fs::read(self.path(&digest)) {
-            Ok(there) if there == bytes && self.touch(&digest) => {
+            Ok(there) if there == bytes && self.touch_here(&digest) => {
+                self.share(&digest)?;
                 Ok(Stored { blob: Blob { digest, size_bytes: bytes.len() as u64 }, reused: true })
             }
             _ => self.store(&mut &*bytes),
@@ -138,10 +181,11 @@ impl Blobs {
         let copied = hash(source, |piece| sink.write_all(piece).map(|()| true));
         let blob = copied.map_err(Error::file("could not copy into", &self.root))?;
         let blob = blob.ok_or_else(|| failed(io::ErrorKind::Interrupted.into()))?;
-        let reused = self.is_same(temporary.as_file_mut(), &blob).map_err(failed)? && self.touch(&blob.digest);
+        let reused = self.is_same(temporary.as_file_mut(), &blob).map_err(failed)? && self.touch_here(&blob.digest);
         if !reused {
             self.keep(temporary, &blob)?;
         }
+        self.share(&blob.digest)?;
         Ok(Stored { blob, reused })
     }
 
@@ -152,7 +196,8 @@ impl Blobs {
     pub fn store_again(&self, source: &mut File, likely: &Digest) -> Result<Stored, Error> {
         if let Ok(mut there) = File::open(self.path(likely)) {
             let compared = hash_if_same(source, &mut there).map_err(Error::file("could not read", &self.root))?;
-            if let Some(blob) = compared.filter(|blob| blob.digest == *likely && self.touch(likely)) {
+            if let Some(blob) = compared.filter(|blob| blob.digest == *likely && self.touch_here(likely)) {
+                self.share(likely)?;
                 return Ok(Stored { blob, reused: true });
             }
             source.rewind().map_err(Error::file("could not read", &self.root))?;
@@ -161,7 +206,7 @@ impl Blobs {
     }
 
     fn is_same(&self, written: &mut File, blob: &Blob) -> io::Result<bool> {
-        if self.size(&blob.digest) != Some(blob.size_bytes) {
+        if self.size_here(&blob.digest) != Some(blob.size_bytes) {
             return Ok(false);
         }
         written.rewind()?;
@@ -184,6 +229,7 @@ impl Blobs {
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+        self.bring(digest)?;
         let path = self.path(digest);
         File::open(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::NoBlob(*digest),
@@ -252,7 +298,7 @@ mod tests {
             !first.reused && blobs.store(&mut &b"hello"[..]).unwrap().reused && blobs.put(b"hello").unwrap().reused
         );
         assert_eq!(fs::read_dir(home.path().join("blobs/sha256")).unwrap().count(), 1);
-        assert_eq!(blobs.size(&first.blob.digest), Some(5));
+        assert_eq!(blobs.size(&first.blob.digest).unwrap(), Some(5));
     }
 
     #[test]

@@ -88,6 +88,20 @@ pub enum Error {
         /// What it is.
         actual: Digest,
     },
+    /// A store beside the folder cannot be used.
+    #[error("{store} cannot be used: {why}")]
+    #[diagnostic(
+        code(modelyard::registry::storage),
+        help(
+            "look at MODELYARD_BLOBS (`s3://bucket/prefix`), MODELYARD_METADATA (`postgresql://user@host/database`) or `storage.toml` in the registry's folder, at the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, PGPASSWORD), and whether the store is up"
+        )
+    )]
+    Storage {
+        /// Which store.
+        store: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A document is not what it should be.
     #[error("{what} cannot be read: {why}")]
     #[diagnostic(

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod paths;
 pub mod python;
 mod reference;
+pub mod storage;
 mod store;
 pub mod trust;
 mod unpack;

@@ -12,8 +12,9 @@ use crate::alias::{self, Aliases, Move};
 use crate::blob::{Blob, Blobs};
 use crate::catalog::{Catalog, Entry, Notes, Tags, Yanked};
 use crate::distribution::gate::Gate;
-use crate::layout::{Layout, read_document, write_document};
+use crate::layout::Layout;
 use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
+use crate::storage::{Settings, Storage};
 use crate::{Error, Reference, Selector, unpack};
 
 /// Longest package document that is read, in bytes: samples may hold images.
@@ -35,6 +36,7 @@ pub struct Store {
     blobs: Blobs,
     gate: Gate,
     unpacked: PathBuf,
+    storage: Storage,
 }
 
 /// The one key that every form of the package document has: a newer form may have keys that this build refuses.
@@ -80,14 +82,35 @@ pub struct Listed {
 }
 
 impl Store {
-    /// Opens the registry at `registry`, making it if needed; packages are laid out as files under `unpacked`.
+    /// Opens the registry at `registry`, making it if needed; packages are laid out as files under `unpacked`. Which stores hold it is said by
+    /// its `storage.toml` and the environment ([`Settings::read`]).
     ///
     /// # Errors
-    /// [`Error::File`] when a folder cannot be made.
+    /// As [`Store::open_with`].
     pub fn open(registry: impl AsRef<Path>, unpacked: impl Into<PathBuf>) -> Result<Self, Error> {
-        let layout = Layout::open(registry.as_ref())?;
-        let (blobs, gate) = (Blobs::open(registry.as_ref())?, Gate::new(registry.as_ref()));
-        Ok(Self { layout, blobs, gate, unpacked: unpacked.into() })
+        let settings = Settings::read(&registry)?;
+        Self::open_with(registry, unpacked, &settings)
+    }
+
+    /// [`Store::open`] with these stores.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a folder cannot be made, [`Error::Storage`] when a store does not answer or does not let us in.
+    pub fn open_with(
+        registry: impl AsRef<Path>,
+        unpacked: impl Into<PathBuf>,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let (registry, storage) = (registry.as_ref(), Storage::open(settings)?);
+        let layout = Layout::open(registry, storage.postgres.clone())?;
+        let blobs = Blobs::open(registry)?.before(storage.bucket.clone());
+        let gate = Gate::new(registry, &storage);
+        Ok(Self { layout, blobs, gate, unpacked: unpacked.into(), storage })
+    }
+
+    /// The stores that hold it.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// Where the bytes are.
@@ -158,7 +181,12 @@ impl Store {
     /// As [`Store::add`].
     pub(crate) fn adopt(&self, model: &ModelName, version: &Version, digest: &Digest) -> Result<(), Error> {
         let _naming = self.gate.together_here()?;
-        let size_bytes = self.blobs.size(digest).ok_or(Error::NoPackage(*digest))?;
+        self.adopt_within(model, version, digest)
+    }
+
+    /// [`Store::adopt`] for who has passed the gate already: a second time could wait for a sweep that waits for the first.
+    pub(crate) fn adopt_within(&self, model: &ModelName, version: &Version, digest: &Digest) -> Result<(), Error> {
+        let size_bytes = self.blobs.size(digest)?.ok_or(Error::NoPackage(*digest))?;
         self.check(&self.manifest(digest)?, size_bytes)?;
         self.name(model, version, Blob { digest: *digest, size_bytes }).map(drop)
     }
@@ -171,7 +199,7 @@ impl Store {
             return wrong(format!("{files} files make it {length} bytes long, and {MAX_MANIFEST_BYTES} are allowed"));
         }
         for part in manifest.layers.iter().chain([&manifest.config]) {
-            match self.blobs.size(&part.digest) {
+            match self.blobs.size(&part.digest)? {
                 None => return Err(Error::NoBlob(part.digest)),
                 Some(size) if size != part.size => {
                     return wrong(format!("it says {} bytes of blob {}, which has {size}", part.size, part.digest));
@@ -315,8 +343,7 @@ impl Store {
     }
 
     fn all_aliases(&self) -> Result<BTreeMap<ModelName, Aliases>, Error> {
-        let path = self.layout.document(ALIASES);
-        if path.is_file() { read_document(&path) } else { Ok(BTreeMap::new()) }
+        self.layout.read(ALIASES)
     }
 
     /// Aliases of a model with every move, oldest first.
@@ -359,13 +386,13 @@ impl Store {
         alias: &AliasName,
         change: impl FnOnce(&mut Vec<Move>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let _writing = self.layout.lock()?;
+        let writing = self.layout.lock()?;
         let mut all = self.all_aliases()?;
         let moves = all.entry(model.clone()).or_default().entry(alias.clone()).or_default();
         let before = moves.len();
         let done = change(moves)?;
         if moves.len() != before {
-            write_document(&self.layout.document(ALIASES), &all)?;
+            self.layout.write(ALIASES, &all, &writing)?;
         }
         Ok(done)
     }

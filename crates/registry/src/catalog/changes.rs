@@ -5,7 +5,6 @@ use modelyard_core::{AliasName, ModelName, Version};
 use super::document::{Catalog, Change, Entry, Kind, Removed, Yanked};
 use super::{By, Subject};
 use crate::alias::Move;
-use crate::layout::{read_document, write_document};
 use crate::{Error, Store};
 
 /// Name of the document, beside the layout's own.
@@ -47,8 +46,7 @@ impl Store {
     /// # Errors
     /// [`Error::Document`] when it cannot be read.
     pub fn catalog(&self) -> Result<Catalog, Error> {
-        let path = self.layout.document(CATALOG);
-        if path.is_file() { read_document(&path) } else { Ok(Catalog::default()) }
+        self.layout.read(CATALOG)
     }
 
     /// Changes what is said of a model; `change` says what was changed, or that nothing was.
@@ -58,7 +56,7 @@ impl Store {
         by: &By,
         change: impl FnOnce(&mut Entry) -> Result<Option<Kind>, Error>,
     ) -> Result<bool, Error> {
-        let _writing = self.layout.lock()?;
+        let writing = self.layout.lock()?;
         let mut catalog = self.catalog()?;
         let entry = catalog.models.entry(model.clone()).or_default();
         let before = entry.clone();
@@ -70,7 +68,7 @@ impl Store {
         entry.since.get_or_insert(by.at);
         let changed = *entry != before;
         if changed {
-            write_document(&self.layout.document(CATALOG), &catalog)?;
+            self.layout.write(CATALOG, &catalog, &writing)?;
         }
         Ok(changed)
     }
@@ -194,7 +192,7 @@ impl Store {
         if let Ok(manifest) = self.manifest(&listed.digest) {
             let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| part.digest);
             for digest in parts.chain([listed.digest]) {
-                self.blobs().touch(&digest);
+                self.blobs().touch(&digest)?;
             }
         }
         // The note goes first: a version that is removed but not noted could name another package.

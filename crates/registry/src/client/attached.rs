@@ -15,7 +15,7 @@ use super::remote::Remote;
 use super::transfer;
 use crate::distribution::Distribution;
 use crate::distribution::attach::Object;
-use crate::manifest::{Descriptor, INDEX, MANIFEST, MAX_MANIFEST_BYTES};
+use crate::manifest::{INDEX, MANIFEST, MAX_MANIFEST_BYTES};
 use crate::trust::object::{self, ENDINGS, MAX_PART_BYTES, Referrer, tag};
 
 /// Objects of one package that are fetched, at most: who may push to a registry must not fill another disk.
@@ -141,8 +141,12 @@ fn fetch(
         return Ok(false);
     }
     let blobs = distribution.store().blobs();
-    let missing: Vec<Descriptor> =
-        parts.iter().filter(|part| blobs.size(&part.digest) != Some(part.size)).cloned().collect();
+    let mut missing = Vec::new();
+    for part in &parts {
+        if blobs.size(&part.digest)? != Some(part.size) {
+            missing.push(part.clone());
+        }
+    }
     transfer::fetch(http, distribution.store(), &missing, &|_, _| {})?;
     // What stands here under the tag stays a referrer: signatures of both places count.
     distribution.attach(

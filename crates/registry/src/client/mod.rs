@@ -66,9 +66,13 @@ pub fn pull(store: &Store, remote: &Remote, tell: Tell<'_>) -> Result<(Moved, Mo
     let wrong = |why: String| ClientError::NoPackage { remote: remote.to_string(), why };
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let parts = parts(&manifest);
-    let there =
-        |part: &Descriptor| store.blobs().size(&part.digest) == Some(part.size) && store.blobs().touch(&part.digest);
-    let missing: Vec<Descriptor> = parts.iter().filter(|part| !there(part)).cloned().collect();
+    let blobs = store.blobs();
+    let mut missing = Vec::new();
+    for part in &parts {
+        if blobs.size(&part.digest)? != Some(part.size) || !blobs.touch(&part.digest)? {
+            missing.push(part.clone());
+        }
+    }
     transfer::fetch(&http, store, &missing, tell)?;
     store.blobs().put(&bytes)?;
     let package = store.package(&digest).map_err(|error| match error {

@@ -103,10 +103,15 @@ impl From<Error> for Refusal {
             }
         }
         let full = matches!(&error, Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
-        let status = if full { StatusCode::INSUFFICIENT_STORAGE } else { StatusCode::INTERNAL_SERVER_ERROR };
+        let status = match &error {
+            Error::Storage { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            _ if full => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
         // What lies where on this machine is for its log.
         let told = match &error {
             Error::Damaged { expected, .. } => format!("blob {expected} is damaged on this registry; push it again"),
+            Error::Storage { .. } => "the registry's store does not answer; try again later".to_owned(),
             _ if full => "the registry's disk is full; nothing was stored".to_owned(),
             _ => "the registry could not read or write its files; its log says why".to_owned(),
         };
@@ -168,6 +173,11 @@ pub fn file_body(mut file: File, from: u64, length: u64, check: Option<Check>) -
             }
         }
     });
+    pieces(receiver)
+}
+
+/// A body of the pieces that come through a channel.
+pub fn pieces(receiver: mpsc::Receiver<std::io::Result<Bytes>>) -> Body {
     Body::from_stream(Pieces(receiver))
 }
 

@@ -2,13 +2,10 @@
 //!
 //! Promises: the served registry gives the same objects, as referrers and under their tags; a sweep keeps them.
 
-use std::fs::File;
-
 use modelyard_core::Digest;
 
-use super::digest::Algorithm;
 use super::meta::Known;
-use super::{AnyDigest, Distribution, verified};
+use super::{AnyDigest, Distribution};
 use crate::manifest::{Descriptor, MANIFEST};
 use crate::{Error, Store};
 
@@ -34,23 +31,14 @@ impl Distribution {
         &self.inner.store
     }
 
-    /// The folder of blobs of an algorithm.
-    pub(crate) fn blobs_of(&self, algorithm: &str) -> std::path::PathBuf {
-        self.inner.root.join("blobs").join(algorithm)
+    /// Every blob that is kept, whoever refers to it.
+    pub(crate) fn blobs(&self) -> Result<Vec<AnyDigest>, Error> {
+        Ok(self.inner.blobs.list()?.into_iter().map(|object| object.digest).collect())
     }
 
-    /// Reads a whole blob and checks its digest; its length.
+    /// Reads a whole blob where it is kept and checks its digest; its length.
     pub(crate) fn verify(&self, digest: &AnyDigest) -> Result<u64, Error> {
-        if let Some(digest) = sha256(digest) {
-            return self.inner.store.blobs().verify(&digest);
-        }
-        let path = self.path_of(digest);
-        let hashed = File::open(&path).and_then(|mut file| verified::hash(&mut file, digest.algorithm()));
-        let (found, length) = hashed.map_err(Error::file("could not read", &path))?;
-        match found == *digest {
-            true => Ok(length),
-            false => Err(Error::Document { what: format!("blob {digest}"), why: verified::CHANGED.to_owned() }),
-        }
+        self.inner.blobs.verify(digest)
     }
 
     /// Keeps an object that refers to a package of `repository`.
@@ -58,7 +46,7 @@ impl Distribution {
         let _gate = self.inner.gate.together_here()?;
         let blobs = self.inner.store.blobs();
         for part in object.parts {
-            if blobs.size(&part.digest) != Some(part.size) {
+            if blobs.size(&part.digest)? != Some(part.size) {
                 return Err(Error::NoBlob(part.digest));
             }
             self.inner.meta.link(repository, &AnyDigest::from(&part.digest))?;
@@ -96,13 +84,13 @@ impl Distribution {
     ) -> Result<Vec<(Digest, Option<String>)>, Error> {
         let mut found = Vec::new();
         for tag in tags {
-            if let Some(digest) = self.inner.meta.tag(repository, tag)?.as_ref().and_then(sha256) {
+            if let Some(digest) = self.inner.meta.tag(repository, tag)?.as_ref().and_then(AnyDigest::sha256) {
                 found.push((digest, Some(tag.clone())));
             }
         }
         for known in self.inner.meta.referrers(repository, &AnyDigest::from(subject))? {
             // A package that names another one as its subject is a package still.
-            if let Some(digest) = sha256(&known.digest)
+            if let Some(digest) = known.digest.sha256()
                 && known.artifact_type.as_deref() != Some(crate::manifest::MODEL)
                 && found.iter().all(|(there, _)| *there != digest)
             {
@@ -111,8 +99,4 @@ impl Distribution {
         }
         Ok(found)
     }
-}
-
-fn sha256(digest: &AnyDigest) -> Option<Digest> {
-    (digest.algorithm() == Algorithm::Sha256).then(|| digest.to_string().parse().ok()).flatten()
 }

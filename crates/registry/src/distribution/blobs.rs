@@ -1,7 +1,6 @@
 //! Blobs: given whole or in ranges, taken in one piece, in chunks, or from another repository.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -13,18 +12,14 @@ use super::route::Query;
 use super::uploads::{Held, drain};
 use super::{AnyDigest, Distribution};
 use crate::Error;
+use crate::storage::Source;
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 impl Distribution {
-    /// Where a blob is, or would be.
-    pub(super) fn path_of(&self, digest: &AnyDigest) -> PathBuf {
-        self.inner.root.join("blobs").join(digest.algorithm().name()).join(digest.hex())
-    }
-
     /// Whether the repository has the blob, and the blob is there.
     fn has_blob(&self, name: &str, digest: &AnyDigest) -> Result<Option<u64>, Error> {
-        let size = fs::metadata(self.path_of(digest)).ok().filter(fs::Metadata::is_file).map(|facts| facts.len());
+        let size = self.inner.blobs.size(digest)?;
         let known = || Ok(self.inner.meta.is_linked(name, digest)? || self.is_of_model(name, digest)?);
         Ok(if size.is_some() && known()? { size } else { None })
     }
@@ -34,8 +29,6 @@ impl Distribution {
         let Some(size) = self.has_blob(name, &digest)? else {
             return Err(Refusal::new(Code::BlobUnknown, format!("`{name}` has no blob {digest}")));
         };
-        let path = self.path_of(&digest);
-        let file = File::open(&path).map_err(Error::file("could not open", &path))?;
         let range = match with_body.then(|| headers.get(header::RANGE)).flatten().map(|range| read_range(range, size)) {
             Some(Err(())) => {
                 let told =
@@ -65,8 +58,13 @@ impl Distribution {
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
         if with_body {
-            let check = self.inner.verified.check(&file, &digest);
-            *response.body_mut() = file_body(file, from, length, check);
+            *response.body_mut() = match self.inner.blobs.open(&digest)? {
+                Source::File(file) => {
+                    let check = self.inner.verified.check(&file, &digest);
+                    file_body(file, from, length, check)
+                }
+                Source::Bucket(bucket) => bucket.body(&digest, from, length, size),
+            };
         }
         Ok(response)
     }
@@ -87,7 +85,7 @@ impl Distribution {
             && self.may_mount(&digest, query.get("from"))?
         {
             let _gate = self.inner.gate.together().await?;
-            if touch(&self.path_of(&digest)) {
+            if self.inner.blobs.touch(&digest)? {
                 self.inner.meta.link(name, &digest)?;
                 return Ok(created(name, &digest));
             }
@@ -152,15 +150,11 @@ impl Distribution {
             let why = format!("the bytes that came have digest {found}, not {digest}; nothing was kept");
             return Err(Refusal::new(Code::DigestInvalid, why));
         }
+        let (blobs, sent, sealed) = (Arc::clone(&self.inner.blobs), digest.clone(), path.clone());
+        let sent = tokio::task::spawn_blocking(move || blobs.send(&sent, &sealed)).await;
+        sent.map_err(|error| Error::file("could not keep", &path)(std::io::Error::other(error)))??;
         let _gate = self.inner.gate.together().await?;
-        let target = self.path_of(digest);
-        let place = || {
-            let folder = target.parent().unwrap_or(&self.inner.root);
-            fs::create_dir_all(folder)?;
-            fs::rename(&path, &target)?;
-            File::open(folder)?.sync_all()
-        };
-        place().map_err(Error::file("could not write", &target))?;
+        self.inner.blobs.keep(digest, &path)?;
         // A link that could not be written leaves a blob that nobody refers to; the caller sends it again.
         let linked = self.inner.meta.link(name, digest);
         self.inner.uploads.end(held.id());
@@ -178,14 +172,6 @@ impl Distribution {
 /// The digest of a path or query.
 pub(super) fn parse(text: &str) -> Result<AnyDigest, Refusal> {
     text.parse().map_err(|error: super::AnyDigestError| Refusal::new(Code::DigestInvalid, error.to_string()))
-}
-
-/// A blob that is about to be named again is not swept: its time says that somebody cares. Whether it is there.
-pub(super) fn touch(path: &std::path::Path) -> bool {
-    File::open(path).is_ok_and(|file| {
-        let _ = file.set_modified(std::time::SystemTime::now());
-        true
-    })
 }
 
 fn created(name: &str, digest: &AnyDigest) -> Response {

@@ -61,6 +61,11 @@ impl AnyDigest {
         &self.hex
     }
 
+    /// The same digest, if it is one of SHA-256.
+    pub fn sha256(&self) -> Option<Digest> {
+        (self.algorithm == Algorithm::Sha256).then(|| self.to_string().parse().ok()).flatten()
+    }
+
     /// The digest of these bytes.
     pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);

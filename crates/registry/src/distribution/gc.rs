@@ -3,9 +3,7 @@
 //! Promises: what is being pushed stays: a blob is only removed when it is older than the grace, and never while one is being named.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io::Read as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use modelyard_core::Digest;
 use serde::Deserialize;
@@ -14,6 +12,7 @@ use super::Distribution;
 use super::digest::AnyDigest;
 use crate::Error;
 use crate::manifest::MAX_MANIFEST_BYTES;
+use crate::storage::Object;
 
 /// Manifests that cannot be read, with what is wrong.
 pub type Damaged = Vec<(AnyDigest, String)>;
@@ -68,29 +67,28 @@ impl Distribution {
         needed: impl FnOnce() -> Vec<Digest>,
     ) -> Result<Swept, Error> {
         let _alone = self.inner.gate.alone().await?;
-        let needed = needed().into_iter().filter(|digest| self.inner.store.blobs().size(digest).is_some());
-        let (used, damaged) = self.used(needed.map(|digest| AnyDigest::from(&digest)).collect())?;
-        let mut swept = Swept { damaged, ..Swept::default() };
-        for algorithm in ["sha256", "sha512"] {
-            let folder = self.inner.root.join("blobs").join(algorithm);
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                let Ok(digest) = format!("{algorithm}:{}", name.to_string_lossy()).parse::<AnyDigest>() else {
-                    continue;
-                };
-                let Ok(facts) = entry.metadata() else { continue };
-                let age = facts.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-                if used.contains(&digest) || age.is_none_or(|age| age < grace) {
-                    swept.kept += 1;
-                    continue;
-                }
-                if !dry_run {
-                    fs::remove_file(entry.path()).map_err(Error::file("could not remove", entry.path()))?;
-                    self.inner.meta.forget(&digest)?;
-                }
-                swept.bytes += facts.len();
-                swept.blobs.push(digest);
+        let mut left = Vec::new();
+        for digest in needed().iter().map(AnyDigest::from) {
+            if self.inner.blobs.size(&digest)?.is_some() {
+                left.push(digest);
             }
+        }
+        let (used, damaged) = self.used(left)?;
+        let mut swept = Swept { damaged, ..Swept::default() };
+        for Object { digest, size, age } in self.inner.blobs.list()? {
+            if used.contains(&digest) || age.is_none_or(|age| age < grace) {
+                swept.kept += 1;
+                continue;
+            }
+            if !dry_run {
+                self.inner.blobs.remove(&digest)?;
+                self.inner.meta.forget(&digest)?;
+            }
+            swept.bytes += size;
+            swept.blobs.push(digest);
+        }
+        if !dry_run {
+            self.inner.blobs.forget_copies(&|digest| used.contains(digest), grace)?;
         }
         Ok(swept)
     }
@@ -137,12 +135,7 @@ impl Distribution {
 
     /// Digests that still stand in what is left of a damaged manifest: storing it anew must find its parts.
     fn salvaged(&self, digest: &AnyDigest) -> Vec<AnyDigest> {
-        let mut bytes = Vec::new();
-        let read =
-            fs::File::open(self.path_of(digest)).and_then(|file| file.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes));
-        if read.is_err() {
-            return Vec::new();
-        }
+        let Ok(bytes) = self.inner.blobs.read(digest, MAX_MANIFEST_BYTES) else { return Vec::new() };
         let text = String::from_utf8_lossy(&bytes);
         text.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':')).filter_map(|word| word.parse().ok()).collect()
     }

@@ -4,10 +4,9 @@
 //! name and version becomes that version here, and such a version names one digest for ever.
 
 use http::StatusCode;
-use modelyard_core::{AliasName, Digest, ModelName, Version};
+use modelyard_core::{AliasName, ModelName, Version};
 
 use super::answer::{Code, Refusal};
-use super::digest::Algorithm;
 use super::meta::Known;
 use super::{AnyDigest, Distribution};
 use crate::manifest::{MANIFEST, MODEL};
@@ -47,11 +46,11 @@ impl Distribution {
     }
 
     pub(super) fn local_manifest(&self, name: &str, digest: &AnyDigest) -> Result<Option<Known>, Error> {
-        let Some(wanted) = sha256(digest) else { return Ok(None) };
+        let Some(wanted) = digest.sha256() else { return Ok(None) };
         if !self.versions(name)?.iter().any(|listed| listed.digest == wanted) {
             return Ok(None);
         }
-        let size = self.inner.store.blobs().size(&wanted).ok_or(Error::NoPackage(wanted))?;
+        let size = self.inner.store.blobs().size(&wanted)?.ok_or(Error::NoPackage(wanted))?;
         let (media_type, artifact_type) = (MANIFEST.to_owned(), Some(MODEL.to_owned()));
         let annotations = "{}".to_owned();
         Ok(Some(Known { digest: digest.clone(), media_type, size, subject: None, artifact_type, annotations }))
@@ -59,7 +58,7 @@ impl Distribution {
 
     /// Whether the blob is part of a version of the model of that name.
     pub(super) fn is_of_model(&self, name: &str, digest: &AnyDigest) -> Result<bool, Error> {
-        let Some(wanted) = sha256(digest) else { return Ok(false) };
+        let Some(wanted) = digest.sha256() else { return Ok(false) };
         for listed in self.versions(name)? {
             let manifest = self.inner.store.manifest(&listed.digest)?;
             if manifest.layers.iter().chain([&manifest.config]).any(|part| part.digest == wanted) {
@@ -80,17 +79,13 @@ impl Distribution {
                 }
                 continue;
             }
-            let (Some(digest), Some(MODEL)) = (sha256(&known.digest), known.artifact_type.as_deref()) else { continue };
+            let (Some(digest), Some(MODEL)) = (known.digest.sha256(), known.artifact_type.as_deref()) else { continue };
             // Only Modelyard's own packages are versions; other model artefacts are kept as what they are.
             let Ok(package) = self.inner.store.package(&digest) else { continue };
             if package.name == model && package.version.as_str() == tag {
-                self.inner.store.adopt(&model, &package.version, &digest)?;
+                self.inner.store.adopt_within(&model, &package.version, &digest)?;
             }
         }
         Ok(())
     }
-}
-
-fn sha256(digest: &AnyDigest) -> Option<Digest> {
-    (digest.algorithm() == Algorithm::Sha256).then(|| digest.to_string().parse().ok()).flatten()
 }

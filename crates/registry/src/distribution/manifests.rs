@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Code, DIGEST, Refusal, bare};
-use super::blobs::{parse, touch};
+use super::blobs::parse;
 use super::digest::Algorithm;
 use super::meta::Known;
 use super::route::Query;
@@ -86,8 +86,7 @@ impl Distribution {
 
     /// The bytes of a small blob, checked.
     pub(super) fn read(&self, digest: &AnyDigest) -> Result<Vec<u8>, Error> {
-        let path = self.path_of(digest);
-        let bytes = std::fs::read(&path).map_err(Error::file("could not read", &path))?;
+        let bytes = self.inner.blobs.read(digest, MAX_MANIFEST_BYTES)?;
         match AnyDigest::of(digest.algorithm(), &bytes) == *digest {
             true => Ok(bytes),
             false => Err(Error::Document { what: format!("blob {digest}"), why: "its bytes have changed".to_owned() }),
@@ -112,7 +111,7 @@ impl Distribution {
         let (mut known, parts) = read(&bytes, headers)?;
         known.digest = digest.clone();
         self.check_parts(name, &known, &parts)?;
-        self.keep(&digest, &bytes)?;
+        self.inner.blobs.put(&digest, &bytes)?;
         self.adopt(name, &tags, &known)?;
         self.inner.meta.put_manifest(name, &known, &tags)?;
         let location = [(header::LOCATION, format!("/v2/{name}/manifests/{digest}")), (DIGEST, digest.to_string())];
@@ -134,7 +133,7 @@ impl Distribution {
         for part in &parts.blobs {
             let digest =
                 parse(&part.digest).map_err(|_| invalid(format!("`{}` is no digest", shorten(&part.digest))))?;
-            let there = std::fs::metadata(self.path_of(&digest)).map(|facts| facts.len()).ok();
+            let there = self.inner.blobs.size(&digest)?;
             let linked = self.inner.meta.is_linked(name, &digest)? || self.is_of_model(name, &digest)?;
             match there.filter(|_| linked) {
                 None if !part.urls.is_empty() => {} // a layer that is fetched from elsewhere
@@ -145,7 +144,7 @@ impl Distribution {
                 Some(size) if i64::try_from(size) != Ok(part.size) => {
                     return Err(invalid(format!("it says {} bytes of blob {digest}, which has {size}", part.size)));
                 }
-                Some(_) => drop(touch(&self.path_of(&digest))),
+                Some(_) => drop(self.inner.blobs.touch(&digest)?),
             }
         }
         for part in &parts.manifests {
@@ -158,27 +157,6 @@ impl Distribution {
             parse(subject).map_err(|_| invalid(format!("its subject `{}` is no digest", shorten(subject))))?;
         }
         Ok(())
-    }
-
-    /// Keeps the manifest's bytes as a blob.
-    fn keep(&self, digest: &AnyDigest, bytes: &[u8]) -> Result<(), Error> {
-        if digest.algorithm() == Algorithm::Sha256 {
-            self.inner.store.blobs().put(bytes)?;
-            return self.inner.store.blobs().sync();
-        }
-        let path = self.path_of(digest);
-        let folder = path.parent().unwrap_or(&self.inner.root).to_owned();
-        let write = || {
-            use std::io::Write;
-            std::fs::create_dir_all(&folder)?;
-            let mut file = crate::leftovers::file_in(&folder)?;
-            file.write_all(bytes)?;
-            crate::blob::make_read_only(file.as_file(), false)?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|failed| failed.error)?;
-            std::fs::File::open(&folder)?.sync_all()
-        };
-        write().map_err(Error::file("could not write", &path))
     }
 
     pub(super) fn delete_manifest(&self, name: &str, reference: &str) -> Answer {

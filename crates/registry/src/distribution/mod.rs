@@ -31,6 +31,7 @@ use axum::middleware::from_fn_with_state;
 
 #[cfg(fuzzing)]
 pub(crate) use self::blobs::fuzz as fuzz_range;
+pub(crate) use self::digest::{Algorithm, Hasher};
 pub use self::digest::{AnyDigest, AnyDigestError};
 pub use self::gc::Swept;
 #[cfg(fuzzing)]
@@ -38,10 +39,11 @@ pub(crate) use self::manifests::fuzz as fuzz_manifest;
 pub use self::names::{is_repository, is_tag};
 
 use self::gate::Gate;
-use self::meta::Meta;
+use self::meta::Metadata;
 use self::uploads::Uploads;
 use self::verified::Verified;
 use crate::access::{self, Tokens};
+use crate::storage::BlobStore;
 use crate::{Error, Store, python};
 
 /// A registry that is served.
@@ -54,7 +56,8 @@ pub struct Distribution {
 struct Inner {
     root: PathBuf,
     store: Store,
-    meta: Meta,
+    blobs: Arc<dyn BlobStore>,
+    meta: Box<dyn Metadata>,
     uploads: Uploads,
     gate: Gate,
     verified: Verified,
@@ -65,14 +68,15 @@ impl Distribution {
     /// Opens the registry whose layout is at `root`. The models of `store` (the same layout) are its repositories too.
     ///
     /// # Errors
-    /// [`Error::File`] or [`Error::Document`] when its files cannot be made or read.
+    /// [`Error::File`], [`Error::Document`] or [`Error::Storage`] when its files or stores cannot be made or read.
     pub fn open(root: &Path, store: Store) -> Result<Self, Error> {
         let inner = Inner {
-            meta: Meta::open(&root.join("distribution.sqlite"))?,
+            blobs: store.storage().blobs(root),
+            meta: meta::open(root, store.storage())?,
             uploads: Uploads::open(&root.join("uploads"))?,
-            gate: Gate::new(root),
+            gate: Gate::new(root, store.storage()),
             verified: Verified::default(),
-            python: python::Index::open(root, store.blobs().clone())?,
+            python: python::Index::open(root, &store)?,
             root: root.to_owned(),
             store,
         };

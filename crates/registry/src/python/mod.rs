@@ -27,11 +27,12 @@ pub(crate) use self::document::fuzz as fuzz_archive;
 pub use self::document::{Document, MAX_METADATA_BYTES};
 pub use self::names::{FileName, Kind, is_range, normalise, normalise_version};
 
-use self::meta::Meta;
+use self::meta::Files;
 use crate::blob::Blobs;
 use crate::distribution::gate::Gate;
 use crate::distribution::verified::Verified;
-use crate::{Error, leftovers};
+use crate::storage::BlobStore;
+use crate::{Error, Store, leftovers};
 
 /// A package index that is served.
 #[derive(Clone, Debug)]
@@ -41,7 +42,9 @@ pub struct Index {
 
 #[derive(Debug)]
 struct Inner {
-    meta: Meta,
+    meta: Box<dyn Files>,
+    /// Where files are kept.
+    kept: Arc<dyn BlobStore>,
     blobs: Blobs,
     gate: Gate,
     verified: Verified,
@@ -50,18 +53,24 @@ struct Inner {
 }
 
 impl Index {
-    /// Opens the index whose blobs lie in the layout at `root`.
+    /// Opens the index of the registry at `root`; its blobs are those of `store`.
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Document`] when its files cannot be made or read.
-    pub fn open(root: &Path, blobs: Blobs) -> Result<Self, Error> {
+    pub(crate) fn open(root: &Path, store: &Store) -> Result<Self, Error> {
         let incoming = root.join("python-uploads");
         std::fs::create_dir_all(&incoming).map_err(Error::file("could not make", &incoming))?;
         leftovers::sweep(&incoming);
-        let meta = Meta::open(&root.join("python.sqlite"))?;
-        Ok(Self {
-            inner: Arc::new(Inner { meta, blobs, gate: Gate::new(root), verified: Verified::default(), incoming }),
-        })
+        let storage = store.storage();
+        let inner = Inner {
+            meta: meta::open(root, storage)?,
+            kept: storage.blobs(root),
+            blobs: store.blobs().clone(),
+            gate: Gate::new(root, storage),
+            verified: Verified::default(),
+            incoming,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Every blob that a file of the index needs.

@@ -36,6 +36,9 @@ impl From<Error> for Refusal {
             Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "the index's disk is full; nothing was stored")
             }
+            Error::Storage { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the index's store does not answer; try again later")
+            }
             // What lies where on this machine is for its log.
             _ => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::File;
 
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
@@ -16,9 +15,9 @@ use super::meta::Entry;
 use super::negotiate::{Form, choose};
 use super::refusal::Refusal;
 use super::{Index, normalise};
-use crate::Error;
 use crate::distribution::AnyDigest;
 use crate::distribution::answer::file_body;
+use crate::storage::Source;
 
 const API_VERSION: &str = "1.1";
 
@@ -183,9 +182,8 @@ pub async fn file(State(index): State<Index>, Path(name): Path<String>) -> Resul
         }
         (None, None) => return Err(unknown()),
     };
-    let path = index.inner.blobs.path(&digest);
-    let file = File::open(&path).map_err(Error::file("could not open", &path))?;
-    let size = file.metadata().map_err(Error::file("could not read", &path))?.len();
+    let (kept, digest) = (&index.inner.kept, AnyDigest::from(&digest));
+    let size = kept.size(&digest)?.ok_or_else(|| Refusal::unknown("this index has lost that file; upload it again"))?;
     let head = [
         (header::CONTENT_TYPE, kind.to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),
@@ -193,6 +191,12 @@ pub async fn file(State(index): State<Index>, Path(name): Path<String>) -> Resul
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
-    let check = index.inner.verified.check(&file, &AnyDigest::from(&digest));
-    Ok((head, file_body(file, 0, size, check)).into_response())
+    let body = match kept.open(&digest)? {
+        Source::File(file) => {
+            let check = index.inner.verified.check(&file, &digest);
+            file_body(file, 0, size, check)
+        }
+        Source::Bucket(bucket) => bucket.body(&digest, 0, size, size),
+    };
+    Ok((head, body).into_response())
 }

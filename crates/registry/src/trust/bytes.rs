@@ -1,10 +1,8 @@
 //! Whether the bytes are still those that the digests name.
 
-use std::fs;
-
 use modelyard_core::Digest;
 
-use crate::distribution::{AnyDigest, Distribution};
+use crate::distribution::Distribution;
 use crate::manifest::FILEPATH;
 use crate::{Error, Store};
 
@@ -49,10 +47,10 @@ impl Checked {
 pub fn check_package(store: &Store, digest: &Digest) -> Checked {
     let mut checked = Checked::default();
     let manifest = store.manifest(digest);
-    let length = store.blobs().size(digest).unwrap_or_default();
     let manifest = match manifest {
         Ok(manifest) => {
-            checked.note(String::new, Ok(length));
+            let length = store.blobs().size(digest).map(Option::unwrap_or_default);
+            checked.note(|| format!("manifest {digest}"), length);
             manifest
         }
         Err(error) => {
@@ -73,23 +71,13 @@ pub fn check_package(store: &Store, digest: &Digest) -> Checked {
 /// Reads every blob of the registry, whoever refers to it, and compares its digest with its name.
 ///
 /// # Errors
-/// [`Error::File`] when the folder of blobs cannot be listed.
+/// [`Error::File`] or [`Error::Storage`] when the blobs cannot be listed.
 pub fn check_all(distribution: &Distribution) -> Result<Checked, Error> {
     let mut checked = Checked::default();
-    for algorithm in ["sha256", "sha512"] {
-        let folder = distribution.blobs_of(algorithm);
-        if !folder.is_dir() {
-            continue;
-        }
-        let failed = Error::file("could not list", &folder);
-        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
-        let mut names: Vec<String> =
-            entries.iter().map(|entry| format!("{algorithm}:{}", entry.file_name().to_string_lossy())).collect();
-        names.sort();
-        // What is being written has another kind of name.
-        for digest in names.iter().filter_map(|name| name.parse::<AnyDigest>().ok()) {
-            checked.note(|| format!("blob {digest}"), distribution.verify(&digest));
-        }
+    let mut digests = distribution.blobs()?;
+    digests.sort();
+    for digest in digests {
+        checked.note(|| format!("blob {digest}"), distribution.verify(&digest));
     }
     Ok(checked)
 }

@@ -79,7 +79,7 @@ pub fn write(
     former: Option<Digest>,
 ) -> Result<Digest, Error> {
     let blobs = distribution.store().blobs();
-    let size = blobs.size(subject).ok_or(crate::Error::NoPackage(*subject))?;
+    let size = blobs.size(subject)?.ok_or(crate::Error::NoPackage(*subject))?;
     let layer_digests: Vec<&Digest> = layers.iter().map(|layer| &layer.digest).collect();
     let config = json!({
         "architecture": "", "created": "0001-01-01T00:00:00Z", "os": "", "config": {},

@@ -1,14 +1,13 @@
-//! What the registry knows of repositories: manifests, tags, and which blobs each may give.
-//!
-//! Promises: a change is whole or not at all; readers never wait for more than one small write.
+//! The metadata in a file of SQLite.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::digest::AnyDigest;
+use super::{Known, Metadata};
 use crate::Error;
+use crate::distribution::AnyDigest;
 
 /// Version of the tables that this build writes.
 const VERSION: i64 = 1;
@@ -30,26 +29,9 @@ const TABLES: &str = "
         PRIMARY KEY (repository, digest)
     ) STRICT, WITHOUT ROWID;";
 
-/// What is known of a manifest.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Known {
-    /// Its digest.
-    pub digest: AnyDigest,
-    /// Its media type.
-    pub media_type: String,
-    /// Its length in bytes.
-    pub size: u64,
-    /// What it refers to.
-    pub subject: Option<String>,
-    /// What kind of artefact it is.
-    pub artifact_type: Option<String>,
-    /// Its annotations, as JSON.
-    pub annotations: String,
-}
-
-/// What the registry knows of repositories.
+/// What the registry knows of repositories, in a file.
 #[derive(Debug)]
-pub struct Meta {
+pub struct Sqlite {
     connection: Mutex<Connection>,
 }
 
@@ -62,7 +44,7 @@ fn failed(error: &rusqlite::Error) -> Error {
     Error::Document { what: "the registry's metadata".to_owned(), why }
 }
 
-impl Meta {
+impl Sqlite {
     /// Opens the metadata at `path`, making it if needed.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let open = || {
@@ -94,9 +76,10 @@ impl Meta {
     fn query<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         ask(&self.connection()).map_err(|error| failed(&error))
     }
+}
 
-    /// Lets a repository give a blob.
-    pub fn link(&self, repository: &str, digest: &AnyDigest) -> Result<(), Error> {
+impl Metadata for Sqlite {
+    fn link(&self, repository: &str, digest: &AnyDigest) -> Result<(), Error> {
         self.query(|connection| {
             connection
                 .prepare_cached("INSERT OR IGNORE INTO links VALUES (?1, ?2)")?
@@ -105,26 +88,22 @@ impl Meta {
         .map(drop)
     }
 
-    /// Takes a blob from a repository; whether it had it.
-    pub fn unlink(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
+    fn unlink(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
         let sql = "DELETE FROM links WHERE repository = ?1 AND digest = ?2";
         self.query(|connection| connection.execute(sql, params![repository, digest.to_string()])).map(|count| count > 0)
     }
 
-    /// Whether a repository may give a blob.
-    pub fn is_linked(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
+    fn is_linked(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
         let sql = "SELECT 1 FROM links WHERE repository = ?1 AND digest = ?2";
         self.query(|connection| connection.prepare_cached(sql)?.exists(params![repository, digest.to_string()]))
     }
 
-    /// Whether any repository may give a blob.
-    pub fn is_linked_anywhere(&self, digest: &AnyDigest) -> Result<bool, Error> {
+    fn is_linked_anywhere(&self, digest: &AnyDigest) -> Result<bool, Error> {
         let sql = "SELECT 1 FROM links WHERE digest = ?1 LIMIT 1";
         self.query(|connection| connection.prepare_cached(sql)?.exists(params![digest.to_string()]))
     }
 
-    /// Keeps a manifest and lets tags name it.
-    pub fn put_manifest(&self, repository: &str, known: &Known, tags: &[String]) -> Result<(), Error> {
+    fn put_manifest(&self, repository: &str, known: &Known, tags: &[String]) -> Result<(), Error> {
         let mut connection = self.connection();
         let mut put = || {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -149,8 +128,7 @@ impl Meta {
         put().map_err(|error| failed(&error))
     }
 
-    /// A manifest of a repository.
-    pub fn manifest(&self, repository: &str, digest: &AnyDigest) -> Result<Option<Known>, Error> {
+    fn manifest(&self, repository: &str, digest: &AnyDigest) -> Result<Option<Known>, Error> {
         let sql = "SELECT digest, media_type, size, subject, artifact_type, annotations FROM manifests
                    WHERE repository = ?1 AND digest = ?2";
         self.query(|connection| {
@@ -159,8 +137,7 @@ impl Meta {
         .map(Option::flatten)
     }
 
-    /// The digest that a tag names.
-    pub fn tag(&self, repository: &str, tag: &str) -> Result<Option<AnyDigest>, Error> {
+    fn tag(&self, repository: &str, tag: &str) -> Result<Option<AnyDigest>, Error> {
         let sql = "SELECT digest FROM tags WHERE repository = ?1 AND tag = ?2";
         let found: Option<String> = self.query(|connection| {
             connection.prepare_cached(sql)?.query_row(params![repository, tag], |row| row.get(0)).optional()
@@ -168,14 +145,12 @@ impl Meta {
         Ok(found.and_then(|text| text.parse().ok()))
     }
 
-    /// Takes a tag away; whether it was there.
-    pub fn delete_tag(&self, repository: &str, tag: &str) -> Result<bool, Error> {
+    fn delete_tag(&self, repository: &str, tag: &str) -> Result<bool, Error> {
         let sql = "DELETE FROM tags WHERE repository = ?1 AND tag = ?2";
         self.query(|connection| connection.execute(sql, params![repository, tag])).map(|count| count > 0)
     }
 
-    /// Takes a manifest and the tags that name it away; whether it was there.
-    pub fn delete_manifest(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
+    fn delete_manifest(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
         let mut connection = self.connection();
         let mut delete = || {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -187,8 +162,7 @@ impl Meta {
         delete().map_err(|error| failed(&error))
     }
 
-    /// At most `most` tags of a repository after `last`, sorted by their bytes.
-    pub fn tags(&self, repository: &str, last: &str, most: usize) -> Result<Vec<String>, Error> {
+    fn tags(&self, repository: &str, last: &str, most: usize) -> Result<Vec<String>, Error> {
         let sql = "SELECT tag FROM tags WHERE repository = ?1 AND tag > ?2 ORDER BY tag LIMIT ?3";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         self.query(|connection| {
@@ -196,8 +170,7 @@ impl Meta {
         })
     }
 
-    /// Manifests of a repository that refer to `subject`, by digest.
-    pub fn referrers(&self, repository: &str, subject: &AnyDigest) -> Result<Vec<Known>, Error> {
+    fn referrers(&self, repository: &str, subject: &AnyDigest) -> Result<Vec<Known>, Error> {
         let sql = "SELECT digest, media_type, size, subject, artifact_type, annotations FROM manifests
                    WHERE repository = ?1 AND subject = ?2 ORDER BY digest";
         let found: Vec<Option<Known>> = self.query(|connection| {
@@ -206,8 +179,7 @@ impl Meta {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// At most `most` repositories after `last`.
-    pub fn repositories(&self, last: &str, most: usize) -> Result<Vec<String>, Error> {
+    fn repositories(&self, last: &str, most: usize) -> Result<Vec<String>, Error> {
         let sql = "SELECT DISTINCT repository FROM manifests WHERE repository > ?1 ORDER BY repository LIMIT ?2";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         self.query(|connection| {
@@ -215,23 +187,20 @@ impl Meta {
         })
     }
 
-    /// Whether a repository has anything.
-    pub fn has_repository(&self, repository: &str) -> Result<bool, Error> {
+    fn has_repository(&self, repository: &str) -> Result<bool, Error> {
         let sql =
             "SELECT 1 FROM manifests WHERE repository = ?1 UNION SELECT 1 FROM links WHERE repository = ?1 LIMIT 1";
         self.query(|connection| connection.prepare_cached(sql)?.exists(params![repository]))
     }
 
-    /// Every manifest of every repository.
-    pub fn all_manifests(&self) -> Result<Vec<AnyDigest>, Error> {
+    fn all_manifests(&self) -> Result<Vec<AnyDigest>, Error> {
         let digests: Vec<String> = self.query(|connection| {
             connection.prepare("SELECT DISTINCT digest FROM manifests")?.query_map([], |row| row.get(0))?.collect()
         })?;
         Ok(digests.iter().filter_map(|text| text.parse().ok()).collect())
     }
 
-    /// Forgets that repositories may give a blob that is no longer there.
-    pub fn forget(&self, digest: &AnyDigest) -> Result<(), Error> {
+    fn forget(&self, digest: &AnyDigest) -> Result<(), Error> {
         let sql = "DELETE FROM links WHERE digest = ?1";
         self.query(|connection| connection.execute(sql, params![digest.to_string()])).map(drop)
     }

@@ -1,6 +1,4 @@
-//! What the index knows of files: which project and version each belongs to, which blob holds it, whether it was yanked.
-//!
-//! Promises: a file name means the same bytes for ever; a change is whole or not at all.
+//! What the package index knows, in a file of SQLite.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use modelyard_core::Digest;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
+use super::{Added, Entry, Files};
 use crate::Error;
 
 /// Version of the tables that this build writes.
@@ -22,43 +21,9 @@ const TABLES: &str = "
 
 const COLUMNS: &str = "filename, project, version, digest, size, uploaded, requires_python, metadata, yanked";
 
-/// One file of the index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name.
-    pub filename: String,
-    /// The project, normalised.
-    pub project: String,
-    /// The version, normalised.
-    pub version: String,
-    /// SHA-256 of its bytes.
-    pub digest: Digest,
-    /// Its length.
-    pub size: u64,
-    /// When it came, in seconds since 1970.
-    pub uploaded: i64,
-    /// Which versions of Python it needs.
-    pub requires_python: Option<String>,
-    /// The blob that holds its metadata.
-    pub metadata: Option<Digest>,
-    /// Why it was yanked, if it was; the reason may be empty.
-    pub yanked: Option<String>,
-}
-
-/// What became of a file that was offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
-    /// It is new.
-    New,
-    /// The very same file was there.
-    Same,
-    /// Another file has that name.
-    Other(Digest),
-}
-
 /// What the index knows.
 #[derive(Debug)]
-pub struct Meta {
+pub struct Sqlite {
     connection: Mutex<Connection>,
 }
 
@@ -66,7 +31,7 @@ fn failed(error: &rusqlite::Error) -> Error {
     Error::Document { what: "the package index".to_owned(), why: error.to_string() }
 }
 
-impl Meta {
+impl Sqlite {
     /// Opens the index at `path`, making it if needed.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let open = || {
@@ -98,9 +63,10 @@ impl Meta {
     fn query<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         ask(&self.connection()).map_err(|error| failed(&error))
     }
+}
 
-    /// Adds a file, unless its name is taken.
-    pub fn add(&self, entry: &Entry) -> Result<Added, Error> {
+impl Files for Sqlite {
+    fn add(&self, entry: &Entry) -> Result<Added, Error> {
         let mut connection = self.connection();
         let mut add = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -131,35 +97,30 @@ impl Meta {
         add().map_err(|error| failed(&error))
     }
 
-    /// The file of that name.
-    pub fn file(&self, filename: &str) -> Result<Option<Entry>, Error> {
+    fn file(&self, filename: &str) -> Result<Option<Entry>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM files WHERE filename = ?1");
         self.query(|connection| connection.prepare_cached(&sql)?.query_row([filename], entry).optional())
             .map(Option::flatten)
     }
 
-    /// Every file of a project, by name.
-    pub fn files(&self, project: &str) -> Result<Vec<Entry>, Error> {
+    fn files(&self, project: &str) -> Result<Vec<Entry>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM files WHERE project = ?1 ORDER BY filename");
         let found: Vec<Option<Entry>> =
             self.query(|connection| connection.prepare_cached(&sql)?.query_map([project], entry)?.collect())?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Every project.
-    pub fn projects(&self) -> Result<Vec<String>, Error> {
+    fn projects(&self) -> Result<Vec<String>, Error> {
         let sql = "SELECT DISTINCT project FROM files ORDER BY project";
         self.query(|connection| connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect())
     }
 
-    /// Yanks every file of a version, or takes that back; how many files it has.
-    pub fn yank(&self, project: &str, version: &str, reason: Option<&str>) -> Result<usize, Error> {
+    fn yank(&self, project: &str, version: &str, reason: Option<&str>) -> Result<usize, Error> {
         let sql = "UPDATE files SET yanked = ?3 WHERE project = ?1 AND version = ?2";
         self.query(|connection| connection.execute(sql, params![project, version, reason]))
     }
 
-    /// Every blob that a file or its metadata is in.
-    pub fn blobs(&self) -> Result<Vec<Digest>, Error> {
+    fn blobs(&self) -> Result<Vec<Digest>, Error> {
         let sql = "SELECT digest FROM files UNION SELECT metadata FROM files WHERE metadata IS NOT NULL";
         let found: Vec<String> =
             self.query(|connection| connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect())?;
