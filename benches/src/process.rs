@@ -107,6 +107,11 @@ impl Process {
         group(self.pid()).into_iter().map(resident).sum()
     }
 
+    /// Resident memory of the group in bytes, as if each process were alone: shared pages count for each (RSS).
+    pub fn resident_bytes_alone(&self) -> u64 {
+        group(self.pid()).into_iter().map(resident_alone).sum()
+    }
+
     /// Waits until `request` is answered 200 and returns the body and the time since the start.
     pub fn wait_for(&mut self, address: SocketAddr, request: &Request, limit: Duration) -> Result<(Vec<u8>, Duration)> {
         let mut last = String::from("nothing yet");
@@ -196,12 +201,18 @@ fn first_number(path: &Path) -> Option<u64> {
 
 /// Resident memory of one process in bytes, shared pages in proportion.
 pub fn resident(pid: u32) -> u64 {
-    let read = |file: &str, key: &str| -> Option<u64> {
-        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
-        let line = text.lines().find(|line| line.starts_with(key))?;
-        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    read("smaps_rollup", "Pss:").or_else(|| read("status", "VmRSS:")).unwrap_or(0) * 1024
+    kilobytes(pid, "smaps_rollup", "Pss:").map_or_else(|| resident_alone(pid), |size| size * 1024)
+}
+
+/// Resident memory of one process in bytes, shared pages whole.
+fn resident_alone(pid: u32) -> u64 {
+    kilobytes(pid, "status", "VmRSS:").unwrap_or(0) * 1024
+}
+
+fn kilobytes(pid: u32, file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -65,7 +65,10 @@ pub struct Cost {
     model: String,
     server: String,
     first_answer_seconds: Vec<f64>,
+    /// Pages that several processes map are divided among them.
     memory_bytes: u64,
+    /// Pages that several processes map count whole.
+    resident_bytes: u64,
 }
 
 /// Everything that was measured.
@@ -136,8 +139,9 @@ fn measure_model(options: &Options, model: &str, context: &Context, outcome: &mu
         eprintln!("servers: {model}: round {round} of {} done", options.rounds);
     }
     for (server, (name, first_answer_seconds)) in servers.iter().zip(starts) {
-        let (model, memory_bytes) = (model.to_owned(), server.process.resident_bytes());
-        outcome.costs.push(Cost { model, server: name, first_answer_seconds, memory_bytes });
+        let (memory_bytes, resident_bytes) = (server.process.resident_bytes(), server.process.resident_bytes_alone());
+        let (model, server) = (model.to_owned(), name);
+        outcome.costs.push(Cost { model, server, first_answer_seconds, memory_bytes, resident_bytes });
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ fn table(outcome: &Outcome, model: &str, connections: &[usize]) -> Table {
     head.extend(connections.iter().map(|count| format!("requests/s at {count}")));
     let main = main_column(connections);
     head.extend([format!("p50 µs at {main}"), format!("p99 µs at {main}")]);
-    head.extend(["memory MB", "first answer s"].map(str::to_owned));
+    head.extend(["memory MB", "resident MB", "first answer s"].map(str::to_owned));
     head.extend([format!("× FastAPI at {main}"), format!("× bare at {main}")]);
     head.extend([format!("× engine at {main}"), format!("binary × JSON at {main}")]);
     let engine = outcome.engine.iter().find(|(name, _)| name == model).map_or(f64::NAN, |(_, e)| e.per_second);
@@ -38,6 +38,7 @@ fn table(outcome: &Outcome, model: &str, connections: &[usize]) -> Table {
             cells.push(show(lane.spread(main, |m| m.summary.p50_micros), 0));
             cells.push(show(lane.spread(main, |m| m.summary.p99_micros), 0));
             cells.push(number(cost.memory_bytes as f64 / 1e6, 1));
+            cells.push(number(cost.resident_bytes as f64 / 1e6, 1));
             cells.push(show(Spread::of(cost.first_answer_seconds.iter().copied()), 3));
             cells.push(show(lane.against("fastapi", main), 2));
             cells.push(show(lane.against("bare", main), 2));

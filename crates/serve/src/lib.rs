@@ -28,6 +28,7 @@ mod http;
 mod model;
 pub mod onnxruntime;
 mod options;
+mod pages;
 pub mod python;
 mod refusal;
 mod samples;

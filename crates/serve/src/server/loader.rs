@@ -16,7 +16,7 @@ use crate::options::ServeOptions;
 use crate::python::Plan;
 use crate::samples::Samples;
 use crate::tensor::Tensor;
-use crate::{Error, http};
+use crate::{Error, http, pages};
 
 /// Models faster than this run on the I/O threads: handing over to another thread and back costs more than a tenth of it.
 const FAST: Duration = Duration::from_micros(300);
@@ -133,6 +133,7 @@ fn load(
         shared.health.set_live(outcome);
     }
     shared.health.set_ready();
+    pages::give_back();
     Ok(samples)
 }
 
