@@ -1,6 +1,8 @@
 //! Decisions by evidence from outside: A/B tests by session with labels that come late, shadows, and quality that drops.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+#[path = "experiments/beside.rs"]
+mod beside;
 #[path = "experiments/hook.rs"]
 mod hook;
 mod support;

@@ -112,6 +112,7 @@ fn table(generation: u64, stable: SocketAddr, shadow: Option<SocketAddr>) -> Res
             timeout_ms: TIMEOUT_MS,
             tolerance: Tolerance::default(),
             top_k: 1,
+            against: None,
         });
     }
     let apis = BTreeMap::from([(1, BTreeMap::from([(RevisionNumber(1), Weight::ALL)]))]);

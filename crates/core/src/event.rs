@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::beside::BesideKind;
 use crate::evidence::Evidence;
 use crate::failure::{Cause, Failure};
 use crate::measure::Counters;
@@ -57,6 +58,16 @@ pub enum Order {
     Resume,
     /// Return to stable.
     Abort,
+    /// Try a revision beside a candidate that is held, or a rollout that is paused; at no share, take it away.
+    Try {
+        /// Which.
+        revision: RevisionNumber,
+        /// Share of the traffic (canary), or of the requests that stable answers (shadow).
+        share: Weight,
+        /// How.
+        #[serde(default)]
+        kind: BesideKind,
+    },
 }
 
 /// How a rollout ended.

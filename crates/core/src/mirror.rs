@@ -25,6 +25,9 @@ pub struct Mirror {
     pub tolerance: Tolerance,
     /// For outputs that are scores: of how many best classes the first must be among; 1 compares the best alone.
     pub top_k: u32,
+    /// Whose answers are compared: only requests that this revision answers are copied; none copies all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<RevisionNumber>,
 }
 
 /// What the gateway keeps of each answer for the control plane (labels that come late, drift, capture): lines in a bounded spool on disk.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Weight;
+use crate::beside::ShadowArm;
 use crate::time::{Millis, human};
 
 /// How a service goes from stable to candidate.
@@ -129,7 +130,7 @@ impl Default for BlueGreen {
 }
 
 /// A small share first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Canary {
     /// Candidate weights, strictly growing. 10 % first by default, never above 20 % before a passing verdict. The last step is always the whole.
@@ -139,6 +140,9 @@ pub struct Canary {
     pub bake: Millis,
     /// Wait for a person's `promote` before each step after the first.
     pub manual: bool,
+    /// Shadows beside it: compared with stable, and told of; they decide nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<ShadowArm>,
 }
 
 impl Default for Canary {
@@ -148,6 +152,7 @@ impl Default for Canary {
             steps: steps.into_iter().filter_map(|points| Weight::new(points).ok()).collect(),
             bake: Millis::seconds(30),
             manual: false,
+            shadows: Vec::new(),
         }
     }
 }
@@ -160,6 +165,9 @@ pub struct Ab {
     pub share: Weight,
     /// Further arms, each with its own package and share.
     pub arms: Vec<Arm>,
+    /// Shadows beside them: compared with stable, and told of; they decide nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<ShadowArm>,
     /// What is assigned at random, and independent of each other.
     pub unit: Unit,
     /// Name of the metric (of `[[metrics]]`) that decides.
@@ -187,6 +195,7 @@ impl Default for Ab {
         Self {
             share: points(5_000),
             arms: Vec::new(),
+            shadows: Vec::new(),
             unit: Unit::Request,
             metric: String::new(),
             margin: 0.0,
@@ -222,7 +231,7 @@ pub enum Unit {
 pub struct Arm {
     /// What it runs: a reference or a folder, as in `package`.
     pub package: String,
-    /// Its share of traffic (A/B), or of copied requests (shadow).
+    /// Its share of traffic.
     #[serde(default = "Arm::default_share")]
     pub share: Weight,
     /// Values of its flags, when they differ.
@@ -231,7 +240,7 @@ pub struct Arm {
 }
 
 impl Arm {
-    fn default_share() -> Weight {
+    pub(crate) fn default_share() -> Weight {
         points(1_000)
     }
 }
@@ -242,8 +251,8 @@ impl Arm {
 pub struct Shadow {
     /// Share of requests that are copied to the candidate.
     pub share: Weight,
-    /// Further shadows.
-    pub arms: Vec<Arm>,
+    /// Further shadows, each with its own share and, where they differ, bounds.
+    pub arms: Vec<ShadowArm>,
     /// Most copies in flight or waiting per shadow; what comes on top is shed.
     pub limit: u32,
     /// Longest time that a copy may take.

@@ -33,6 +33,7 @@ fn mirror(revision: u32) -> Mirror {
         timeout_ms: 20_000,
         tolerance: Tolerance::default(),
         top_k: 1,
+        against: None,
     }
 }
 
@@ -125,6 +126,29 @@ fn shadows_with_equal_shares_see_the_same_requests() {
     // 180 expected; six standard deviations are 67.
     assert!((113..247).contains(&one.count()) && last.shed == 0, "{}", one.count());
     assert_eq!(counted(&gateway, 2).exact, one.count() as u64);
+    gateway.end();
+}
+
+/// Beside a test or a canary others answer too; a shadow is held against stable alone.
+#[test]
+fn only_what_stable_answers_is_copied_where_others_answer_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let (stable, candidate, shadow) = (Instance::answering(RED), Instance::answering(WHITE), Instance::answering(RED));
+    let pools: [(u32, u16, &[SocketAddr]); 3] =
+        [(1, 5_000, &[stable.address]), (2, 5_000, &[candidate.address]), (3, 0, &[shadow.address])];
+    gateway.put(&table_with(1, &pools, |route| {
+        route.mirrors = vec![Mirror { against: Some(RevisionNumber(1)), limit: 1_000, ..mirror(3) }];
+    }));
+    let mut caller = Caller::connect(gateway.address);
+    let by_stable = (0..200).filter(|_| {
+        let reply = caller.send("POST", INFER, "", b"{}").unwrap();
+        reply.header("modelyard-revision") == "1"
+    });
+    let by_stable = by_stable.count() as u64;
+    assert!((50..150).contains(&by_stable), "{by_stable} of 200 at half");
+    let sum = wait_until(&gateway, 3, "every copy", |sum| sum.compared == by_stable);
+    assert_eq!((sum.sent, sum.shed, sum.exact), (by_stable, 0, by_stable), "{sum:?}");
     gateway.end();
 }
 

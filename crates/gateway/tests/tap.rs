@@ -79,6 +79,7 @@ fn answers_are_told_with_their_session_and_shadows_by_the_same_id() {
         timeout_ms: 20_000,
         tolerance: Tolerance::default(),
         top_k: 1,
+        against: None,
     };
     let rule = Affinity { by: KeySource::Header, name: Some("x-user".into()), lifetime: None };
     let affinity = AffinityRoute { rule, salt: "s".into(), secret: String::new(), starts: BTreeMap::new() };

@@ -32,6 +32,9 @@ pub struct Status {
     /// Further arms of the open rollout.
     #[serde(default)]
     pub arms: Vec<Pool>,
+    /// What runs beside the arms and decides nothing.
+    #[serde(default)]
+    pub beside: Vec<Pool>,
     /// Further revisions that have instances: kept for a rollback, or leaving.
     #[serde(default)]
     pub others: Vec<Pool>,

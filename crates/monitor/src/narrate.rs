@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use modelyard_core::beside::BesideKind;
 use modelyard_core::event::{Actor, Event, EventBody, Measurement, Order, Outcome};
 use modelyard_core::failure::Failure;
 use modelyard_core::service::Desired;
@@ -191,14 +192,22 @@ fn ordered(order: &Order, actor: &Actor) -> String {
     format!("{} asked to {}.", capital(&person(actor)), ask(order))
 }
 
-const fn ask(order: &Order) -> &'static str {
-    match order {
+fn ask(order: &Order) -> String {
+    let words = match order {
         Order::Promote { all: true } => "promote the candidate to all traffic",
         Order::Promote { all: false } => "promote the candidate to the next step",
         Order::Pause => "pause the rollout",
         Order::Resume => "resume the rollout",
         Order::Abort => "abort the rollout",
-    }
+        Order::Try { revision, share: Weight::NONE, .. } => return format!("take revision {revision} away again"),
+        Order::Try { revision, share, kind: BesideKind::Shadow } => {
+            return format!("try revision {revision} beside it, as shadow of {share} of what stable answers");
+        }
+        Order::Try { revision, share, kind: BesideKind::Canary } => {
+            return format!("try revision {revision} beside it, as canary with {share} of the traffic");
+        }
+    };
+    words.to_owned()
 }
 
 fn failed(failure: &Failure) -> String {

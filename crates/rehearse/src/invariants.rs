@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use modelyard_core::beside::BesideKind;
 use modelyard_core::event::Outcome;
 use modelyard_core::service::Desired;
 use modelyard_core::strategy::Strategy;
@@ -61,6 +62,7 @@ pub const INVARIANTS: &[Invariant] = &[
         promise: "a test promotes on evidence or on a person's word",
         check: tests_promote_on_evidence,
     },
+    Invariant { name: "R11", promise: "what runs beside the arms decides nothing", check: beside_decides_nothing },
 ];
 
 impl World {
@@ -215,6 +217,23 @@ fn tests_promote_on_evidence(world: &World) -> Result<(), String> {
     let whole = weight(&after, made.after.candidate) == Weight::ALL;
     let allowed = !is_test || !whole || world.has_passed || world.was_promoted_by_hand;
     ensure(allowed, || "an arm is to carry everything and nothing has passed".to_owned())
+}
+
+fn beside_decides_nothing(world: &World) -> Result<(), String> {
+    let Some((made, before, after)) = moved(world) else { return Ok(()) };
+    let beside = made.after.beside();
+    let arm = made.after.arms().chain(made.after.stable).find(|arm| beside.contains_key(arm));
+    ensure(arm.is_none(), || format!("revision {arm:?} is an arm and runs beside"))?;
+    let carried = |desired: &Desired| -> u32 {
+        beside.keys().map(|&revision| u32::from(weight(desired, revision).basis_points())).sum()
+    };
+    ensure(carried(&after) <= 2_000, || format!("{} points are carried beside the arms", carried(&after)))?;
+    let waits = made.after.is_held() || made.after.is_paused();
+    ensure(waits || carried(&after) <= carried(&before), || "an alternative got more while nobody looked".into())?;
+    let shadow = beside.iter().find(|&(&revision, one)| {
+        one.kind == BesideKind::Shadow && weight(&after, revision) > weight(&before, revision)
+    });
+    ensure(shadow.is_none(), || format!("a shadow is to answer callers: {shadow:?}"))
 }
 
 fn asks_to_be_woken(world: &World) -> Result<(), String> {

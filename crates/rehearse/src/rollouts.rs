@@ -1,9 +1,12 @@
 //! Plans to play: each strategy with short times, so that a rollout takes some virtual seconds.
 
+use std::collections::BTreeMap;
+
+use modelyard_core::beside::ShadowArm;
 use modelyard_core::metric::Metric;
 use modelyard_core::service::{Routing, ServiceSpec};
 use modelyard_core::strategy::{
-    Ab, Analysis, BlueGreen, Canary, QualityAction, Recreate, RollbackPolicy, Rolling, Shadow, Strategy, Then,
+    Ab, Analysis, Arm, BlueGreen, Canary, QualityAction, Recreate, RollbackPolicy, Rolling, Shadow, Strategy, Then,
 };
 use modelyard_core::{Millis, ServiceName, Weight};
 use modelyard_rollout::{Plan, PlanError};
@@ -35,6 +38,17 @@ fn steps(random: &mut fastrand::Rng) -> Vec<Weight> {
     let choices: [&[u16]; 4] =
         [&[1_000, 2_500, 5_000, 10_000], &[500, 10_000], &[2_000, 10_000], &[100, 1_000, 9_999, 10_000]];
     choices[random.usize(..choices.len())].iter().filter_map(|&points| Weight::new(points).ok()).collect()
+}
+
+/// None, one or two shadows beside the arms.
+fn shadows(random: &mut fastrand::Rng) -> Vec<ShadowArm> {
+    let count = random.usize(..6).saturating_sub(3);
+    let arm = |share: u16| Arm {
+        package: "wine:3".to_owned(),
+        share: Weight::new(share * 1_000).unwrap_or_default(),
+        flags: BTreeMap::new(),
+    };
+    (0..count).map(|_| arm(random.u16(1..=10)).into()).collect()
 }
 
 /// A plan of a strategy, its details drawn at random.
@@ -70,6 +84,7 @@ pub fn drawn(strategy: &str, random: &mut fastrand::Rng) -> Result<Plan, PlanErr
             metric: "accuracy".to_owned(),
             effect: 0.1,
             least_units: 20,
+            shadows: shadows(random),
             longest: Some(Millis(random.u64(2_000..20_000))),
             ..Ab::default()
         }),
@@ -86,6 +101,7 @@ pub fn drawn(strategy: &str, random: &mut fastrand::Rng) -> Result<Plan, PlanErr
             steps: steps(random),
             bake: Millis(random.u64(..2_500)),
             manual: random.u8(..6) == 0,
+            shadows: shadows(random),
         }),
     };
     let mut spec = spec(strategy, instances);

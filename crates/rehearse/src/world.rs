@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use modelyard_core::beside::BesideKind;
 use modelyard_core::event::Order;
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp, Weight};
@@ -96,7 +97,8 @@ impl World {
         let table = Table { generation: 1, weights, pools };
         self.gateway.apply(table.clone());
         let service = ServiceName::new("wine").unwrap_or_else(|_| unreachable!("`wine` is a service name"));
-        let rollout = Rollout::start(service, stable.then_some(STABLE), RevisionNumber(2), &[], plan, self.now);
+        let further: Vec<RevisionNumber> = (3..).map(RevisionNumber).take(plan.strategy.further().len()).collect();
+        let rollout = Rollout::start(service, stable.then_some(STABLE), RevisionNumber(2), &further, plan, self.now);
         self.controller = Some(Controller::new(rollout, table, count));
     }
 
@@ -208,7 +210,15 @@ impl World {
             controller.skew = self.random.i64(-3_600_000..3_600_000);
         }
         if self.chance(faults.order) {
+            let alternative = Order::Try {
+                revision: RevisionNumber(self.random.u32(8..10)),
+                share: Weight::new(self.random.u16(..4) * 500).unwrap_or_default(),
+                kind: if self.random.bool() { BesideKind::Canary } else { BesideKind::Shadow },
+            };
             let orders = [
+                alternative.clone(),
+                alternative,
+                Order::Pause,
                 Order::Pause,
                 Order::Resume,
                 Order::Promote { all: false },

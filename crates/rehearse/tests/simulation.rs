@@ -32,6 +32,10 @@ fn play(strategy: &str, seed: u64, stable: bool, faults: Faults, stepper: Steppe
     let plan = rollouts::drawn(strategy, &mut random).unwrap();
     let temper = temper(&mut random);
     let mut world = World::seeded(seed).with(faults).playing(stepper).where_revision(CANDIDATE, temper);
+    // Shadows of the plan, and alternatives that somebody tries: as good and as bad as candidates are.
+    for beside in [3, 4, 8, 9] {
+        world = world.where_revision(RevisionNumber(beside), self::temper(&mut random));
+    }
     world.submit(plan, stable);
     world.run_until_settled(LIMIT, |world| world.check_all(INVARIANTS))?;
     if !world.is_settled() {
@@ -176,6 +180,48 @@ fn empty_weights_and_forgotten_aborts_are_caught() {
     };
     assert!(names(serves_nobody).contains("R2"), "nobody noticed that nothing was served");
     assert!(names(ignores_aborts).contains("R5"), "nobody noticed that an abort came to nothing");
+}
+
+/// Gives a revision beside the arms a third of the traffic, which is what an alternative must never have.
+fn lends_too_much(state: Rollout, seen: &Observation) -> (Rollout, Vec<modelyard_rollout::Action>) {
+    let (after, actions) = modelyard_rollout::step(state, seen);
+    let desired = after.desired();
+    let live = |one: &RevisionNumber| seen.pools.get(one).is_some_and(|pool| pool.live > 0);
+    let beside = after.beside().keys().find(|one| desired.instances.contains_key(one) && live(one));
+    let all = desired.weights.get(&STABLE).is_some_and(|share| share.basis_points() >= 9_000);
+    let Some(beside) = beside.filter(|_| all) else { return (after, actions) };
+    let mut value = serde_json::to_value(&after).unwrap();
+    let stable = desired.weights[&STABLE].basis_points();
+    value["desired"]["weights"][STABLE.to_string()] = serde_json::json!(stable - 3_000);
+    value["desired"]["weights"][beside.to_string()] = serde_json::json!(3_000);
+    (serde_json::from_value(value).unwrap(), actions)
+}
+
+#[test]
+fn what_runs_beside_is_met_and_its_excess_is_caught() {
+    let caught = (0..200).filter_map(|seed| play("canary", seed, true, Faults::all(), lends_too_much).err());
+    let names: std::collections::BTreeSet<&str> = caught.map(|violation| violation.name).collect();
+    assert!(names.contains("R11"), "nobody noticed what an alternative was given: {names:?}");
+
+    // These worlds have them: shadows that get copies, and alternatives that answer callers.
+    let (mut copied, mut lent) = (0, 0);
+    for seed in 0..SEEDS / 5 {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let plan = rollouts::drawn("canary", &mut random).unwrap();
+        let mut world = World::seeded(seed).with(Faults::all());
+        world.submit(plan, true);
+        let (mut copies, mut answers) = (false, false);
+        while world.elapsed() < LIMIT && !world.is_settled() {
+            world.tick();
+            let Some(rollout) = world.rollout() else { continue };
+            let desired = rollout.desired();
+            copies |= !desired.mirrors.is_empty();
+            answers |= rollout.beside().keys().any(|one| desired.weights.contains_key(one));
+        }
+        copied += u32::from(copies);
+        lent += u32::from(answers);
+    }
+    assert!(copied > 100 && lent > 20, "copies in {copied} worlds, answers in {lent}");
 }
 
 #[test]

@@ -14,12 +14,15 @@
 //! - **R7** a canary is never asked to carry more than 20 % before a passing verdict, a person's `promote` being one;
 //! - **R8** an open rollout always asks to be woken;
 //! - **R9** a shadow is never asked to carry anything before it goes on as canary;
-//! - **R10** an A/B test promotes only after a passing verdict, a person's `promote` being one.
+//! - **R10** an A/B test promotes only after a passing verdict, a person's `promote` being one;
+//! - **R11** what runs beside the arms is never promoted: shadows carry nothing, alternatives at most 20 % together, and only while the
+//!   candidate is held or the rollout paused.
 //!
 //! Absent on purpose: how anything is carried out, and how long that takes.
 
 mod action;
 mod analysis;
+mod beside;
 mod clock;
 mod forecast;
 pub mod judge;
@@ -38,6 +41,7 @@ mod usual;
 mod view;
 
 pub use action::{Action, Verdict};
+pub use beside::Beside;
 pub use observation::{GatewaySeen, Observation, PoolSeen};
 pub use phase::{Phase, Waiting};
 pub use plan::{Mistake, Plan, PlanError};

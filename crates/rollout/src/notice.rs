@@ -22,6 +22,7 @@ impl Turn<'_> {
             }
         }
         self.notice_arms(failures);
+        self.notice_beside(failures);
         self.read_counters();
     }
 

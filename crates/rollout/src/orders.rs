@@ -1,4 +1,4 @@
-//! What persons ask: promote, pause, resume, abort.
+//! What persons ask: promote, pause, resume, abort, and to try alternatives.
 //!
 //! Promises: an order that changes nothing is answered with why, and with what can be done instead.
 
@@ -16,6 +16,7 @@ impl Turn<'_> {
             Order::Pause => self.pause(),
             Order::Resume => self.resume(),
             Order::Abort => self.abort(),
+            Order::Try { revision, share, kind } => self.try_beside(*revision, *share, *kind),
         };
         if let Err(why) = refused {
             self.actions.push(Action::Refused { order: order.clone(), why: why.into() });

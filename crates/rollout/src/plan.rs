@@ -13,6 +13,8 @@ use modelyard_core::strategy::{
 use modelyard_core::{Millis, Weight};
 use serde::{Deserialize, Serialize};
 
+use crate::beside::MOST;
+
 /// Largest share of a canary before a passing verdict.
 pub(crate) const FIRST_SHARE_LIMIT: u16 = 2_000;
 /// More instances or steps than this are a typing error.
@@ -92,6 +94,7 @@ impl Plan {
             Strategy::Ab(ab) => check_ab(ab, spec, &mut refuse),
             Strategy::Shadow(shadow) => check_shadow(shadow, &mut refuse),
         }
+        check_shadows(&spec.strategy, &mut refuse);
         check_analysis(&spec.analysis, &mut refuse);
         check_metrics(&spec.metrics, &mut refuse);
         check_methods(spec, &mut refuse);
@@ -127,26 +130,30 @@ impl Plan {
     pub(crate) fn arm_shares(&self) -> Vec<Weight> {
         let (first, arms) = match &self.strategy {
             Strategy::Ab(ab) => (ab.share, &ab.arms),
-            Strategy::Shadow(shadow) => (shadow.share, &shadow.arms),
+            Strategy::Shadow(shadow) => {
+                return std::iter::once(shadow.share).chain(shadow.arms.iter().map(|arm| arm.share)).collect();
+            }
             _ => return Vec::new(),
         };
         std::iter::once(first).chain(arms.iter().map(|arm| arm.share)).collect()
     }
 
-    /// Instances that run beside stable's when most do: of the candidate, then of each further arm.
+    /// Instances that run beside stable's when most do: of the candidate, then of each further arm, then of each shadow.
     pub fn surge(&self, has_stable: bool) -> Vec<u32> {
         let arms = self.arm_shares();
-        match &self.strategy {
-            _ if !has_stable => vec![self.instances],
+        let arms: Vec<u32> = match &self.strategy {
+            _ if !has_stable => return vec![self.instances],
             Strategy::Ab(_) | Strategy::Shadow(_) => arms.into_iter().map(|share| self.instances_for(share)).collect(),
             Strategy::Canary(_) | Strategy::BlueGreen(_) => vec![self.instances],
             Strategy::Rolling(rolling) => vec![rolling.max_surge],
             Strategy::Recreate(_) => vec![0],
-        }
+        };
+        let shadows = self.strategy.shadows().iter().map(|shadow| self.instances_for(shadow.share));
+        arms.into_iter().chain(shadows).collect()
     }
 
     /// Instances that carry a share: rounded up, at least one for any share.
-    pub(crate) fn instances_for(&self, share: Weight) -> u32 {
+    pub fn instances_for(&self, share: Weight) -> u32 {
         let points = u64::from(self.instances) * u64::from(share.basis_points());
         u32::try_from(points.div_ceil(10_000)).unwrap_or(self.instances)
     }
@@ -251,6 +258,25 @@ fn check_shadow(shadow: &Shadow, refuse: &mut impl FnMut(&'static str, String)) 
     }
     if shadow.then == Then::Canary || !shadow.steps.is_empty() {
         check_canary(&Canary { steps: shadow.steps.clone(), ..Canary::default() }, refuse);
+    }
+}
+
+/// Shadows beside the arms, and those of a strategy that has nothing else.
+fn check_shadows(strategy: &Strategy, refuse: &mut impl FnMut(&'static str, String)) {
+    let (shadows, key) = match strategy {
+        Strategy::Shadow(shadow) => (shadow.arms.as_slice(), "strategy.arms"),
+        _ => (strategy.shadows(), "strategy.shadows"),
+    };
+    if shadows.len() > MOST {
+        refuse(key, format!("has {} shadows; use at most {MOST}", shadows.len()));
+    }
+    for shadow in shadows {
+        if shadow.share == Weight::NONE {
+            refuse(key, format!("copies 0 % to `{}`; a shadow without copies shows nothing", shadow.package));
+        }
+        if shadow.limit == Some(0) || shadow.timeout == Some(Millis(0)) || shadow.top_k == Some(0) {
+            refuse(key, format!("bounds `{}` by 0; `limit`, `timeout` and `top-k` are above it", shadow.package));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use modelyard_core::beside::Bounds;
 use modelyard_core::event::Outcome;
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::service::Desired;
@@ -10,6 +11,7 @@ use modelyard_core::{InstanceId, RevisionNumber, ServiceName, Timestamp, Weight}
 use serde::{Deserialize, Serialize};
 
 use crate::action::Verdict;
+use crate::beside::{self, Beside};
 use crate::clock::Clock;
 use crate::forecast::Pace;
 use crate::readings::Readings;
@@ -45,6 +47,12 @@ pub struct Rollout {
     /// What the counters said of further arms.
     #[serde(default)]
     pub(crate) arm_readings: BTreeMap<RevisionNumber, Readings>,
+    /// What runs beside the arms and decides nothing.
+    #[serde(default)]
+    pub(crate) beside: BTreeMap<RevisionNumber, Beside>,
+    /// Bounds of shadows that are arms and have their own.
+    #[serde(default)]
+    pub(crate) bounds: BTreeMap<RevisionNumber, Bounds>,
     /// Its frozen rules.
     pub plan: Plan,
     /// Where it stands.
@@ -101,7 +109,7 @@ pub(crate) struct Said {
 }
 
 impl Rollout {
-    /// A rollout that has not moved yet: stable carries everything. `arms` are the revisions of the plan's further arms, in their order.
+    /// A rollout that has not moved yet: stable carries everything. `arms` are the revisions of the plan's further arms and then of its shadows, in their order.
     pub fn start(
         service: ServiceName,
         stable: Option<RevisionNumber>,
@@ -119,6 +127,16 @@ impl Rollout {
             (Strategy::BlueGreen(_), _) => Phase::Starting,
             (Strategy::Ab(_) | Strategy::Shadow(_), _) => Phase::Starting,
             (Strategy::Canary(_), _) => Phase::Scaling { step: 0 },
+        };
+        let count = plan.arm_shares().len().saturating_sub(1).min(arms.len());
+        let (arms, shadows) = arms.split_at(count);
+        let beside = if stable.is_some() { beside::planned(&plan, shadows) } else { BTreeMap::new() };
+        let bounds = match &plan.strategy {
+            Strategy::Shadow(shadow) => {
+                let usual = Bounds::from(shadow);
+                arms.iter().zip(&shadow.arms).map(|(&arm, shadow)| (arm, shadow.bounds(&usual))).collect()
+            }
+            _ => BTreeMap::new(),
         };
         let revisions = || std::iter::once(candidate).chain(arms.iter().copied());
         let shares: BTreeMap<RevisionNumber, Weight> = match stable {
@@ -142,6 +160,9 @@ impl Rollout {
         for (&arm, &share) in shares.iter().filter(|&(&arm, _)| arm != candidate) {
             desired.instances.insert(arm, plan.instances_for(share));
         }
+        for (&shadow, one) in &beside {
+            desired.instances.insert(shadow, plan.instances_for(one.share));
+        }
         let mut room = 0;
         let mut starts = BTreeMap::from([(candidate, 0)]);
         for revision in revisions().filter(|_| matches!(plan.strategy, Strategy::Ab(_))) {
@@ -156,6 +177,8 @@ impl Rollout {
             plan_is_told: false,
             quality_forgiven: false,
             arm_readings: BTreeMap::new(),
+            beside,
+            bounds,
             service,
             stable,
             candidate,
@@ -196,6 +219,20 @@ impl Rollout {
     pub fn arms(&self) -> impl Iterator<Item = RevisionNumber> + '_ {
         let others = self.shares.keys().copied().filter(|&arm| arm != self.candidate && !self.out.contains(&arm));
         std::iter::once(self.candidate).chain(others)
+    }
+
+    /// What ran or runs beside the arms.
+    pub const fn beside(&self) -> &BTreeMap<RevisionNumber, Beside> {
+        &self.beside
+    }
+
+    /// Bounds of the copies that a shadow gets, and how its answers are compared.
+    pub fn bounds(&self, shadow: RevisionNumber) -> Bounds {
+        let own = self.beside.get(&shadow).map(|one| one.bounds).or_else(|| self.bounds.get(&shadow).copied());
+        own.unwrap_or_else(|| match &self.plan.strategy {
+            Strategy::Shadow(shadow) => Bounds::from(shadow),
+            _ => Bounds::default(),
+        })
     }
 
     /// How it ended: set once the candidate carries everything for good, or stable carries everything again.
@@ -302,6 +339,11 @@ impl Rollout {
             || (self.candidate, self.quality_forgiven) != (before.candidate, before.quality_forgiven)
             || self.out != before.out
             || self.began != before.began
+            || !self
+                .beside
+                .iter()
+                .map(|(revision, one)| (revision, one.in_brief()))
+                .eq(before.beside.iter().map(|(revision, one)| (revision, one.in_brief())))
     }
 
     fn arms_in_words(&self) -> String {

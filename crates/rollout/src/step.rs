@@ -33,6 +33,7 @@ pub fn step(state: Rollout, seen: &Observation) -> (Rollout, Vec<Action>) {
             break;
         }
     }
+    turn.tend_beside();
     turn.finish_turn(&before)
 }
 
@@ -70,8 +71,9 @@ impl Turn<'_> {
         let waiting = match (&self.state.failure, self.state.held, self.state.paused, self.view.gateway()) {
             (failure, true, _, _) => {
                 let what = failure.as_ref().map_or("the candidate failed", |failure| &failure.detail);
-                let why =
-                    format!("{what}; `modelyard promote` goes on nevertheless, `modelyard abort` goes back to stable");
+                let why = format!(
+                    "{what}; `modelyard promote` goes on nevertheless, `modelyard abort` goes back to stable, `modelyard try` tries others beside it"
+                );
                 Some(Waiting::Person { why })
             }
             (_, _, true, _) => Some(Waiting::Paused),

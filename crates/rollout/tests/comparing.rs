@@ -1,6 +1,8 @@
 //! A/B tests, shadows and quality, walked step by step in a world without delay.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+#[path = "comparing/beside.rs"]
+mod beside;
 #[path = "comparing/quality.rs"]
 mod quality;
 #[path = "comparing/slowness.rs"]
@@ -401,7 +403,7 @@ fn disagreement_asks_a_person_and_shows_examples() {
 #[test]
 fn of_several_shadows_the_best_goes_on() {
     let spec = shadow(|shadow| {
-        shadow.arms = vec![arm()];
+        shadow.arms = vec![arm().into()];
         shadow.then = Then::Canary;
         shadow.max_disagreement = 0.2;
     });

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::affinity::{hash, owner, point, stretches};
+use modelyard_core::beside::{BesideKind, ShadowArm};
 use modelyard_core::event::Order;
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::measure::{Counters, Histogram};
@@ -38,7 +39,12 @@ fn kind() -> impl Strategy<Value = Kind> {
                 Kind::BlueGreen(BlueGreen { steps, bake, preview, manual, rollback_window })
             }
         ),
-        (steps, span(), any::<bool>()).prop_map(|(steps, bake, manual)| Kind::Canary(Canary { steps, bake, manual })),
+        (steps, span(), any::<bool>()).prop_map(|(steps, bake, manual)| Kind::Canary(Canary {
+            steps,
+            bake,
+            manual,
+            ..Canary::default()
+        })),
     ]
 }
 
@@ -87,6 +93,43 @@ prop_compose! {
     }
 }
 
+/// No revision of these worlds is higher.
+const FIRST_SHADOW: RevisionNumber = RevisionNumber(8);
+
+/// A rollout with two shadows beside it, if it may have some, and the same without.
+fn twins(start: impl Strategy<Value = Rollout>) -> impl Strategy<Value = (Rollout, Rollout)> {
+    start.prop_map(|without| {
+        let share = Weight::new(3_000).unwrap_or_default();
+        let shadow = || ShadowArm::from(Arm { package: "wine:9".into(), share, flags: BTreeMap::new() });
+        let mut plan = without.plan.clone();
+        match &mut plan.strategy {
+            Kind::Canary(canary) => canary.shadows = vec![shadow(), shadow()],
+            Kind::Ab(ab) => ab.shadows = vec![shadow(), shadow()],
+            _ => {}
+        }
+        let shadows = (FIRST_SHADOW.0..).map(RevisionNumber).take(plan.strategy.shadows().len());
+        let further: Vec<RevisionNumber> = without.arms().skip(1).chain(shadows).collect();
+        let (service, at) = (without.service.clone(), Timestamp(10_000));
+        (Rollout::start(service, without.stable, NEW, &further, plan, at), without)
+    })
+}
+
+/// A rollout but for what runs beside it.
+fn bare(rollout: &Rollout) -> serde_json::Value {
+    let mut state = serde_json::to_value(rollout).expect("states are values");
+    let shadows: Vec<String> = rollout.beside().keys().map(ToString::to_string).collect();
+    for key in ["/beside", "/plan/strategy/shadows", "/desired/mirrors", "/desired/instances"] {
+        let (parent, name) = key.rsplit_once('/').expect("a path");
+        if let Some(object) = state.pointer_mut(parent).and_then(serde_json::Value::as_object_mut) {
+            match object.get_mut(name).and_then(serde_json::Value::as_object_mut).filter(|_| name == "instances") {
+                Some(instances) => shadows.iter().for_each(|one| drop(instances.remove(one))),
+                None => drop(object.remove(name)),
+            }
+        }
+    }
+    state
+}
+
 fn counters() -> impl Strategy<Value = Counters> {
     (0u64..5_000, 0u64..50, prop::collection::vec(0u64..300_000, 0..8)).prop_map(|(requests, errors, latencies)| {
         let mut latency = Histogram::default();
@@ -108,6 +151,11 @@ fn order() -> impl Strategy<Value = Order> {
         Just(Order::Pause),
         Just(Order::Resume),
         Just(Order::Abort),
+        (3u32..6, 0u16..20, any::<bool>()).prop_map(|(revision, share, shadow)| Order::Try {
+            revision: RevisionNumber(revision),
+            share: Weight::new(share * 100).unwrap_or_default(),
+            kind: if shadow { BesideKind::Shadow } else { BesideKind::Canary },
+        }),
     ]
 }
 
@@ -193,6 +241,34 @@ proptest! {
             prop_assert_eq!(desired != before, actions.iter().any(|action| matches!(action, Action::Desire { .. })));
             prop_assert!(!after.describe().is_empty());
             rollout = after;
+        }
+    }
+
+    /// R11: whatever becomes of shadows beside the arms, the rollout goes the way that it goes without them.
+    #[test]
+    fn what_runs_beside_decides_nothing(
+        (with, without) in prop_oneof![twins(rollout()), twins(experiment())],
+        glimpses in prop::collection::vec((glimpse(), prop::array::uniform2(0u32..4), 0u8..4, 0usize..9), 1..60),
+    ) {
+        let (mut with, mut without) = (with, without);
+        for (tick, (glimpse, live, fails, cause)) in glimpses.into_iter().enumerate() {
+            let mut glimpse = glimpse;
+            glimpse.seen.orders.retain(|order| !matches!(order, Order::Try { .. }));
+            let plain = look(glimpse.clone(), &without, tick);
+            let mut seen = plain.clone();
+            for (revision, live) in [FIRST_SHADOW, RevisionNumber(FIRST_SHADOW.0 + 1)].into_iter().zip(live) {
+                seen.pools.insert(revision, PoolSeen { running: live, live, leaving: 0 });
+                if fails == 0 {
+                    let (at, detail) = (seen.at, "it broke".to_owned());
+                    seen.failures.push(Failure { cause: Cause::ALL[cause], revision, instance: None, at, detail, evidence: vec![] });
+                }
+            }
+            with = step(with, &seen).0;
+            without = step(without, &plain).0;
+            prop_assert_eq!(bare(&with), bare(&without));
+            let desired = with.desired();
+            prop_assert!(with.beside().keys().all(|one| !desired.weights.contains_key(one)));
+            prop_assert!(!with.is_closed() || with.beside().keys().all(|one| !desired.instances.contains_key(one)));
         }
     }
 

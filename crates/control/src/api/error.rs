@@ -35,9 +35,12 @@ impl From<orders::Error> for Refusal {
         use orders::Error as E;
         let status = match &error {
             E::NoService(_) | E::NoRevision { .. } | E::Package(_) => StatusCode::NOT_FOUND,
-            E::Open { .. } | E::NotOpen(_) | E::Withdrawn { .. } | E::AlreadyStable { .. } | E::NothingEarlier(_) => {
-                StatusCode::CONFLICT
-            }
+            E::Open { .. }
+            | E::NotOpen(_)
+            | E::NotTried { .. }
+            | E::Withdrawn { .. }
+            | E::AlreadyStable { .. }
+            | E::NothingEarlier(_) => StatusCode::CONFLICT,
             E::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
             E::OtherName { .. }
             | E::Plan(_)

@@ -82,6 +82,7 @@ pub fn router(app: App) -> Router {
         .route("/api/services/{service}/rollouts", post(services::deploy))
         .route("/api/services/{service}/plan", post(services::plan))
         .route("/api/services/{service}/orders", post(services::order))
+        .route("/api/services/{service}/alternatives", post(services::try_beside))
         .route("/api/services/{service}/rollback", post(services::roll_back))
         .route("/api/services/{service}/history", get(services::history))
         .route("/api/services/{service}/at", get(history::at))
@@ -120,6 +121,8 @@ pub fn actor(by: Option<String>) -> Actor {
     Actor::Person(if name.trim().is_empty() { "somebody".to_owned() } else { name.trim().to_owned() })
 }
 
+#[cfg(test)]
+mod alternatives_tests;
 #[cfg(test)]
 mod models_tests;
 #[cfg(test)]

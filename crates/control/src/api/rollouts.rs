@@ -51,7 +51,7 @@ fn document(state: &ServiceState, record: &Record, waiting: Option<Waiting>, gat
     let outcome = outcome(open, record);
     let mut document = json!({
         "rollout": record.id, "service": state.name, "strategy": record.strategy,
-        "from": record.from, "to": record.to, "arms": record.arms, "started": record.started,
+        "from": record.from, "to": record.to, "arms": record.arms, "beside": record.beside, "started": record.started,
         "outcome": outcome,
         "phase": open.map_or_else(|| outcome.to_owned(), |open| open.machine.describe()),
     });

@@ -1,15 +1,17 @@
 //! Services: look, deploy, steer, roll back, remove.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use modelyard_core::beside::BesideKind;
 use modelyard_core::event::Order;
 use modelyard_core::measure::{GatewayReport, ServiceReport};
 use modelyard_core::service::ServiceSpec;
-use modelyard_core::{Digest, InstanceId, RevisionNumber, ServiceName};
+use modelyard_core::{Digest, InstanceId, RevisionNumber, ServiceName, Weight};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ use super::status::{Status, status};
 use super::{App, actor};
 use crate::controller::lifecycle::TargetSeen;
 use crate::http_client::chain;
-use crate::orders::{self, Accepted, ArmPackage, Deploy, Rollback};
+use crate::orders::{self, Accepted, Alternative, ArmPackage, Deploy, Rollback, Tried};
 use crate::store::fold::ServiceState;
 
 type Name = Result<Path<ServiceName>, PathRejection>;
@@ -100,6 +102,41 @@ pub async fn order(State(app): State<App>, name: Name, body: Body<OrderBody>) ->
     Ok((StatusCode::ACCEPTED, Json(app.orders.steer(&name, body.order, actor(body.by)).await?)))
 }
 
+/// Body of an alternative: a package, with flags, or a revision.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlternativeBody {
+    package: Option<Digest>,
+    #[serde(default)]
+    flags: BTreeMap<String, Value>,
+    revision: Option<RevisionNumber>,
+    share: Weight,
+    #[serde(default)]
+    kind: BesideKind,
+    /// A package that was withdrawn is taken too.
+    #[serde(default)]
+    yanked: bool,
+    by: Option<String>,
+}
+
+/// `POST /api/services/{service}/alternatives`: tries a revision beside a candidate that is held, changes its share, or takes it away.
+pub async fn try_beside(State(app): State<App>, name: Name, body: Body<AlternativeBody>) -> Taken {
+    let (Path(name), Json(body)) = (name?, body?);
+    let what = match (body.package, body.revision) {
+        (Some(package), None) => Tried::Package(ArmPackage { package, flags: body.flags }),
+        (None, Some(revision)) if body.flags.is_empty() => Tried::Revision(revision),
+        _ => {
+            let help = "send `package` and, if they differ, `flags`; or `revision` alone";
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "it is not clear what is to be tried", help));
+        }
+    };
+    if let (Tried::Package(arm), false) = (&what, body.yanked) {
+        app.orders.refuse_withdrawn(vec![arm.package]).await?;
+    }
+    let alternative = Alternative { what, share: body.share, kind: body.kind, actor: actor(body.by) };
+    Ok((StatusCode::ACCEPTED, Json(app.orders.try_beside(&name, alternative).await?)))
+}
+
 /// Body of a rollback.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,7 +173,7 @@ pub async fn history(State(app): State<App>, name: Name) -> Result<Json<Value>, 
     }
     let rollouts = state.rollouts.iter().map(|record| {
         json!({
-            "rollout": record.id, "strategy": record.strategy, "from": record.from, "to": record.to, "arms": record.arms,
+            "rollout": record.id, "strategy": record.strategy, "from": record.from, "to": record.to, "arms": record.arms, "beside": record.beside,
             "started": record.started, "ended": record.ended,
             "outcome": record.outcome, "cause": record.cause,
         })

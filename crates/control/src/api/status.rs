@@ -29,6 +29,9 @@ pub struct Status {
     /// Further arms of the open rollout.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     arms: Vec<Pool>,
+    /// What runs beside the arms and decides nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    beside: Vec<Pool>,
     /// Shadows that get copies of requests, with the share that is copied.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     mirrors: BTreeMap<RevisionNumber, Weight>,
@@ -96,7 +99,11 @@ pub fn status(
     others.dedup();
     let open = state.open.is_some();
     let arms = state.rollouts.last().filter(|_| open).map_or_else(Vec::new, |record| record.arms.clone());
-    others.retain(|revision| Some(*revision) != state.stable && Some(*revision) != coming && !arms.contains(revision));
+    let beside = state.open.as_ref().map_or_else(Vec::new, |open| {
+        open.machine.beside().iter().filter(|(_, one)| !one.is_out()).map(|(&revision, _)| revision).collect()
+    });
+    let has_place = |revision: &RevisionNumber| arms.contains(revision) || beside.contains(revision);
+    others.retain(|one| Some(*one) != state.stable && Some(*one) != coming && !has_place(one));
     let pool = |revision| pool(state, seen, revision);
     Some(Status {
         service: state.name.clone(),
@@ -106,6 +113,7 @@ pub fn status(
         stable: state.stable.and_then(pool),
         candidate: coming.and_then(pool),
         arms: arms.into_iter().filter_map(pool).collect(),
+        beside: beside.into_iter().filter_map(pool).collect(),
         mirrors: state.desired.mirrors.clone(),
         others: others.into_iter().filter_map(pool).collect(),
         rollout: state

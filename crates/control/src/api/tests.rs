@@ -12,13 +12,13 @@ use super::*;
 use crate::http_client::{Ask, Peer, exchange};
 use crate::testing::{Life, Rig, digest, spec};
 
-struct Api {
+pub(super) struct Api {
     address: SocketAddr,
-    life: Life,
+    pub(super) life: Life,
     down: Arc<Notify>,
 }
 
-async fn serve(rig: &Rig) -> Api {
+pub(super) async fn serve(rig: &Rig) -> Api {
     let life = rig.start();
     let down = Arc::new(Notify::new());
     let app = App {
@@ -44,12 +44,12 @@ impl Api {
         (answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap())
     }
 
-    async fn get(&self, path: &str) -> (u16, Value) {
+    pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         let (status, text) = self.ask(Method::GET, path, Bytes::new()).await;
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+    pub(super) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         let (status, text) = self.ask(Method::POST, path, body.to_string().into()).await;
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
@@ -80,12 +80,12 @@ impl Api {
         }
     }
 
-    async fn deploy(&self, n: u8, change: Value) -> (u16, Value) {
+    pub(super) async fn deploy(&self, n: u8, change: Value) -> (u16, Value) {
         let body = json!({"spec": spec(change), "package": digest(n), "by": "ada"});
         self.post("/api/services/wine/rollouts", body).await
     }
 
-    async fn outcome(&self, rollout: &Value) -> Value {
+    pub(super) async fn outcome(&self, rollout: &Value) -> Value {
         let id = modelyard_core::RolloutId::new(rollout.as_str().unwrap()).unwrap();
         self.life.outcome(&id).await;
         self.get(&format!("/api/rollouts/{id}")).await.1

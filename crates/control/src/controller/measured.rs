@@ -57,6 +57,7 @@ fn captured(state: &ServiceState, spec: &ServiceSpec) -> Option<capture::Rule> {
             .arms
             .iter()
             .map(|&arm| (arm, "arm"))
+            .chain(record.beside.iter().map(|&one| (one, "beside")))
             .chain(std::iter::once((record.to, "candidate")))
             .chain(record.from.map(|from| (from, "stable")))
             .collect(),
@@ -105,7 +106,7 @@ pub fn evidence(
     mut shadows: BTreeMap<RevisionNumber, Comparison>,
 ) -> Option<Evidence> {
     let (spec, open) = (state.spec.as_ref()?, state.open.as_ref()?);
-    let mirrors = matches!(open.machine.plan.strategy, Strategy::Shadow(_));
+    let mirrors = matches!(open.machine.plan.strategy, Strategy::Shadow(_)) || !open.machine.beside().is_empty();
     let asked = !spec.metrics.is_empty() || spec.quality.looks_at_drift() || is_test(open) || mirrors;
     if !asked {
         return None;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::affinity::{AffinityRoute, KeySource};
+use modelyard_core::beside::Bounds;
 use modelyard_core::flags;
 use modelyard_core::instance::InstanceState;
 use modelyard_core::mirror::Mirror;
 use modelyard_core::route::{Pool, ServiceRoute, effective_split};
 use modelyard_core::service::ServiceSpec;
-use modelyard_core::strategy::{Shadow, Strategy};
 use modelyard_core::{RevisionNumber, Weight};
 
 use super::lifecycle::TargetSeen;
@@ -48,19 +48,21 @@ fn affinity(state: &ServiceState, spec: &ServiceSpec, session_key: &str) -> Opti
 
 /// Shadows that have somebody to send copies to.
 fn mirrors(state: &ServiceState, pools: &BTreeMap<RevisionNumber, Pool>) -> Vec<Mirror> {
-    let settings = match state.open.as_ref().map(|open| &open.machine.plan.strategy) {
-        Some(Strategy::Shadow(shadow)) => shadow.clone(),
-        _ => Shadow::default(),
-    };
+    let machine = state.open.as_ref().map(|open| &open.machine);
     let lives = |revision| pools.get(revision).is_some_and(|pool: &Pool| !pool.instances.is_empty());
     let wanted = state.desired.mirrors.iter().filter(|&(revision, &share)| share > Weight::NONE && lives(revision));
-    let mirror = |(&revision, &share): (&RevisionNumber, &Weight)| Mirror {
-        revision,
-        share,
-        limit: settings.limit,
-        timeout_ms: settings.timeout.0,
-        tolerance: settings.tolerance,
-        top_k: settings.top_k,
+    let mirror = |(&revision, &share): (&RevisionNumber, &Weight)| {
+        let bounds = machine.map_or_else(Bounds::default, |machine| machine.bounds(revision));
+        Mirror {
+            revision,
+            share,
+            limit: bounds.limit,
+            timeout_ms: bounds.timeout.0,
+            tolerance: bounds.tolerance,
+            top_k: bounds.top_k,
+            // Other arms may answer beside stable; shadows are held against stable alone.
+            against: machine.and_then(|machine| machine.stable),
+        }
     };
     wanted.map(mirror).collect()
 }

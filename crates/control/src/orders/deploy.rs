@@ -7,7 +7,7 @@ use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::package::{Package, Resources};
 use modelyard_core::service::{Revision, ServiceSpec};
 use modelyard_core::signature::{Signature, TensorSpec, compatible};
-use modelyard_core::strategy::{QualityPolicy, Strategy};
+use modelyard_core::strategy::QualityPolicy;
 use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName, Timestamp};
 use modelyard_rollout::{Plan, Rollout};
 use serde::Deserialize;
@@ -69,7 +69,8 @@ impl Orders {
         let Deploy { spec, actor, .. } = deploy;
         let state = self.ledger.service(name);
         refuse_open(&state)?;
-        self.room_for(&state, &spec, &plan, &chosen).await?.refuse()?;
+        let surge = plan.surge(state.stable.is_some());
+        self.room_for(&state, &spec, &surge, made(&state, &chosen)).await?.refuse()?;
         self.decide(name, actor, |state| {
             refuse_open(state)?;
             let made = made(state, &chosen);
@@ -95,7 +96,7 @@ impl Orders {
             return Err(Error::OtherName { address: name.clone(), document: spec.name.clone() });
         }
         let plan = Plan::new(spec)?;
-        let wanted = further_arms(&spec.strategy);
+        let wanted = spec.strategy.further().len();
         if wanted != arms.len() {
             return Err(Error::Arms { wanted, given: arms.len() });
         }
@@ -108,7 +109,12 @@ impl Orders {
     }
 
     /// Looks an arm's package up, holds it against what the environment demands, resolves its flags, and checks that callers can be answered by it.
-    async fn choose(&self, name: &ServiceName, spec: &ServiceSpec, arm: ArmPackage) -> Result<Chosen, Error> {
+    pub(super) async fn choose(
+        &self,
+        name: &ServiceName,
+        spec: &ServiceSpec,
+        arm: ArmPackage,
+    ) -> Result<Chosen, Error> {
         let package = self.packages.document(arm.package).await?;
         let reasons = self.packages.reasons(arm.package, &spec.environment).await?;
         if !reasons.is_empty() {
@@ -122,7 +128,13 @@ impl Orders {
         Ok(Chosen { digest: arm.package, package, flags })
     }
 
-    fn revision(&self, state: &ServiceState, spec: &ServiceSpec, chosen: &Chosen, number: RevisionNumber) -> Revision {
+    pub(super) fn revision(
+        &self,
+        state: &ServiceState,
+        spec: &ServiceSpec,
+        chosen: &Chosen,
+        number: RevisionNumber,
+    ) -> Revision {
         Revision {
             number,
             created: self.ledger.now(),
@@ -180,15 +192,6 @@ pub fn refuse_open(state: &ServiceState) -> Result<(), Error> {
     match state.undecided() {
         Some(open) => Err(Error::Open { service: state.name.clone(), rollout: open.id.clone() }),
         None => Ok(()),
-    }
-}
-
-/// How many arms a strategy has beside stable and candidate.
-fn further_arms(strategy: &Strategy) -> usize {
-    match strategy {
-        Strategy::Ab(ab) => ab.arms.len(),
-        Strategy::Shadow(shadow) => shadow.arms.len(),
-        Strategy::Recreate(_) | Strategy::Rolling(_) | Strategy::BlueGreen(_) | Strategy::Canary(_) => 0,
     }
 }
 

@@ -6,7 +6,6 @@ use modelyard_core::RevisionNumber;
 use modelyard_core::ServiceName;
 use modelyard_core::instance::InstanceState;
 use modelyard_core::service::ServiceSpec;
-use modelyard_rollout::Plan;
 use serde::Serialize;
 
 use super::deploy::{Checked, Chosen, Deploy, limits, made, refuse_open};
@@ -112,15 +111,14 @@ impl Orders {
         let Checked { plan, chosen } = self.check(name, deploy).await?;
         let state = self.ledger.service(name);
         refuse_open(&state)?;
-        let room = self.room_for(&state, &deploy.spec, &plan, &chosen).await?;
+        let surge = plan.surge(state.stable.is_some());
+        let room = self.room_for(&state, &deploy.spec, &surge, made(&state, &chosen)).await?;
         let numbers = (state.next_revision().0..).map(RevisionNumber);
-        let arms = numbers.zip(made(&state, &chosen)).zip(plan.surge(state.stable.is_some())).map(
-            |((revision, arm), instances)| ArmForeseen {
-                revision,
-                package: format!("{}:{}", arm.package.name, arm.package.version),
-                instances,
-            },
-        );
+        let arms = numbers.zip(made(&state, &chosen)).zip(surge).map(|((revision, arm), instances)| ArmForeseen {
+            revision,
+            package: format!("{}:{}", arm.package.name, arm.package.version),
+            instances,
+        });
         Ok(Foreseen {
             service: name.clone(),
             strategy: plan.strategy.name().to_owned(),
@@ -130,12 +128,12 @@ impl Orders {
         })
     }
 
-    /// What would run beside stable needs, and what the target has left.
+    /// What would run beside stable needs, so many instances of each, and what the target has left.
     pub(super) async fn room_for(
         &self,
         state: &ServiceState,
         spec: &ServiceSpec,
-        plan: &Plan,
+        surge: &[u32],
         chosen: &[Chosen],
     ) -> Result<Needs, Error> {
         let left = self.target.room().await;
@@ -145,9 +143,8 @@ impl Orders {
         let used =
             running.iter().filter(|one| of_stable(&one.id) && matches!(one.state, InstanceState::Running { .. }));
         let used = used.filter_map(|one| one.memory_bytes).max();
-        let surge = plan.surge(state.stable.is_some());
         let (mut expected, mut allowed, mut cpu) = (None, None, None);
-        for (arm, &instances) in made(state, chosen).iter().zip(&surge) {
+        for (arm, &instances) in chosen.iter().zip(surge) {
             let limit = limits(&spec.resources, &arm.package.resources);
             let times = |one: Option<u64>, sum: Option<u64>| match one {
                 Some(one) => Some(sum.unwrap_or(0).saturating_add(one.saturating_mul(u64::from(instances)))),

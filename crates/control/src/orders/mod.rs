@@ -2,6 +2,7 @@
 //!
 //! Promises: an order is refused whole, with what to do instead, or committed in one transaction.
 
+mod alternative;
 mod deploy;
 mod flags;
 mod foresee;
@@ -21,6 +22,7 @@ use crate::packages::{PackageError, Packages};
 use crate::store;
 use crate::store::fold::ServiceState;
 
+pub use alternative::{Alternative, Tried};
 pub use deploy::{ArmPackage, Deploy};
 pub use flags::in_use;
 pub use rollback::Rollback;
@@ -61,6 +63,14 @@ pub enum Error {
     /// No rollout is open.
     #[error("no rollout of `{0}` is open")]
     NotOpen(ServiceName),
+    /// Nothing can be tried beside the rollout as it stands.
+    #[error("nothing was started beside the rollout of `{service}`: {why}")]
+    NotTried {
+        /// Service.
+        service: ServiceName,
+        /// Why, and what can be done instead.
+        why: &'static str,
+    },
     /// The address names one service and the document another.
     #[error("the address names `{address}` and the document `{document}`")]
     OtherName {
@@ -151,9 +161,10 @@ impl Error {
             Self::NotOpen(service) => {
                 format!("start one with `modelyard deploy`; go back with `modelyard rollback {service}`")
             }
+            Self::NotTried { service, .. } => format!("see `modelyard status {service}` for where the rollout stands"),
             Self::OtherName { .. } => "use the same name in both".into(),
             Self::Plan(_) => "change these keys of `service.toml`, or the flags of `modelyard deploy`".into(),
-            Self::Arms { .. } => "name one package for each `[[strategy.arms]]`, in their order".into(),
+            Self::Arms { .. } => "name one package for each `[[strategy.arms]]`, then for each `[[strategy.shadows]]`, in their order".into(),
             Self::Flags(_) => "see the package's flags with `modelyard inspect`".into(),
             Self::Definition(_) => {
                 "nothing was changed; see docs/guide/flags.md, or flagd's documentation, for the form of a definition".into()
@@ -228,7 +239,7 @@ impl Orders {
     /// Steers the open rollout.
     ///
     /// # Errors
-    /// [`Error::NoService`], [`Error::NotOpen`].
+    /// [`Error::NoService`], [`Error::NotOpen`], [`Error::NotTried`].
     #[tracing::instrument(name = "order.steer", skip_all, fields(service = %name, ?order), err(level = "info"))]
     pub async fn steer(&self, name: &ServiceName, order: Order, actor: Actor) -> Result<Accepted, Error> {
         self.decide(name, actor, |state| {
@@ -239,6 +250,12 @@ impl Orders {
             let asked = machine.is_held() || (order == Order::Abort && machine.is_in_rollback_window());
             if machine.outcome().is_some() && !asked {
                 return Err(Error::NotOpen(name.clone()));
+            }
+            if let Order::Try { revision, share, kind } = &order {
+                let known = alternative::runs(machine, *revision);
+                let refused = |why| Error::NotTried { service: name.clone(), why };
+                known.then_some(()).ok_or_else(|| refused("that revision does not run beside it"))?;
+                machine.may_try(*revision, *share, *kind).map_err(refused)?;
             }
             let bodies = vec![EventBody::Ordered { order: order.clone() }];
             Ok(Decision { rollout: Some(open.id.clone()), bodies, accepted: accepted(state) })

@@ -189,6 +189,8 @@ pub struct Record {
     pub to: RevisionNumber,
     /// Further arms beside the two.
     pub arms: Vec<RevisionNumber>,
+    /// What ran beside the arms: shadows of the plan, and alternatives that were tried.
+    pub beside: Vec<RevisionNumber>,
     /// When it started.
     pub started: Timestamp,
     /// When its outcome was known.
@@ -342,6 +344,7 @@ impl ServiceState {
             from: *stable,
             to: *candidate,
             arms: arms(&machine, *candidate),
+            beside: machine.beside().keys().copied().collect(),
             started: event.at,
             ended: None,
             outcome: None,
@@ -358,6 +361,11 @@ impl ServiceState {
         let machine = machine(event.seq, state)?;
         self.desired.clone_from(desired);
         let closed = machine.is_closed();
+        if let Some(record) = self.rollouts.last_mut()
+            && machine.beside().len() > record.beside.len()
+        {
+            Arc::make_mut(record).beside = machine.beside().keys().copied().collect();
+        }
         if let Some(open) = &mut self.open {
             let mut split = std::mem::take(&mut open.split);
             split.stepped(machine.phase, event.at);

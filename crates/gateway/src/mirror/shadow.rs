@@ -28,6 +28,8 @@ pub struct Plan {
     pub timeout: Duration,
     /// How close is close.
     pub rules: Rules,
+    /// Only requests that this revision answered are copied; none copies all.
+    pub against: Option<RevisionNumber>,
     /// Its instances.
     pub instances: Vec<(InstanceId, SocketAddr)>,
 }
@@ -44,6 +46,7 @@ impl Plan {
             share: mirror.share.basis_points(),
             limit: mirror.limit,
             timeout: Duration::from_millis(mirror.timeout_ms),
+            against: mirror.against,
             rules: Rules { tolerance: mirror.tolerance, top_k: mirror.top_k },
             instances,
         }

@@ -124,7 +124,9 @@ impl Asked {
 
     /// Shadows that get a copy. What is over a limit is counted as shed.
     fn shadows(&self, draw: u16) -> Vec<(Permit, Arc<Plan>)> {
-        let drawn = self.watch.ways.iter().filter(|way| draw < way.plan.share && way.plan.revision != self.revision);
+        let is_compared =
+            |plan: &Plan| plan.revision != self.revision && plan.against.is_none_or(|against| against == self.revision);
+        let drawn = self.watch.ways.iter().filter(|way| draw < way.plan.share && is_compared(&way.plan));
         drawn
             .filter_map(|way| {
                 let limit = if way.plan.instances.is_empty() { 0 } else { way.plan.limit };

@@ -3,12 +3,13 @@
 //! Promises: a folder or bare file is packaged first; nothing is started before the whole description was checked; with `--wait` the exit code tells
 //! the end: 0 promoted, 3 rolled back or aborted, 4 waits for a person.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::package::{Package, Runtime};
 use modelyard_core::service::ServiceSpec;
-use modelyard_core::strategy::{Arm, Recreate, Strategy};
+use modelyard_core::strategy::{Recreate, Strategy};
 use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
 use serde_json::{Value, json};
 
@@ -74,10 +75,10 @@ pub struct Deploy {
 
 /// What is to run.
 #[derive(Clone, Debug)]
-struct Chosen {
+pub(super) struct Chosen {
     model: String,
-    digest: Digest,
-    package: Package,
+    pub(super) digest: Digest,
+    pub(super) package: Package,
     needs_onnxruntime: bool,
 }
 
@@ -205,7 +206,7 @@ fn service_file(what: &str) -> Result<Option<PathBuf>, Usage> {
 }
 
 /// The package that `what` names; a folder or bare file is packaged first.
-fn choose(context: &Context, what: &str, called: Option<&Called>) -> miette::Result<Chosen> {
+pub(super) fn choose(context: &Context, what: &str, called: Option<&Called>) -> miette::Result<Chosen> {
     let path = Path::new(what);
     let (digest, package) = match path.exists() {
         true => {
@@ -242,18 +243,13 @@ fn beside(file: Option<&Path>, named: &str) -> String {
     if path.is_dir() || is_model_file(&path) { path.display().to_string() } else { named.to_owned() }
 }
 
-/// The packages of the further arms, in the order of the plan.
+/// The packages of the further arms and shadows, in the order of the plan.
 fn arms(context: &Context, file: Option<&Path>, spec: &ServiceSpec) -> miette::Result<Vec<Value>> {
-    let arms = match &spec.strategy {
-        Strategy::Ab(ab) => &ab.arms,
-        Strategy::Shadow(shadow) => &shadow.arms,
-        _ => return Ok(Vec::new()),
+    let resolve = |(package, flags): (&str, &BTreeMap<String, Value>)| {
+        let chosen = choose(context, &beside(file, package), None)?;
+        Ok(json!({ "package": chosen.digest, "flags": flags }))
     };
-    let resolve = |arm: &Arm| {
-        let chosen = choose(context, &beside(file, &arm.package), None)?;
-        Ok(json!({ "package": chosen.digest, "flags": arm.flags }))
-    };
-    arms.iter().map(resolve).collect()
+    spec.strategy.further().into_iter().map(resolve).collect()
 }
 
 /// What is asked for.
@@ -297,7 +293,7 @@ fn order(
 }
 
 /// Makes sure that what instances run with is there before the first one needs it, and is fetched with the settings of whoever deploys.
-fn make_ready(context: &Context, chosen: &Chosen) -> miette::Result<()> {
+pub(super) fn make_ready(context: &Context, chosen: &Chosen) -> miette::Result<()> {
     if chosen.needs_onnxruntime {
         onnxruntime(context)?;
     }

@@ -1,6 +1,7 @@
 //! The commands, one file each: arguments as clap reads them, and what is done with them.
 
 mod alias;
+mod alternative;
 mod demo;
 pub mod deploy;
 mod diff;
@@ -129,6 +130,8 @@ pub enum Command {
     Resume(orders::Steer),
     /// Return a service to its stable revision.
     Abort(orders::Abort),
+    /// Try another revision beside a candidate that is held, as shadow or with a small share.
+    Try(alternative::Try),
     /// Return a service to an earlier revision.
     Rollback(rollback::Rollback),
     /// Replace the gateway by this version without failing a request.
@@ -199,6 +202,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Pause(command) => command.run(context, &modelyard_core::event::Order::Pause),
         Command::Resume(command) => command.run(context, &modelyard_core::event::Order::Resume),
         Command::Abort(command) => command.run(context),
+        Command::Try(command) => command.run(context),
         Command::Rollback(command) => command.run(context),
         Command::UpgradeGateway(command) => command.run(context),
         Command::Gateway(command) => command.run(context),

@@ -70,7 +70,7 @@ impl Steer {
 }
 
 /// Waits until the log tells what became of an order.
-fn took_effect(follower: &mut follow::Follower<'_>, service: &ServiceName) -> miette::Result<()> {
+pub(super) fn took_effect(follower: &mut follow::Follower<'_>, service: &ServiceName) -> miette::Result<()> {
     let began = std::time::Instant::now();
     while began.elapsed() < PATIENCE {
         for event in follower.next(500)? {
@@ -154,7 +154,7 @@ pub fn status(client: &Client, service: &ServiceName) -> miette::Result<api::Sta
     Ok(client.get(&format!("/api/services/{service}"))?)
 }
 
-fn open_rollout(client: &Client, service: &ServiceName) -> miette::Result<RolloutId> {
+pub(super) fn open_rollout(client: &Client, service: &ServiceName) -> miette::Result<RolloutId> {
     let status = status(client, service)?;
     status.rollout.map(|rollout| rollout.id).ok_or_else(|| {
         let help =

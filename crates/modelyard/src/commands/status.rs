@@ -104,6 +104,7 @@ fn one(document: &Value) -> String {
     let main = main.into_iter().filter_map(|(role, pool)| Some((role, pool.as_ref()?)));
     let rows = main
         .chain(status.arms.iter().map(|pool| ("arm", pool)))
+        .chain(status.beside.iter().map(|pool| ("beside", pool)))
         .chain(status.others.iter().map(|pool| ("kept", pool)))
         .flat_map(|(role, pool)| {
             pool.instances.iter().map(move |instance| row(role, pool.revision, &pool.version, instance))
@@ -116,7 +117,12 @@ fn one(document: &Value) -> String {
 /// What was asked for and is not yet so: shares, then instances.
 fn wanted(status: &api::Status) -> Option<String> {
     let live = |revision: RevisionNumber| {
-        let pools = [&status.stable, &status.candidate].into_iter().flatten().chain(&status.arms).chain(&status.others);
+        let pools = [&status.stable, &status.candidate]
+            .into_iter()
+            .flatten()
+            .chain(&status.arms)
+            .chain(&status.beside)
+            .chain(&status.others);
         let of = pools.filter(|pool| pool.revision == revision).flat_map(|pool| &pool.instances);
         of.filter(|instance| instance.state == "live").count()
     };

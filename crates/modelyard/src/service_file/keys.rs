@@ -167,6 +167,12 @@ pub const STRATEGIES: &[(&str, &str, &[Key])] = &[
             ),
             key("bake", Kind::Span, "30s", "How long each step is watched, at least, before its verdict counts."),
             key("manual", Kind::Switch, "false", "Wait for `modelyard promote` before each step after the first."),
+            key(
+                "shadows",
+                Kind::Tables(SHADOW),
+                "none",
+                "Shadows beside it: compared with stable, and told of; they decide nothing.",
+            ),
         ],
     ),
     (
@@ -175,6 +181,12 @@ pub const STRATEGIES: &[(&str, &str, &[Key])] = &[
         &[
             key("share", Kind::Share, "50%", "Share of the candidate; stable has what the arms leave."),
             key("arms", Kind::Tables(ARM), "none", "Further arms, each with its own package and share."),
+            key(
+                "shadows",
+                Kind::Tables(SHADOW),
+                "none",
+                "Shadows beside them: compared with stable, and told of; they decide nothing.",
+            ),
             key(
                 "unit",
                 Kind::Choice(&["request", "session"]),
@@ -221,7 +233,7 @@ pub const STRATEGIES: &[(&str, &str, &[Key])] = &[
         "Requests are copied to the candidate and answers compared; only stable's answer is returned.",
         &[
             key("share", Kind::Share, "100%", "Share of requests that are copied."),
-            key("arms", Kind::Tables(ARM), "none", "Further shadows, each with its own package and share."),
+            key("arms", Kind::Tables(SHADOW), "none", "Further shadows, each with its own package, share and bounds."),
             key(
                 "limit",
                 Kind::Whole(1),
@@ -279,6 +291,21 @@ const ARM: &[Key] = &[
     key("package", Kind::Package, "", "What it runs: `wine:3.0.0`, or a model folder relative to this file."),
     key("share", Kind::Share, "10%", "Its share of requests."),
     key("flags", Kind::Values, "from the service", "Values of its flags, when they differ."),
+];
+
+const SHADOW: &[Key] = &[
+    key("package", Kind::Package, "", "What it runs: `wine:3.0.0`, or a model folder relative to this file."),
+    key("share", Kind::Share, "10%", "Share of the requests that stable answers of which it gets a copy."),
+    key("flags", Kind::Values, "from the service", "Values of its flags, when they differ."),
+    key(
+        "limit",
+        Kind::Whole(1),
+        "64, or the strategy's",
+        "Copies in flight or waiting; what comes on top is shed and counted.",
+    ),
+    key("timeout", Kind::Span, "10s, or the strategy's", "Longest time that a copy may take."),
+    key("tolerance", Kind::Table(TOLERANCE), "the strategy's", "How close numbers must be to agree."),
+    key("top-k", Kind::Whole(1), "1, or the strategy's", "Of how many best classes stable's best must be among."),
 ];
 
 const TOLERANCE: &[Key] = &[

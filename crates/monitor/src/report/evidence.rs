@@ -29,6 +29,8 @@ pub(super) struct Known {
     metrics: Vec<Metric>,
     /// How shadows are compared.
     shadow: Shadow,
+    /// Whether that decides; shadows beside the arms of another strategy are told of, and no more.
+    decides: bool,
     /// Values over time: seconds since the start, by metric and revision.
     pub history: Vec<(f64, Values)>,
 }
@@ -54,6 +56,7 @@ impl Known {
                     let strategy = state.pointer("/plan/strategy").cloned().unwrap_or_default();
                     if let Ok(Strategy::Shadow(shadow)) = serde_json::from_value(strategy) {
                         known.shadow = shadow;
+                        known.decides = true;
                     }
                 }
                 EventBody::EvidenceSeen { evidence } => {
@@ -221,9 +224,12 @@ impl Known {
             title: "Shadows",
             words: format!(
                 "Copies of requests, and how their answers compare with stable's. No caller got a shadow's answer. Disagree counts {what}; \
-                 the interval holds with {} certainty however often it is looked at, {} is allowed.",
+                 the interval holds with {} certainty however often it is looked at, {}.",
                 percent(1.0 - error),
-                percent(self.shadow.max_disagreement)
+                match self.decides {
+                    true => format!("{} is allowed", percent(self.shadow.max_disagreement)),
+                    false => "and decides nothing here".to_owned(),
+                }
             ),
             heads: heads.map(str::to_owned).into(),
             rows: last.shadows.iter().map(row).collect(),

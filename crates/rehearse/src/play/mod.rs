@@ -94,14 +94,9 @@ fn start(
     Rollout::start(spec.name.clone(), stable, candidate, &arms(spec), plan, at)
 }
 
-/// The revisions of the plan's further arms. They behave as stable does.
+/// The revisions of the plan's further arms and shadows. They behave as stable does.
 fn arms(spec: &ServiceSpec) -> Vec<RevisionNumber> {
-    let arms = match &spec.strategy {
-        Strategy::Ab(ab) => &ab.arms,
-        Strategy::Shadow(shadow) => &shadow.arms,
-        _ => return Vec::new(),
-    };
-    (CANDIDATE.0 + 1..).take(arms.len()).map(RevisionNumber).collect()
+    (CANDIDATE.0 + 1..).take(spec.strategy.further().len()).map(RevisionNumber).collect()
 }
 
 /// The rollout that `modelyard rollback` starts: all at once as soon as the old revision lives again.

@@ -68,7 +68,8 @@ pub(super) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(spec: &'a ServiceSpec, scenario: &'a Scenario, case: &'a Case) -> Self {
-        let compares = matches!(spec.strategy, Strategy::Ab(_) | Strategy::Shadow(_));
+        let compares =
+            matches!(spec.strategy, Strategy::Ab(_) | Strategy::Shadow(_)) || !spec.strategy.shadows().is_empty();
         let mut pools = Pools::new(spec.name.clone());
         pools.run(STABLE, spec.instances);
         let analysis = &spec.analysis;
@@ -292,18 +293,19 @@ impl<'a> Stage<'a> {
     fn spread(&mut self, count: u64, span: Millis, rollout: &Rollout, window: &mut Window) {
         let (mut left, mut share) = (count, 10_000_u32);
         let split: Vec<(RevisionNumber, Weight)> = self.split.iter().map(|(&r, &w)| (r, w)).collect();
+        let mut of_stable = 0;
         for (revision, weight) in split {
             let points = u32::from(weight.basis_points());
             let here = draws::binomial(&mut self.random, left, f64::from(points) / f64::from(share.max(1)));
             left -= here;
             share -= points.min(share);
+            of_stable += if Some(revision) == rollout.stable { here } else { 0 };
             self.answer(revision, here, span, window);
         }
-        let stable = rollout.desired().mirrors;
-        for (revision, share) in stable {
+        for (revision, share) in rollout.desired().mirrors {
             let is = self.states.entry(revision).or_insert_with(|| self.course.behaviour(revision, self.now)).clone();
             if let Some(gathered) = self.gathered.as_mut().filter(|_| self.pools.live(revision) > 0) {
-                gathered.mirrored(&mut self.random, revision, share, count, &is);
+                gathered.mirrored(&mut self.random, revision, share, of_stable, &is);
             }
         }
     }

@@ -49,6 +49,7 @@ impl Story {
         let what = match order {
             Order::Promote { .. } => "a person says: go on",
             Order::Abort => "a person says: go back",
+            Order::Try { .. } => "a person tries an alternative beside it",
             Order::Pause => "a person says: wait",
             Order::Resume => "a person says: resume",
         };

@@ -146,7 +146,7 @@ impl Turn<'_> {
     pub(crate) fn ask(&mut self, share: Weight) {
         let split = [(self.state.stable, share.rest()), (Some(self.state.candidate), share)];
         let named = split.into_iter().filter_map(|(revision, weight)| Some((revision?, weight)));
-        self.state.desired.weights = named.filter(|&(_, weight)| weight > Weight::NONE).collect();
+        self.ask_shares(named.collect());
     }
 
     /// Asks for shares in proportion to instances; nothing changes while there are none.
@@ -207,7 +207,8 @@ impl Turn<'_> {
         let promoted = self.state.outcome == Some(Outcome::Promoted);
         let loser = if promoted { self.view.stable } else { self.view.candidate };
         let others = self.state.shares.keys().filter(|&&arm| arm != self.state.candidate);
-        if loser.is_gone() && others.into_iter().all(|&arm| self.view.pool(arm).is_gone()) {
+        let lent = self.state.beside.values().any(|one| one.lent.is_some());
+        if !lent && loser.is_gone() && others.into_iter().all(|&arm| self.view.pool(arm).is_gone()) {
             return self.enter(Phase::Closed);
         }
         let why = format!("{} instances are ending", loser.running + loser.leaving);

@@ -68,7 +68,7 @@ impl Turn<'_> {
             self.state.arms().filter_map(|arm| Some((arm, *self.state.shares.get(&arm)?))).collect();
         let taken: u16 = shares.iter().map(|(_, share)| share.basis_points()).sum();
         let rest = Weight::new(10_000_u16.saturating_sub(taken)).unwrap_or_default();
-        self.state.desired.weights = shares.into_iter().chain(self.state.stable.map(|stable| (stable, rest))).collect();
+        self.ask_shares(shares.into_iter().chain(self.state.stable.map(|stable| (stable, rest))).collect());
     }
 
     pub(super) fn advance_testing(&mut self) {

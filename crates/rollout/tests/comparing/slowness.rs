@@ -14,7 +14,7 @@ fn world(then: Then, arms: &[RevisionNumber], count: u64, micros: u64) -> World 
     let rules = shadow(|shadow| {
         shadow.then = then;
         shadow.max_slowdown_ms = Some(5.0);
-        shadow.arms = arms.iter().map(|_| arm()).collect();
+        shadow.arms = arms.iter().map(|_| arm().into()).collect();
     });
     let mut world = World::new(&rules, arms, &[]);
     let (stable_latency, latency) = (latency(count, 10_000), latency(count, micros));
