@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, command, has, root};
 
 /// Debian package by the program that shows that it is installed.
-const DEBIAN: [(&str, &str); 5] = [
+const DEBIAN: [(&str, &str); 6] = [
     ("promtool", "prometheus"),
     ("skopeo", "skopeo"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx-light"),
     ("dockerd", "docker.io"),
+    ("pg_createcluster", "postgresql"),
 ];
 
 /// The Python environment that holds the Python peers.
@@ -35,12 +36,19 @@ fn requirements() -> PathBuf {
 pub fn is_here(need: &str) -> bool {
     match need.strip_prefix("needs ").unwrap_or(need) {
         "the Python peers" => python().is_some(),
+        "the Python peers and PostgreSQL" => python().is_some() && has_postgres(),
         // `environment` in test.rs has found it, or the run has ended with the reason.
         "ONNX Runtime" => true,
         "pip and a package index" => has("pip") || has("pip3"),
         "dockerd and root" => has("dockerd") && is_root().unwrap_or(false),
         program => has(program),
     }
+}
+
+/// Whether the server's programs are where Debian has them; on the path are only those that ask it.
+fn has_postgres() -> bool {
+    std::fs::read_dir("/usr/lib/postgresql")
+        .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/initdb").is_file()))
 }
 
 /// Installs everything that is missing.

@@ -546,3 +546,10 @@ fn refusals_have_the_form_of_the_specification() {
         registry.call(method, &path, &[], b"").refused(405, "UNSUPPORTED");
     }
 }
+
+/// Everything above once more, with the blobs in an S3-compatible store and the rest in PostgreSQL.
+#[test]
+#[ignore = "needs the Python peers and PostgreSQL"]
+fn all_of_it_over_the_bucket_and_postgresql() {
+    support::stores::again(&[], Some(support::stores::Stores::here()));
+}

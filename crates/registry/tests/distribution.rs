@@ -3,6 +3,7 @@
 //! Source: OCI distribution specification 1.1: pull, push, content discovery, content management, error codes.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+#[allow(dead_code, reason = "each test uses a part of the support")]
 mod support;
 
 use std::time::Duration;
@@ -424,4 +425,13 @@ fn skopeo_copies_lists_inspects_and_deletes() {
     assert_eq!(digest(raw.as_bytes()), name, "the same bytes come back");
     skopeo(&["delete", "--tls-verify=false", &remote("b/copy:2")]);
     registry.get("/v2/b/copy/manifests/2").refused(404, "MANIFEST_UNKNOWN");
+}
+
+/// Everything above once more, with the blobs in an S3-compatible store and the rest in PostgreSQL; but for two that change files in the folder,
+/// which `storage` tests in its own way.
+#[test]
+#[ignore = "needs the Python peers and PostgreSQL"]
+fn all_of_it_over_the_bucket_and_postgresql() {
+    let files = ["--skip", "an_old_blob_that_is_used_again", "--skip", "a_damaged_manifest_is_named"];
+    support::stores::again(&files, Some(support::stores::Stores::here()));
 }

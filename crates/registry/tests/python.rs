@@ -237,3 +237,10 @@ fn what_we_publish_is_what_the_index_gives() {
     let nowhere = publish("http://127.0.0.1:9/legacy/", None, &path).unwrap_err();
     assert!(matches!(nowhere, PublishError::Unreachable { .. }), "{nowhere}");
 }
+
+/// Everything above once more, with the blobs in an S3-compatible store and the rest in PostgreSQL.
+#[test]
+#[ignore = "needs the Python peers and PostgreSQL"]
+fn all_of_it_over_the_bucket_and_postgresql() {
+    support::stores::again(&[], Some(support::stores::Stores::here()));
+}

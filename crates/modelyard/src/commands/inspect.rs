@@ -7,6 +7,7 @@ use clap::Args;
 use modelyard_core::Digest;
 use modelyard_core::package::{LOCK, Package, Runtime};
 use modelyard_core::signature::TensorSpec;
+use modelyard_registry::storage::Settings;
 use modelyard_registry::{Reference, ReferenceError, Store, card};
 use serde_json::json;
 use tempfile::TempDir;
@@ -109,7 +110,9 @@ fn show_card(context: &Context, laid_out: &LaidOut) -> miette::Result<Exit> {
 fn scratch(folder: &Path) -> miette::Result<LaidOut> {
     let made = tempfile::Builder::new().prefix("modelyard-").tempdir();
     let scratch = made.map_err(|error| Failed::from(error, "could not make a temporary folder", "set TMPDIR"))?;
-    let store = Store::open(scratch.path().join("registry"), scratch.path().join("unpacked"))?;
+    // In the scratch folder alone, whatever keeps the registry.
+    let (registry, unpacked) = (scratch.path().join("registry"), scratch.path().join("unpacked"));
+    let store = Store::open_with(registry, unpacked, &Settings::default())?;
     let built = super::package::build_into(&store, folder, None, true)?;
     let folder = store.unpack(&built.digest)?;
     Ok(LaidOut { package: built.package, digest: Some(built.digest), folder, _scratch: Some(scratch) })

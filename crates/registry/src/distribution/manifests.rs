@@ -62,7 +62,10 @@ impl Distribution {
             false if !is_tag(reference) => {
                 return Err(Refusal::new(Code::ManifestUnknown, "this is neither a tag nor a digest"));
             }
-            false => self.inner.meta.tag(name, reference)?.or(self.local_tag(name, reference)?),
+            false => match self.inner.meta.tag(name, reference)? {
+                Some(digest) => Some(digest),
+                None => self.local_tag(name, reference)?,
+            },
         };
         let Some(digest) = digest else { return Ok(None) };
         let known = self.inner.meta.manifest(name, &digest)?;

@@ -35,7 +35,7 @@ impl Storage {
     /// Opens what the settings name.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         let bucket = settings.blobs.is_some().then(|| Bucket::open(settings)).transpose()?.map(Arc::new);
-        let postgres = settings.metadata.as_deref().map(Postgres::open).transpose()?.map(Arc::new);
+        let postgres = settings.metadata.as_deref().map(Postgres::shared).transpose()?;
         Ok(Self { bucket, postgres })
     }
 

@@ -4,8 +4,9 @@
 //! connection that holds it, so nobody writes who has lost it; beyond this machine only with TLS, unless the URL says `sslmode=disable`.
 //! Absent on purpose: a pool in front that hands connections on within a session: locks belong to sessions.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
@@ -140,8 +141,21 @@ fn read_url(url: &str) -> Result<Config, String> {
 }
 
 impl Postgres {
+    /// The database of a URL, with one set of connections for the whole process.
+    pub fn shared(url: &str) -> Result<Arc<Self>, Error> {
+        static OPEN: Mutex<BTreeMap<String, Weak<Postgres>>> = Mutex::new(BTreeMap::new());
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, database| database.strong_count() > 0);
+        if let Some(database) = open.get(url).and_then(Weak::upgrade) {
+            return Ok(database);
+        }
+        let database = Arc::new(Self::open(url)?);
+        open.insert(url.to_owned(), Arc::downgrade(&database));
+        Ok(database)
+    }
+
     /// Connects, and makes the tables if they are not there.
-    pub fn open(url: &str) -> Result<Self, Error> {
+    fn open(url: &str) -> Result<Self, Error> {
         let unnamed = |why: String| Error::Storage { store: "the metadata's PostgreSQL".to_owned(), why };
         let config = read_url(url).map_err(unnamed)?;
         let tls = tls().map_err(unnamed)?;

@@ -1,10 +1,13 @@
 //! A registry that is served on a free port, and a caller that shows every answer as it is.
 
+pub mod stores;
+
 use std::net::SocketAddr;
 use std::path::Path;
 
 use modelyard_registry::Store;
 use modelyard_registry::distribution::Distribution;
+use modelyard_registry::storage::Settings;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -50,7 +53,11 @@ impl Reply {
 
 impl Served {
     pub fn open(home: &Path) -> Self {
-        let store = Store::open(home.join("registry"), home.join("unpacked")).unwrap();
+        Self::open_with(home, &stores::settings_for(home))
+    }
+
+    pub fn open_with(home: &Path, settings: &Settings) -> Self {
+        let store = Store::open_with(home.join("registry"), home.join("unpacked"), settings).unwrap();
         let distribution = Distribution::open(&home.join("registry"), store).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
