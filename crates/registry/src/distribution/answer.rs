@@ -1,5 +1,6 @@
 //! Answers: refusals with the codes of the specification, and bodies that are read from a file piece by piece.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use crate::Error;
 pub const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Why a request is refused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Refusal {
     status: StatusCode,
     code: Code,
@@ -148,6 +149,8 @@ pub fn bare<const N: usize>(status: StatusCode, headers: [(HeaderName, String); 
 pub fn file_body(mut file: File, from: u64, length: u64, check: Option<Check>) -> Body {
     // 256 KiB: enough per hand-over between threads, and 32 readers at once hold 24 MiB.
     const PIECE: usize = 256 << 10;
+    // One is read into, one waits in the channel, one is being sent.
+    const PIECES: usize = 3;
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(1);
     tokio::task::spawn_blocking(move || {
         let mut left = length;
@@ -160,15 +163,21 @@ pub fn file_body(mut file: File, from: u64, length: u64, check: Option<Check>) -
                 return;
             }
         };
+        let mut given: VecDeque<Bytes> = VecDeque::with_capacity(PIECES);
         while left > 0 {
-            let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+            // The oldest piece has been sent by now, mostly: its memory is used again.
+            let sent = (given.len() == PIECES).then(|| given.pop_front()).flatten();
+            let mut piece = sent.and_then(|sent| sent.try_into_mut().ok()).unwrap_or_default();
+            piece.resize(usize::try_from(left).unwrap_or(PIECE).min(PIECE), 0);
             left = left.saturating_sub(PIECE as u64);
             let read = file.read_exact(&mut piece).and_then(|()| match &mut check {
                 Some(check) => check.piece(&piece, left == 0),
                 None => Ok(()),
             });
             let stop = read.is_err();
-            if sender.blocking_send(read.map(|()| Bytes::from(piece))).is_err() || stop {
+            let piece = piece.freeze();
+            given.push_back(piece.clone());
+            if sender.blocking_send(read.map(|()| piece)).is_err() || stop {
                 return;
             }
         }

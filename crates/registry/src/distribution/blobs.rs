@@ -154,9 +154,11 @@ impl Distribution {
         let sent = tokio::task::spawn_blocking(move || blobs.send(&sent, &sealed)).await;
         sent.map_err(|error| Error::file("could not keep", &path)(std::io::Error::other(error)))??;
         let _gate = self.inner.gate.together().await?;
+        let sealed = path.metadata().map_err(Error::file("could not read", &path))?;
         self.inner.blobs.keep(digest, &path)?;
+        self.inner.verified.shown(&sealed);
         // A link that could not be written leaves a blob that nobody refers to; the caller sends it again.
-        let linked = self.inner.meta.link(name, digest);
+        let linked = self.inner.naming.link(name, digest).await;
         self.inner.uploads.end(held.id());
         linked?;
         Ok(created(name, digest))

@@ -16,6 +16,7 @@ mod local;
 mod manifests;
 mod meta;
 mod names;
+mod naming;
 mod referrers;
 pub(crate) mod route;
 mod tags;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::serve::ListenerExt as _;
 
 #[cfg(fuzzing)]
 pub(crate) use self::blobs::fuzz as fuzz_range;
@@ -40,6 +42,7 @@ pub use self::names::{is_repository, is_tag};
 
 use self::gate::Gate;
 use self::meta::Metadata;
+use self::naming::Naming;
 use self::uploads::Uploads;
 use self::verified::Verified;
 use crate::access::{self, Tokens};
@@ -57,7 +60,8 @@ struct Inner {
     root: PathBuf,
     store: Store,
     blobs: Arc<dyn BlobStore>,
-    meta: Box<dyn Metadata>,
+    meta: Arc<dyn Metadata>,
+    naming: Arc<Naming>,
     uploads: Uploads,
     gate: Gate,
     verified: Verified,
@@ -70,9 +74,11 @@ impl Distribution {
     /// # Errors
     /// [`Error::File`], [`Error::Document`] or [`Error::Storage`] when its files or stores cannot be made or read.
     pub fn open(root: &Path, store: Store) -> Result<Self, Error> {
+        let (blobs, meta) = (store.storage().blobs(root), meta::open(root, store.storage())?);
         let inner = Inner {
-            blobs: store.storage().blobs(root),
-            meta: meta::open(root, store.storage())?,
+            naming: Arc::new(Naming::new(Arc::clone(&blobs), Arc::clone(&meta))),
+            blobs,
+            meta,
             uploads: Uploads::open(&root.join("uploads"))?,
             gate: Gate::new(root, store.storage()),
             verified: Verified::default(),
@@ -93,6 +99,8 @@ impl Distribution {
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
             ready(listener.local_addr().map_err(failed)?);
+            // An answer is a head and then pieces: each goes out at once, else the second waits for the first one's acknowledgement.
+            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
             let mut terminate =
                 tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
             let end = async move {

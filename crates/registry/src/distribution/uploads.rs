@@ -24,8 +24,8 @@ use crate::Error;
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 
 /// Bytes that are gathered before they are written and hashed.
-// 256 KiB: a hand-over to another thread costs little beside it, and 32 pushes at once hold 16 MiB.
-const PIECE: usize = 256 << 10;
+// 128 KiB: a hand-over to another thread costs little beside it, and 32 pushes at once hold 8 MiB.
+const PIECE: usize = 128 << 10;
 
 /// Bytes that are written before the disk is asked, beside the upload, to keep them.
 // 64 MiB: the last wait for the disk is then short, whatever the size.

@@ -1,9 +1,10 @@
-//! Which blobs have shown their digest since this process started: each is hashed while it is given away for the first time.
+//! Which blobs have shown their digest since this process started: each is hashed when it is
+//! pushed, or else while it is given away for the first time.
 //!
 //! Promises: nobody gets the whole of a blob that has changed without the connection breaking off, as long as the file's size, time and inode tell.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,12 +36,15 @@ pub struct Check {
 }
 
 impl Verified {
+    /// Remembers a file whose bytes were hashed as they were written.
+    pub fn shown(&self, facts: &Metadata) {
+        remember(&self.shown, state(facts));
+    }
+
     /// What has to be checked while the file is given away; nothing if it was checked before.
     pub fn check(&self, file: &File, expected: &AnyDigest) -> Option<Check> {
         // A file that tells nothing of itself is checked each time.
-        let state = file.metadata().map_or((0, 0, -1), |facts| {
-            (facts.ino(), facts.size(), i128::from(facts.mtime()) * 1_000_000_000 + i128::from(facts.mtime_nsec()))
-        });
+        let state = file.metadata().map_or((0, 0, -1), |facts| state(&facts));
         if self.shown.lock().unwrap_or_else(PoisonError::into_inner).contains(&state) {
             return None;
         }
@@ -71,13 +75,21 @@ impl Check {
             tracing::error!(expected = %self.expected, %found, "a blob is damaged; its answer breaks off");
             return Err(io::Error::new(io::ErrorKind::InvalidData, CHANGED));
         }
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.len() >= MOST {
-            shown.clear();
-        }
-        shown.insert(self.state);
+        remember(&self.shown, self.state);
         Ok(())
     }
+}
+
+fn state(facts: &Metadata) -> State {
+    (facts.ino(), facts.size(), i128::from(facts.mtime()) * 1_000_000_000 + i128::from(facts.mtime_nsec()))
+}
+
+fn remember(shown: &Mutex<HashSet<State>>, state: State) {
+    let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+    if shown.len() >= MOST {
+        shown.clear();
+    }
+    shown.insert(state);
 }
 
 /// The digest of a file that was just opened, and its length.

@@ -25,8 +25,11 @@ pub(crate) trait BlobStore: Debug + Send + Sync {
     /// Brings the bytes of a sealed file to where [`BlobStore::keep`] will want them: what takes long is done before anybody is kept waiting.
     fn send(&self, digest: &AnyDigest, sealed: &Path) -> Result<(), Error>;
 
-    /// Keeps a sealed file, whose digest was checked, as this blob. It may be moved away.
+    /// Keeps a sealed file, whose digest was checked, as this blob. It may be moved away; its name is on the disk after [`BlobStore::settle`].
     fn keep(&self, digest: &AnyDigest, sealed: &Path) -> Result<(), Error>;
+
+    /// Waits until the names of blobs that were kept are on the disk.
+    fn settle(&self, digests: &[&AnyDigest]) -> Result<(), Error>;
 
     /// Keeps these bytes, whose digest was checked.
     fn put(&self, digest: &AnyDigest, bytes: &[u8]) -> Result<(), Error>;
@@ -84,12 +87,12 @@ impl Folder {
         self.root.join(digest.algorithm().name()).join(digest.hex())
     }
 
-    /// A written file gets its name; what refers to it may be written then.
+    /// A written file gets its name.
     fn name(&self, digest: &AnyDigest, rename: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Error> {
         let path = self.path(digest);
         let folder = path.parent().unwrap_or(&self.root);
         let named = fs::create_dir_all(folder).and_then(|()| rename(&path));
-        named.and_then(|()| File::open(folder)?.sync_all()).map_err(Error::file("could not write", &path))
+        named.map_err(Error::file("could not write", &path))
     }
 }
 
@@ -113,6 +116,18 @@ impl BlobStore for Folder {
         self.name(digest, |path| fs::rename(sealed, path))
     }
 
+    fn settle(&self, digests: &[&AnyDigest]) -> Result<(), Error> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            if digests.iter().any(|digest| digest.algorithm() == algorithm) {
+                let folder = self.root.join(algorithm.name());
+                File::open(&folder)
+                    .and_then(|file| file.sync_all())
+                    .map_err(Error::file("could not write", &folder))?;
+            }
+        }
+        Ok(())
+    }
+
     fn put(&self, digest: &AnyDigest, bytes: &[u8]) -> Result<(), Error> {
         self.name(digest, |path| {
             if fs::read(path).is_ok_and(|there| there == bytes) && self.touch(digest).unwrap_or(false) {
@@ -123,7 +138,8 @@ impl BlobStore for Folder {
             make_read_only(file.as_file(), false)?;
             file.as_file().sync_all()?;
             file.persist(path).map(drop).map_err(|failed| failed.error)
-        })
+        })?;
+        self.settle(&[digest])
     }
 
     fn read(&self, digest: &AnyDigest, limit: u64) -> Result<Vec<u8>, Error> {
@@ -208,6 +224,10 @@ impl BlobStore for Shared {
         let length = fs::metadata(sealed).map_err(Error::file("could not read", sealed))?.len();
         // A sweep without grace may have taken it since it was sent; now there is none.
         if self.bucket.size(digest)? == Some(length) { Ok(()) } else { self.bucket.upload(digest, sealed) }
+    }
+
+    fn settle(&self, _digests: &[&AnyDigest]) -> Result<(), Error> {
+        Ok(()) // a bucket says so once it is there
     }
 
     fn put(&self, digest: &AnyDigest, bytes: &[u8]) -> Result<(), Error> {

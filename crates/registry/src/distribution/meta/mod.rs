@@ -34,7 +34,12 @@ pub struct Known {
 /// What the registry knows of repositories.
 pub trait Metadata: std::fmt::Debug + Send + Sync {
     /// Lets a repository give a blob.
-    fn link(&self, repository: &str, digest: &AnyDigest) -> Result<(), Error>;
+    fn link(&self, repository: &str, digest: &AnyDigest) -> Result<(), Error> {
+        self.link_all(&[(repository, digest)])
+    }
+
+    /// Lets repositories give blobs: all of them, or none.
+    fn link_all(&self, links: &[(&str, &AnyDigest)]) -> Result<(), Error>;
 
     /// Takes a blob from a repository; whether it had it.
     fn unlink(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error>;
@@ -80,9 +85,9 @@ pub trait Metadata: std::fmt::Debug + Send + Sync {
 }
 
 /// Opens the metadata of the registry at `root`.
-pub(crate) fn open(root: &Path, storage: &Storage) -> Result<Box<dyn Metadata>, Error> {
+pub(crate) fn open(root: &Path, storage: &Storage) -> Result<Arc<dyn Metadata>, Error> {
     match &storage.postgres {
-        Some(postgres) => Ok(Box::new(Arc::clone(postgres))),
-        None => Ok(Box::new(Sqlite::open(&root.join("distribution.sqlite"))?)),
+        Some(postgres) => Ok(Arc::new(Arc::clone(postgres))),
+        None => Ok(Arc::new(Sqlite::open(&root.join("distribution.sqlite"))?)),
     }
 }

@@ -53,9 +53,11 @@ fn texts(rows: &[Row]) -> Vec<String> {
 }
 
 impl Metadata for Arc<Postgres> {
-    fn link(&self, repository: &str, digest: &AnyDigest) -> Result<(), Error> {
-        let sql = "INSERT INTO modelyard_links VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        self.change(sql, &[&repository, &digest.to_string()]).map(drop)
+    fn link_all(&self, links: &[(&str, &AnyDigest)]) -> Result<(), Error> {
+        let sql = "INSERT INTO modelyard_links SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING";
+        let (repositories, digests): (Vec<_>, Vec<_>) =
+            links.iter().map(|(repository, digest)| (*repository, digest.to_string())).unzip();
+        self.change(sql, &[&repositories, &digests]).map(drop)
     }
 
     fn unlink(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {

@@ -79,13 +79,18 @@ impl Sqlite {
 }
 
 impl Metadata for Sqlite {
-    fn link(&self, repository: &str, digest: &AnyDigest) -> Result<(), Error> {
-        self.query(|connection| {
-            connection
-                .prepare_cached("INSERT OR IGNORE INTO links VALUES (?1, ?2)")?
-                .execute(params![repository, digest.to_string()])
-        })
-        .map(drop)
+    fn link_all(&self, links: &[(&str, &AnyDigest)]) -> Result<(), Error> {
+        let mut connection = self.connection();
+        let mut write = || {
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            for (repository, digest) in links {
+                transaction
+                    .prepare_cached("INSERT OR IGNORE INTO links VALUES (?1, ?2)")?
+                    .execute(params![repository, digest.to_string()])?;
+            }
+            transaction.commit()
+        };
+        write().map_err(|error| failed(&error))
     }
 
     fn unlink(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
