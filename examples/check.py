@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE))
 import exporting  # noqa: E402
 
 LOWER_IS_BETTER = {"log_loss", "mean_absolute_error"}
-EXAMPLES = ["wine", "breast-cancer", "digits", "iris", "diabetes"]
+EXAMPLES = ["wine", "breast-cancer", "digits", "iris", "diabetes", "language"]
 FAILURES = []
 
 
@@ -140,8 +140,33 @@ def check_failing(module, example):
         check(f"{example}/{name}: oip.py is the shared one", copied)
 
 
+def check_language():
+    """The Python function: its weights are what its script computes, and it answers its samples and the held-out sentences."""
+    module = training_script("language")
+    predict = module.function()
+    folder = HERE / "language/v1"
+    written = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
+    check("language/v1: the weights are those of the script", written == module.weights(predict.trigrams))
+    samples = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    right = all(
+        near(values(sample["response"])[name], have, 1e-4, 1e-4)
+        for sample in samples
+        for name, have in predict.predict(feeds_of(sample["request"]), {"least-confidence": 0.0, **sample.get("flags", {})}).items()
+    )
+    check(f"language/v1: {len(samples)} samples hold the true answers", right and len(samples) >= 4)
+    rows = json.loads((HERE / "language/traffic.json").read_text(encoding="utf-8"))
+    texts = [row["request"]["inputs"][0]["data"][0] for row in rows]
+    check("language: traffic is the held-out sentences", [(text, row["label"]) for text, row in zip(texts, rows)] == module.held_out())
+    found = predict.predict({"text": texts}, {"least-confidence": 0.0})["language"]
+    accuracy = sum(have == row["label"] for have, row in zip(found, rows)) / len(rows)
+    check("language/v1: the stated accuracy is the measured one", recorded(folder) == {"accuracy": accuracy})
+
+
 def main(examples):
     for example in examples:
+        if example == "language":
+            check_language()
+            continue
         module = training_script(example)
         check_traffic(module, example)
         check_better(example)

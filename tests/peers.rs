@@ -49,7 +49,7 @@ fn every_peer_gets_the_answers_it_expects() {
     let scripts = scripts();
     assert!(!scripts.is_empty(), "there are scripts in tests/peers");
     let world = world();
-    for example in ["wine/v1", "breast-cancer/v1", "digits/v1", "diabetes/v1", "iris/v1", "fastapi/v1"] {
+    for example in ["wine/v1", "breast-cancer/v1", "digits/v1", "diabetes/v1", "iris/v1", "fastapi/v1", "language/v1"] {
         world.deploy(example, &[]).ended(0);
     }
     let failed: Vec<String> = scripts.iter().filter_map(|script| run(&world, script, &[]).err()).collect();

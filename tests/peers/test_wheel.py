@@ -142,7 +142,7 @@ def from_source(sdist, wheel, folder):
     (built,) = folder.glob("*.whl")
     with zipfile.ZipFile(built) as one, zipfile.ZipFile(wheel) as other:
         same = {name: one.read(name) for name in one.namelist()} == {name: other.read(name) for name in other.namelist()}
-    expect(built.name == wheel.name and same, "the source distribution builds into the same wheel")
+    expect(built.name == wheel.name and same, f"{sdist.name} builds into the same wheel")
 
 
 def installs(work):
@@ -210,6 +210,11 @@ def main():
         run(BINARY, "publish", *files["wine"])
         ok("publish uploads into the index, and again without harm")
         run(BINARY, "publish", *packaged("wine/v2", dist))
+        function = packaged("language/v1", dist)
+        python("twine", "check", "--strict", *function)
+        run(Path(sys.executable).parent / "check-wheel-contents", function[0])
+        record_is_right(function[0])
+        from_source(function[1], function[0], work / "function")
 
         page = json.loads(ask("/simple/wine/")[1])
         expect(page["versions"] == ["1.0.0", "2.0.0"] and len(page["files"]) == 4, "the index lists both versions", page)

@@ -22,6 +22,12 @@ pub const DOCUMENT: &str = "modelyard.json";
 /// Name of the file that pins what a `python` package needs, in a model folder and in its package.
 pub const LOCK: &str = "modelyard.lock";
 
+/// The version of ONNX Runtime that packages are checked with, unless they name another.
+pub const ONNXRUNTIME: &str = "1.32.0";
+
+/// Versions of Python that it is published for.
+pub const ONNXRUNTIME_PYTHON: &str = ">=3.11,<3.15";
+
 /// The annotation that holds `[python] requires`: versions of Python that the package is for.
 pub const PYTHON_REQUIRES: &str = "python.requires";
 

@@ -113,7 +113,7 @@ fn source_date_epoch_is_stamped_and_changes_the_digest() {
 fn every_example_packages_with_samples_that_fit() {
     let home = tempfile::tempdir().unwrap();
     let mut built = 0;
-    for model in ["wine", "breast-cancer", "digits", "iris", "diabetes", "fastapi"] {
+    for model in ["wine", "breast-cancer", "digits", "iris", "diabetes", "fastapi", "language"] {
         for entry in fs::read_dir(example(model)).unwrap() {
             let folder = entry.unwrap().path();
             if folder.join("modelyard.toml").is_file() {
@@ -124,7 +124,7 @@ fn every_example_packages_with_samples_that_fit() {
             }
         }
     }
-    assert!(built >= 16, "only {built} examples were found");
+    assert!(built >= 17, "only {built} examples were found");
 }
 
 #[test]

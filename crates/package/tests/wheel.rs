@@ -28,6 +28,21 @@ fn exported(home: &Path, edit: impl Fn(String) -> String, options: &BuildOptions
     export(&built.package, &store.unpack(&built.digest).unwrap(), &home.join("dist"), options)
 }
 
+/// A Python function as a package: `text` is its description from `[runtime]` on, `files` lie beside it.
+fn function(home: &Path, text: &str, files: &[(&str, &str)], unlocked: bool) -> Result<Exported, WheelError> {
+    let folder = home.join("function");
+    fs::create_dir_all(&folder).unwrap();
+    let head = "[model]\nname = \"half\"\nversion = \"1\"\n[signature]\n\
+        inputs = [{name = \"x\", datatype = \"FP32\", shape = [-1]}]\noutputs = [{name = \"y\", datatype = \"FP32\", shape = [-1]}]\n";
+    fs::write(folder.join("modelyard.toml"), format!("{head}{text}")).unwrap();
+    fs::write(folder.join("predict.py"), "def predict(inputs):\n    return [x / 2 for x in inputs['x']]\n").unwrap();
+    files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+    let options = BuildOptions { allow_unlocked: unlocked, ..BuildOptions::default() };
+    let store = Store::open(home.join("registry"), home.join("unpacked")).unwrap();
+    let built = build(&folder, &store, &options).unwrap();
+    export(&built.package, &store.unpack(&built.digest).unwrap(), &home.join("dist"), &options)
+}
+
 fn plain(edit: impl Fn(String) -> String) -> (tempfile::TempDir, Result<Exported, WheelError>) {
     let home = tempfile::tempdir().unwrap();
     let done = exported(home.path(), edit, &BuildOptions::default());
@@ -95,6 +110,66 @@ fn the_metadata_says_what_the_package_says() {
         (&fields["License-Expression"][..], &fields["Keywords"][..]),
         (&["Apache-2.0".to_owned()][..], &["wine,chemistry".to_owned()][..])
     );
+}
+
+#[test]
+fn a_model_is_tied_to_the_engine_that_it_was_checked_with() {
+    let unsaid = |text: String| text.replace("onnxruntime = \"1.32.0\"\n", "");
+    let (_home, done) = plain(unsaid);
+    let done = done.unwrap();
+    let unstated = fields(&done);
+    assert_eq!(unstated["Requires-Python"], [">=3.11,<3.15"]);
+    assert_eq!(unstated["Requires-Dist"], ["onnxruntime==1.32.0", "numpy>=1.24,<3", "pandas; extra == \"pandas\""]);
+    assert!(done.notes.is_empty(), "{:?}", done.notes);
+
+    let (_home, done) = plain(|text| text.replace("onnxruntime = \"1.32.0\"", "onnxruntime-gpu = \">=1.20, <2\""));
+    let done = done.unwrap();
+    assert_eq!(fields(&done)["Requires-Dist"][0], "onnxruntime-gpu>=1.20,<2");
+    assert!(done.notes[0].contains("name one version"), "what is looser than it should be is told: {:?}", done.notes);
+}
+
+#[test]
+fn a_function_asks_for_exactly_what_its_lock_pins() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path().join("registry"), home.path().join("unpacked")).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/language/v1");
+    let built = build(&example, &store, &BuildOptions::default()).unwrap();
+    let folder = store.unpack(&built.digest).unwrap();
+    let done = export(&built.package, &folder, &home.path().join("dist"), &BuildOptions::default()).unwrap();
+    let lock = modelyard_package::lock::Lock::parse(&fs::read_to_string(example.join("modelyard.lock")).unwrap());
+    let mut wanted: Vec<String> = Vec::new();
+    for pin in lock.unwrap().pins {
+        wanted.push(format!("{}=={}; {}", pin.name, pin.version, pin.marker));
+    }
+    assert!(wanted.iter().all(|one| one.starts_with("numpy==2.")), "{wanted:?}");
+    wanted.push("pandas; extra == \"pandas\"".to_owned());
+    let fields = fields(&done);
+    assert_eq!((&fields["Requires-Dist"], &fields["Requires-Python"][0][..]), (&wanted, ">=3.11,<3.15"));
+    assert!(in_wheel(&done, "_engine.py").contains("\n_LISTS = False\n"));
+    assert!(in_wheel(&done, "package/modelyard.lock").contains("--hash=sha256:"), "the hashes come along");
+    assert!(done.notes.is_empty(), "{:?}", done.notes);
+}
+
+#[test]
+fn a_function_gets_what_it_gets_behind_the_server() {
+    let home = tempfile::tempdir().unwrap();
+    let done = function(home.path(), "[runtime]\nkind = \"python\"\nentry = \"predict:predict\"\n", &[], false);
+    let done = done.unwrap();
+    assert!(in_wheel(&done, "_engine.py").contains("\n_LISTS = True\n"), "no NumPy of its own: nested lists");
+    let read = fields(&done);
+    assert_eq!(read["Requires-Dist"], ["numpy>=1.24,<3", "pandas; extra == \"pandas\""]);
+    assert_eq!(read["Requires-Python"], [">=3.9"]);
+
+    let home = tempfile::tempdir().unwrap();
+    let runtime = "[runtime]\nkind = \"python\"\nentry = \"predict:predict\"\nrequirements = \"requirements.txt\"\n";
+    let loose = [("requirements.txt", "scikit-learn[alldeps] >=1.5 ; python_version < '3.13'\nSix\n")];
+    let done = function(home.path(), runtime, &loose, true).unwrap();
+    let unlocked = ["scikit-learn[alldeps] >=1.5 ; python_version < '3.13'", "six"];
+    assert_eq!(fields(&done)["Requires-Dist"][..2], unlocked);
+    assert!(done.notes[0].contains("not locked"), "{:?}", done.notes);
+    let home = tempfile::tempdir().unwrap();
+    let refused = function(home.path(), runtime, &[("requirements.txt", "-r other.txt\n")], true).unwrap_err();
+    assert!(matches!(&refused, WheelError::Requirements(why) if why.contains("line 1")), "{refused:?}");
 }
 
 #[test]

@@ -6,17 +6,13 @@
 
 use std::fmt::Write as _;
 
-use modelyard_core::package::{PYTHON_REQUIRES, Package};
-use modelyard_registry::python::{is_range, normalise, normalise_version};
+use modelyard_core::package::Package;
 
-use super::WheelError;
 use super::names::Names;
-
-/// Versions of Python that the loader runs on.
-const PYTHON: &str = ">=3.10";
+use super::needs::Needs;
 
 /// The text of `METADATA`; `card` is the description.
-pub fn render(package: &Package, names: &Names, card: &str) -> Result<String, WheelError> {
+pub fn render(package: &Package, names: &Names, needs: &Needs, card: &str) -> String {
     let mut text = String::from("Metadata-Version: 2.4\n");
     let mut field = |name: &str, value: &str| {
         let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -44,33 +40,13 @@ pub fn render(package: &Package, names: &Names, card: &str) -> Result<String, Wh
     ] {
         field("Classifier", classifier);
     }
-    field("Requires-Python", package.annotations.get(PYTHON_REQUIRES).map_or(PYTHON, String::as_str));
-    let engine = if pinned(package, "onnxruntime-gpu").is_some() { "onnxruntime-gpu" } else { "onnxruntime" };
-    field("Requires-Dist", &requirement(package, engine, ">=1.20")?);
-    field("Requires-Dist", &requirement(package, "numpy", ">=1.24")?);
-    field("Requires-Dist", &format!("{}; extra == \"pandas\"", requirement(package, "pandas", "")?));
+    field("Requires-Python", &needs.python);
+    needs.required.iter().for_each(|required| field("Requires-Dist", required));
     field("Provides-Extra", "pandas");
     field("Description-Content-Type", "text/markdown; charset=UTF-8");
     text.push('\n');
     text.push_str(card);
-    Ok(text)
-}
-
-fn pinned<'p>(package: &'p Package, name: &str) -> Option<&'p str> {
-    package.dependencies.iter().find(|(key, _)| normalise(key).as_deref() == Some(name)).map(|(_, value)| value.trim())
-}
-
-/// A requirement with the version that the package was made with, else with `otherwise`.
-fn requirement(package: &Package, name: &str, otherwise: &str) -> Result<String, WheelError> {
-    let range = match pinned(package, name) {
-        None => otherwise.to_owned(),
-        Some(range) if is_range(range) => range.split_whitespace().collect(),
-        Some(version) => match normalise_version(version) {
-            Some(version) => format!("=={version}"),
-            None => return Err(WheelError::Dependency { name: name.to_owned(), version: version.to_owned() }),
-        },
-    };
-    Ok(format!("{name}{range}"))
+    text
 }
 
 fn is_mail(author: &str) -> bool {

@@ -2,13 +2,14 @@
 //!
 //! Promises: the same package gives the same bytes, whatever the machine, the umask or the order of files; no Python is needed to make it; the loader
 //! gives the answers of the model server; every file within is one of the package, so that its digests still hold where it is installed.
-//! Absent on purpose: packages of other runtimes than `onnx`, and dependencies that training alone needed.
+//! Absent on purpose: programs (the runtime `command`), and dependencies that training alone needed.
 //!
 //! Source: PyPA specifications "Binary distribution format", "Recording installed projects", "Source distribution format"; PEP 517.
 
 mod archive;
 mod metadata;
 mod names;
+mod needs;
 
 use std::fs::File;
 use std::io;
@@ -20,6 +21,7 @@ use modelyard_core::package::{DOCUMENT, Package, Runtime};
 
 use self::archive::{Content, Entry};
 use self::names::Names;
+use self::needs::Needs;
 use crate::BuildOptions;
 
 /// One file that was written.
@@ -52,9 +54,15 @@ pub struct Exported {
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum WheelError {
     /// Not a model that the loader can run.
-    #[error("a package with the runtime `{0}` cannot be a wheel: only ONNX models are imported and asked in Python")]
+    #[error(
+        "a package with the runtime `{0}` cannot be a wheel: only ONNX models and Python functions are imported and asked in Python"
+    )]
     #[diagnostic(help("export it as `--format standalone`, or convert the model to ONNX"))]
     Runtime(&'static str),
+    /// What a Python function needs cannot be said in a wheel.
+    #[error("the wheel cannot say what the package needs: {0}")]
+    #[diagnostic(help("run `modelyard lock` and package it again: a wheel asks for what its lock pins"))]
+    Requirements(String),
     /// Not a version.
     #[error("`{0}` is no version that Python's tools know (PEP 440)")]
     #[diagnostic(help("choose one such as 1.2.0, 1.2.0rc1 or 2026.11.23 in modelyard.toml"))]
@@ -86,12 +94,11 @@ pub enum WheelError {
 /// [`WheelError`]; files that were there before are as they were.
 #[tracing::instrument(name = "wheel", skip_all, fields(package = %package.name, version = %package.version), err)]
 pub fn export(package: &Package, folder: &Path, out: &Path, options: &BuildOptions) -> Result<Exported, WheelError> {
-    if !matches!(package.runtime, Runtime::Onnx { .. }) {
-        return Err(WheelError::Runtime(package.runtime.name()));
-    }
-    let names = Names::of(package)?;
+    let mut names = Names::of(package)?;
+    let needs = Needs::of(package, folder)?;
+    names.notes.extend(needs.notes.iter().cloned());
     let card = card(package, folder)?;
-    let metadata = metadata::render(package, &names, &card)?;
+    let metadata = metadata::render(package, &names, &needs, &card);
     let moment = archive::moment(options.source_date_epoch);
     let (stem, module) = (names.stem(), &names.module);
     let info = format!("{stem}.dist-info");
@@ -102,7 +109,7 @@ pub fn export(package: &Package, folder: &Path, out: &Path, options: &BuildOptio
             Entry::text(format!("{folder}/entry_points.txt"), entry_points(&names)),
         ]
     };
-    let content = content(package, folder, &names);
+    let content = content(package, folder, &names, &needs);
     std::fs::create_dir_all(out).map_err(|source| WheelError::File { path: out.to_owned(), source })?;
     let wheel = write("wheel", out.join(format!("{stem}-py3-none-any.whl")), |file| {
         let about = about(format!("{info}/METADATA"), &info);
@@ -126,6 +133,8 @@ const PYPROJECT: &str =
     "[build-system]\nrequires = []\nbuild-backend = \"modelyard_backend\"\nbackend-path = [\"_build\"]\n";
 const INIT: &str = include_str!("python/init.py");
 const MAIN: &str = include_str!("python/main.py");
+const ENGINE_ONNX: &str = include_str!("python/engine_onnx.py");
+const ENGINE_PYTHON: &str = include_str!("python/engine_python.py");
 const BACKEND: &str = include_str!("python/backend.py");
 
 fn filled(template: &str, names: &Names) -> String {
@@ -137,11 +146,16 @@ fn entry_points(names: &Names) -> String {
 }
 
 /// The module's files, sorted.
-fn content(package: &Package, folder: &Path, names: &Names) -> Vec<Entry> {
+fn content(package: &Package, folder: &Path, names: &Names, needs: &Needs) -> Vec<Entry> {
     let module = &names.module;
+    let engine = match package.runtime {
+        Runtime::Python { .. } => ENGINE_PYTHON.replace("@LISTS@", if needs.arrays { "False" } else { "True" }),
+        Runtime::Onnx { .. } | Runtime::Command { .. } => ENGINE_ONNX.to_owned(),
+    };
     let mut entries = vec![
         Entry::text(format!("{module}/__init__.py"), filled(INIT, names)),
         Entry::text(format!("{module}/__main__.py"), filled(MAIN, names)),
+        Entry::text(format!("{module}/_engine.py"), engine),
         Entry::text(format!("{module}/py.typed"), ""),
     ];
     let laid_out = package.files.keys().map(String::as_str).chain([DOCUMENT]);

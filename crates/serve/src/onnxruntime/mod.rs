@@ -12,7 +12,7 @@ mod python;
 use std::path::{Path, PathBuf};
 
 /// The version that is fetched when none is found.
-pub const PINNED: &str = "1.32.0";
+pub const PINNED: &str = modelyard_core::package::ONNXRUNTIME;
 
 /// Environment variable that names the library.
 pub const VARIABLE: &str = "MODELYARD_ONNXRUNTIME";

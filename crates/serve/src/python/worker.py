@@ -212,7 +212,8 @@ def mlflow_model(folder):
         if columns and (signature is not None or len(inputs) > 1):
             import pandas
 
-            table = {name: numpy.asarray(array).reshape(len(array)).tolist() for name, array in inputs.items()}
+            # As arrays: lists would lose the width of numbers, which MLflow holds against its own signature.
+            table = {name: numpy.asarray(array).reshape(len(array)) for name, array in inputs.items()}
             return plain(model.predict(pandas.DataFrame(table)))
         return plain(model.predict(next(iter(inputs.values())) if len(inputs) == 1 else inputs))
 

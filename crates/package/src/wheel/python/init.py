@@ -4,6 +4,7 @@
 
     @MODULE@.signature()         # inputs and outputs with their types and shapes
     @MODULE@.predict(data)       # outputs by name, as NumPy arrays
+    @MODULE@.flags()             # the values of the model's flags, unless `predict` is given others
     @MODULE@.check()             # what is wrong with this installation: [] if nothing is
 
 `data` is a mapping from input name to array, a pandas DataFrame, or one array when the model has one input. The answers are those of the model
@@ -17,19 +18,21 @@ import functools
 import hashlib
 import json
 import math
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import numpy
 import numpy.typing
 
+from . import _engine
+
 __version__ = "@VERSION@"
-__all__ = ["check", "document", "predict", "samples", "signature"]
+__all__ = ["Array", "Flags", "check", "document", "flags", "predict", "samples", "signature"]
 
 Array = numpy.typing.NDArray[Any]
+# Values of flags by name: true or false, a number, a text.
+Flags = Mapping[str, Union[bool, int, float, str]]
 
 _FOLDER = Path(__file__).resolve().parent / "package"
 _TYPES: dict[str, Any] = {
@@ -37,19 +40,6 @@ _TYPES: dict[str, Any] = {
     "INT8": numpy.int8, "INT16": numpy.int16, "INT32": numpy.int32, "INT64": numpy.int64,
     "FP16": numpy.float16, "FP32": numpy.float32, "FP64": numpy.float64, "BYTES": object,
 }
-_lock = threading.Lock()
-_session: Any = None
-
-
-def _forget() -> None:
-    """A forked process has none of the session's threads, so it makes a session of its own."""
-    global _lock, _session
-    _lock, _session = threading.Lock(), None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
 
 @functools.lru_cache(maxsize=1)
 def _document() -> dict[str, Any]:
@@ -74,17 +64,19 @@ def samples() -> list[dict[str, Any]]:
     return found
 
 
-def predict(data: Any) -> dict[str, Array]:
-    """Answers one request; any number of threads may ask at once.
+def flags() -> dict[str, Any]:
+    """The value of every flag that the model declares, unless `predict` is given others; their types and limits stand in `document()`."""
+    return {name: _default(flag) for name, flag in _document().get("flags", {}).items()}
 
-    Raises TypeError for data of another kind than the model takes, ValueError for another shape, or names it does not know.
+
+def predict(data: Any, flags: Flags | None = None) -> dict[str, Array]:
+    """Answers one request; any number of threads may ask at once. A flag keeps its default unless `flags` says otherwise.
+
+    Raises TypeError for data of another kind than the model takes, ValueError for another shape, for names it does not know, and for values that a
+    flag cannot have.
     """
-    session, feeds = _loaded(), _feeds(data)
-    names = [output.name for output in session.get_outputs()]
-    answers: dict[str, Array] = {}
-    for name, value in zip(names, session.run(names, feeds)):
-        answers.update(_output(name, value))
-    return answers
+    values = _values(flags or {})
+    return _engine.run(_FOLDER, _document(), _feeds(data, values), values, _TYPES)
 
 
 def check() -> list[str]:
@@ -102,19 +94,52 @@ def check() -> list[str]:
     return wrong
 
 
-def _loaded() -> Any:
-    global _session
-    if _session is None:
-        with _lock:
-            if _session is None:
-                import onnxruntime
-
-                path = str(_FOLDER / _document()["runtime"]["model"])
-                _session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return _session
+def _default(flag: dict[str, Any]) -> Any:
+    return int(flag["default"]) if flag.get("whole") else flag["default"]
 
 
-def _feeds(data: Any) -> dict[str, Array]:
+def _values(given: Flags) -> dict[str, Any]:
+    declared: dict[str, dict[str, Any]] = _document().get("flags", {})
+    for name, value in given.items():
+        if name not in declared:
+            raise ValueError(f"the model has no flag `{name}`" + (f"; it has {_listed(declared)}" if declared else ""))
+        why = _misfit(declared[name], value)
+        if why:
+            raise ValueError(f"the flag `{name}` is {why}, and this is {value!r:.80}")
+    return {name: given.get(name, _default(flag)) for name, flag in declared.items()}
+
+
+def _misfit(flag: dict[str, Any], value: Any) -> str:
+    """What the flag's values are, if this is none."""
+    if flag["type"] == "boolean":
+        return "" if isinstance(value, bool) else "true or false"
+    if flag["type"] == "string":
+        choices = flag.get("one_of") or list(flag.get("files", {}))
+        if not isinstance(value, str):
+            return "a text"
+        return "" if not choices or value in choices else f"one of {_listed(choices)}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "a number"
+    if flag.get("whole") and value != int(value):
+        return "a whole number"
+    if value < flag.get("minimum", value):
+        return f"at least {flag['minimum']}"
+    return f"at most {flag['maximum']}" if value > flag.get("maximum", value) else ""
+
+
+def _filled(specs: dict[str, Any], feeds: dict[str, Array], values: dict[str, Any]) -> dict[str, Array]:
+    """Inputs that flags fill where they are left out: one element, or one for each row."""
+    by_flag = {flag["input"]: values[name] for name, flag in _document().get("flags", {}).items() if "input" in flag}
+    theirs = [feeds[name] for name in specs if name in feeds and name not in by_flag]
+    rows = next((array.shape[0] if array.ndim else 1 for array in theirs), 1)
+    for name, value in by_flag.items():
+        if name not in feeds:
+            shape = [axis if axis >= 0 else rows if index == 0 else 1 for index, axis in enumerate(specs[name]["shape"])]
+            feeds[name] = numpy.full(shape, value, dtype=_TYPES[specs[name]["datatype"]])
+    return feeds
+
+
+def _feeds(data: Any, values: dict[str, Any]) -> dict[str, Array]:
     specs = {spec["name"]: spec for spec in _document()["signature"]["inputs"]}
     required = [name for name, spec in specs.items() if not spec.get("optional", False)]
     if hasattr(data, "columns") and hasattr(data, "to_numpy"):
@@ -129,7 +154,7 @@ def _feeds(data: Any) -> dict[str, Array]:
     missing = [name for name in required if name not in data]
     if missing:
         raise ValueError(f"the input {_listed(missing)} is missing")
-    return {name: _input(specs[name], value) for name, value in data.items()}
+    return _filled(specs, {name: _input(specs[name], value) for name, value in data.items()}, values)
 
 
 def _of_frame(frame: Any, specs: dict[str, Any], required: list[str]) -> dict[str, Any]:
@@ -177,30 +202,6 @@ def _texts(name: str, array: Array) -> Array:
     return texts.reshape(array.shape)
 
 
-def _output(name: str, value: Any) -> dict[str, Array]:
-    if isinstance(value, dict):
-        table = _table(name, [value])
-        return {name: table[name][0], f"{name}_labels": table[f"{name}_labels"]}
-    if isinstance(value, list):
-        if all(isinstance(row, dict) for row in value):
-            return _table(name, value)
-        return {name: numpy.stack(value)}
-    return {name: value}
-
-
-def _table(name: str, rows: list[dict[Any, Any]]) -> dict[str, Array]:
-    types = {spec["name"]: _TYPES[spec["datatype"]] for spec in _document()["signature"]["outputs"]}
-    keys = list(rows[0]) if rows else []
-    if any(list(row) != keys for row in rows):
-        keys = sorted(set().union(*rows))
-    kind = types[name]
-    absent = math.nan if numpy.dtype(kind).kind == "f" else 0
-    table = numpy.array([[row.get(key, absent) for key in keys] for row in rows], dtype=kind).reshape(len(rows), len(keys))
-    labels = numpy.empty(len(keys), dtype=types[f"{name}_labels"])
-    labels[:] = keys
-    return {name: table, f"{name}_labels": labels}
-
-
 def _of_request(request: Any) -> Any:
     """The inputs of a request in the protocol's JSON form, in the plain form, or bare."""
     inputs = request.get("inputs", request) if isinstance(request, dict) else request
@@ -216,7 +217,7 @@ def _of_request(request: Any) -> Any:
 
 
 def _differences(sample: dict[str, Any]) -> list[str]:
-    answers, tolerance = predict(_of_request(sample["request"])), sample["tolerance"]
+    answers, tolerance = predict(_of_request(sample["request"]), sample.get("flags")), sample["tolerance"]
     wrong = []
     for output in sample["response"].get("outputs", []):
         got = answers.get(output["name"])

@@ -10,9 +10,9 @@ import numpy
 
 from . import _of_request, check, document, predict, signature
 
-_USAGE = """usage: python -m @MODULE@ predict [FILE]   answer the JSON request in FILE, or on stdin
-       python -m @MODULE@ check            compare files with their digests, ask the samples
-       python -m @MODULE@ signature        inputs and outputs
+_USAGE = """usage: python -m @MODULE@ predict [--flag NAME=VALUE]... [FILE]   answer the JSON request in FILE, or on stdin
+       python -m @MODULE@ check                                   compare files with their digests, ask the samples
+       python -m @MODULE@ signature                               inputs and outputs
 """
 
 
@@ -20,19 +20,37 @@ def _plain(array: Any) -> Any:
     return array.tolist() if isinstance(array, numpy.ndarray) else array
 
 
+def _flags(given: list[str]) -> dict[str, Any]:
+    """Takes `--flag NAME=VALUE` out of the arguments."""
+    declared, values = document().get("flags", {}), {}
+    while "--flag" in given:
+        at = given.index("--flag")
+        name, _, text = (given[at + 1 : at + 2] or [""])[0].partition("=")
+        del given[at : at + 2]
+        if declared.get(name, {}).get("type") in ("boolean", "number"):
+            try:
+                values[name] = json.loads(text)
+            except ValueError:
+                values[name] = text
+        else:
+            values[name] = text
+    return values
+
+
 def answer(arguments: list[str] | None = None) -> int:
     """Reads a request, prints `{"outputs": {name: values}}`."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) > 1 or given[:1] in (["-h"], ["--help"]):
-        sys.stderr.write(_USAGE)
-        return 2
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        flags = _flags(given)
+        if len(given) > 1 or given[:1] in (["-h"], ["--help"]):
+            sys.stderr.write(_USAGE)
+            return 2
         if given and given[0] != "-":
             with open(given[0], encoding="utf-8") as file:
                 request = json.load(file)
         else:
             request = json.load(sys.stdin)
-        outputs = predict(_of_request(request))
+        outputs = predict(_of_request(request), flags)
     except (OSError, TypeError, ValueError, KeyError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
