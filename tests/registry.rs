@@ -2,6 +2,9 @@
 //! people's clients.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+#[allow(dead_code, reason = "the registry's own tests need the rest")]
+#[path = "../crates/registry/tests/support/stores.rs"]
+mod stores;
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -426,4 +429,59 @@ fn oras_attaches_and_pulls() {
     let referrers = format!("/v2/team/wine/referrers/{}", told["digest"].as_str().unwrap());
     let referrers: Value = serde_json::from_slice(&registry.bytes(&referrers)).unwrap();
     assert_eq!(referrers["manifests"][0]["artifactType"], "application/vnd.example.report", "{referrers}");
+}
+
+/// `modelyard`, with the keys of the bucket.
+fn with_keys(stores: &stores::Stores, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modelyard"));
+    command.args(arguments).env("AWS_ENDPOINT_URL", &stores.endpoint).env("AWS_REGION", "us-east-1");
+    command.env("AWS_ACCESS_KEY_ID", "tests").env("AWS_SECRET_ACCESS_KEY", "hunter2");
+    command
+}
+
+#[test]
+#[ignore = "needs the Python peers and PostgreSQL"]
+fn registries_of_several_homes_serve_the_same_images() {
+    let (stores, name) = (stores::Stores::here(), stores::fresh_name());
+    let (blobs, metadata) = (format!("s3://{}/{name}", stores::BUCKET), stores.database(&name));
+    let homes = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let start = |home: &Path| {
+        let told =
+            ["registry", "--listen", "127.0.0.1:0", "--output", "json", "--blobs", &blobs, "--metadata", &metadata];
+        Registry::of(with_keys(stores, &told), home)
+    };
+    let (first, second) = (start(homes[0].path()), start(homes[1].path()));
+    let image = first.image("team/wine", "1", b"weights");
+    assert_eq!(second.bytes("/v2/team/wine/manifests/1"), image);
+    first.kill();
+    assert_eq!(second.bytes(&format!("/v2/team/wine/blobs/{}", digest(b"weights"))), b"weights");
+
+    // A command of a third home, told by the environment, then by the file.
+    let sweep = |command: &mut Command| -> Value {
+        let output = command.env("MODELYARD_HOME", homes[2].path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let gc = ["gc", "--older-than", "1s", "--output", "json"];
+    let swept = sweep(with_keys(stores, &gc).env("MODELYARD_BLOBS", &blobs).env("MODELYARD_METADATA", &metadata));
+    assert_eq!((&swept["kept"], &swept["blobs"]), (&json!(3), &json!([])));
+    second.call("DELETE", &format!("/v2/team/wine/manifests/{}", digest(&image)), b"", 202);
+    let file = homes[2].path().join("registry/storage.toml");
+    std::fs::write(file, format!("blobs = {blobs:?}\nmetadata = {metadata:?}\n")).unwrap();
+    let mut removed = 0;
+    until("everything is swept", 60, || {
+        removed += sweep(&mut with_keys(stores, &gc))["blobs"].as_array().unwrap().len();
+        if removed == 3 { Ok(()) } else { Err(format!("{removed} blobs are gone")) }
+    });
+
+    let wrong = with_keys(stores, &["registry", "--blobs", "s3://no-such-bucket"])
+        .env("MODELYARD_HOME", homes[0].path())
+        .output();
+    let (wrong, told) =
+        wrong.map(|output| (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())).unwrap();
+    assert_eq!(wrong, Some(1), "{told}");
+    assert!(
+        told.contains("no-such-bucket") && told.contains("AWS_ACCESS_KEY_ID") && !told.contains("hunter2"),
+        "{told}"
+    );
 }

@@ -22,7 +22,7 @@ const POSTGRES: &str = r#"
 as=""
 if [ "$(id -u)" = 0 ]; then chown nobody "$1"; as="setpriv --reuid=nobody --regid=nogroup --clear-groups"; fi
 cd "$1" || exit 1
-$as "$2/initdb" -D "$1/data" -U modelyard -A trust -E UTF8 --locale=C --locale-provider=icu --icu-locale=en-US --no-sync || exit 1
+$as "$2/initdb" -D "$1/data" -U modelyard -A trust -E UTF8 --locale=C --locale-provider=icu --icu-locale=en-US --no-sync || { cd /; rm -rf "$1"; exit 1; }
 printf 'local all guarded scram-sha-256\nlocal all all trust\n' > "$1/data/pg_hba.conf"
 $as "$2/postgres" -D "$1/data" -k "$1" -h '' -F -c max_connections=400 &
 server=$!
