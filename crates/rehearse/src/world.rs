@@ -217,7 +217,6 @@ impl World {
             };
             let orders = [
                 alternative.clone(),
-                alternative,
                 Order::Pause,
                 Order::Pause,
                 Order::Resume,
@@ -225,7 +224,12 @@ impl World {
                 Order::Promote { all: true },
                 Order::Abort,
             ];
-            let order = orders[self.random.usize(..orders.len())].clone();
+            // While somebody decides, others are tried.
+            let decides = self.rollout().is_some_and(|rollout| rollout.is_paused() || rollout.is_held());
+            let order = match decides && self.random.bool() {
+                true => alternative,
+                false => orders[self.random.usize(..orders.len())].clone(),
+            };
             self.order(order);
         }
         self.chance(faults.crash).then(|| self.random.u8(..3))

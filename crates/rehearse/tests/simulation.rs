@@ -182,24 +182,24 @@ fn empty_weights_and_forgotten_aborts_are_caught() {
     assert!(names(ignores_aborts).contains("R5"), "nobody noticed that an abort came to nothing");
 }
 
-/// Gives a revision beside the arms a third of the traffic, which is what an alternative must never have.
+/// Gives an alternative that answers callers a third of the traffic on top, which is what it must never have.
 fn lends_too_much(state: Rollout, seen: &Observation) -> (Rollout, Vec<modelyard_rollout::Action>) {
     let (after, actions) = modelyard_rollout::step(state, seen);
     let desired = after.desired();
-    let live = |one: &RevisionNumber| seen.pools.get(one).is_some_and(|pool| pool.live > 0);
-    let beside = after.beside().keys().find(|one| desired.instances.contains_key(one) && live(one));
-    let all = desired.weights.get(&STABLE).is_some_and(|share| share.basis_points() >= 9_000);
-    let Some(beside) = beside.filter(|_| all) else { return (after, actions) };
+    let share = |revision: &RevisionNumber| desired.weights.get(revision).map_or(0, |share| share.basis_points());
+    let lent = after.beside().keys().find(|&one| share(one) > 0 && share(&STABLE) >= 5_000);
+    let Some(beside) = lent.filter(|one| seen.pools.get(one).is_some_and(|pool| pool.live > 0)) else {
+        return (after, actions);
+    };
     let mut value = serde_json::to_value(&after).unwrap();
-    let stable = desired.weights[&STABLE].basis_points();
-    value["desired"]["weights"][STABLE.to_string()] = serde_json::json!(stable - 3_000);
-    value["desired"]["weights"][beside.to_string()] = serde_json::json!(3_000);
+    value["desired"]["weights"][STABLE.to_string()] = serde_json::json!(share(&STABLE) - 3_000);
+    value["desired"]["weights"][beside.to_string()] = serde_json::json!(share(beside) + 3_000);
     (serde_json::from_value(value).unwrap(), actions)
 }
 
 #[test]
 fn what_runs_beside_is_met_and_its_excess_is_caught() {
-    let caught = (0..200).filter_map(|seed| play("canary", seed, true, Faults::all(), lends_too_much).err());
+    let caught = (0..1_000).filter_map(|seed| play("canary", seed, true, Faults::all(), lends_too_much).err());
     let names: std::collections::BTreeSet<&str> = caught.map(|violation| violation.name).collect();
     assert!(names.contains("R11"), "nobody noticed what an alternative was given: {names:?}");
 
@@ -221,7 +221,7 @@ fn what_runs_beside_is_met_and_its_excess_is_caught() {
         copied += u32::from(copies);
         lent += u32::from(answers);
     }
-    assert!(copied > 100 && lent > 20, "copies in {copied} worlds, answers in {lent}");
+    assert!(copied > 100 && lent > 10, "copies in {copied} worlds, answers in {lent}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn shadows_beside_canaries_and_tests_decide_nothing() {
         let agreement = if outcome == Outcome::Promoted { 0.0 } else { 1.0 };
         let mut world = World::new(&rules, &arms, &[(OLD, 0.9), (NEW, accuracy), (shadow, agreement)]);
         assert_eq!(world.rollout.plan.surge(true).len(), arms.len() + 1, "there must be room for it");
-        world.play(2);
+        world.until(|rollout| rollout.describe().contains(if is_test { "testing" } else { "baking" }));
         assert_eq!(world.rollout.desired().mirrors, BTreeMap::from([(shadow, Weight::new(2_000).unwrap())]));
         assert!(!shares(&world.rollout).iter().any(|(revision, _)| *revision == shadow.0));
         assert!(world.rollout.arms().all(|arm| arm != shadow));
