@@ -59,10 +59,10 @@ fn what_cannot_be_packaged_bare_is_refused_with_what_to_do() {
         taken.err
     );
 
-    let pickle = world.scratch("exports").join("model.pkl");
-    fs::write(&pickle, b"\x80\x04N.").unwrap();
-    let foreign = world.run(&["package", text(&pickle)]).ended(2);
-    assert!(said(&foreign).contains("no ONNX file") && said(&foreign).contains("modelyard new"), "{}", foreign.err);
+    let notes = world.scratch("exports").join("notes.txt");
+    fs::write(&notes, b"no model").unwrap();
+    let foreign = world.run(&["package", text(&notes)]).ended(2);
+    assert!(said(&foreign).contains("no model file") && said(&foreign).contains("modelyard new"), "{}", foreign.err);
     let broken = world.scratch("exports").join("broken.onnx");
     fs::write(&broken, b"no model").unwrap();
     let broken = world.run(&["package", text(&broken)]).ended(1);
@@ -77,6 +77,42 @@ fn what_cannot_be_packaged_bare_is_refused_with_what_to_do() {
         let ran = world.run(&arguments).ended(2);
         assert!(said(&ran).contains(says), "{arguments:?}: {}", ran.err);
     }
+}
+
+#[test]
+fn models_of_other_kinds_are_kept_moved_compared_and_not_run() {
+    let world = World::default();
+    let kinds = examples().join("../tests/fixtures/kinds");
+    let pickle = world.run(&["package", text(&kinds.join("bad.pkl")), "--output", "json"]).ended(0);
+    let told = said(&pickle);
+    assert!(told.contains("`bad.pkl` is a pickle") && told.contains("posix.system"), "{told}");
+    assert!(told.contains("nothing runs this package"), "{told}");
+    let inspected = world.run(&["inspect", "bad:1", "--output", "text"]).ended(0);
+    assert!(inspected.out.contains("risk") && inspected.out.contains("posix.system"), "{}", inspected.out);
+
+    let wine = world.json(&["package", text(&kinds.join("wine_tf"))]);
+    assert_eq!((&wine["name"], &wine["version"]), (&json!("wine_tf"), &json!("1")));
+    let inspected = world.json(&["inspect", "wine_tf:1"]);
+    assert_eq!(inspected["signature"]["inputs"][0], json!({"name": "features", "datatype": "FP32", "shape": [-1, 4]}));
+    assert_eq!(inspected["models"]["wine_tf"]["kind"], "saved-model");
+    let bare = world.json(&["inspect", text(&kinds.join("wine_tf"))]);
+    assert_eq!(bare["signature"], inspected["signature"]);
+    let differs = world.json(&["diff", "wine_tf:1", text(&kinds.join("relu.mlpackage"))]);
+    assert!(differs["breaks"][0].as_str().unwrap().contains("input `features` is gone"), "{differs}");
+    assert_eq!(differs["changes"]["models"]["relu.mlpackage"]["after"]["kind"], "core-ml", "{differs}");
+
+    for arguments in [vec!["serve", "wine_tf:1"], vec!["serve", text(&kinds.join("dense.mlmodel"))]] {
+        let ran = world.run(&arguments).ended(2);
+        assert!(
+            said(&ran).contains("which nothing here runs") && said(&ran).contains("modelyard new DIR"),
+            "{}",
+            ran.err
+        );
+    }
+    let cut = world.scratch("exports").join("cut.gguf");
+    fs::write(&cut, &fs::read(kinds.join("tiny.gguf")).unwrap()[..500]).unwrap();
+    let broken = world.run(&["package", text(&cut)]).ended(1);
+    assert!(said(&broken).contains("cut short") && said(&broken).contains("download or export"), "{}", broken.err);
 }
 
 #[test]
@@ -103,6 +139,8 @@ fn a_bare_file_is_deployed_replaced_and_taken_back() {
     assert_ne!(after["outputs"][1]["data"], before["outputs"][1]["data"], "another model answers");
     world.json(&["rollback", "wine"]);
     assert_eq!(ask(), before, "the first file answers again");
+    let kept = world.run(&["deploy", text(&examples().join("../tests/fixtures/kinds/tiny.gguf"))]).ended(2);
+    assert!(said(&kept).contains("is a bare GGUF model, which nothing here runs"), "{}", kept.err);
     let missing = world.run(&["deploy", "nowhere.onnx"]).ended(2);
     assert!(said(&missing).contains("no file or folder nowhere.onnx"), "{}", missing.err);
     world.down();

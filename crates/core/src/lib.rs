@@ -18,6 +18,7 @@ pub mod instance;
 pub mod measure;
 pub mod metric;
 pub mod mirror;
+pub mod model_file;
 pub mod names;
 pub mod notify;
 pub mod package;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use crate::entry::Entry;
+use crate::model_file::ModelFile;
 use crate::profile::Profile;
 use crate::sample::Sample;
 use crate::signature::Signature;
@@ -53,6 +54,16 @@ pub struct Package {
     pub runtime: Runtime,
     /// What it takes and gives.
     pub signature: Signature,
+    /// The model file whose signature is the package's, where the runtime itself names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Model files recognised by their content, by path; a SavedModel or an `.mlpackage` by its folder. That of an `onnx` package is told
+    /// by `graph` instead.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelFile>,
+    /// What loading a file may do to whoever loads it, by the file's path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub risks: BTreeMap<String, String>,
     /// Facts read from the model file itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
@@ -140,6 +151,8 @@ pub enum Runtime {
         /// Longest time of one call in seconds; the worker is ended and replaced after it.
         timeout_seconds: u32,
     },
+    /// Nothing runs it: the package is kept, moved and compared.
+    None {},
 }
 
 impl Runtime {
@@ -149,6 +162,7 @@ impl Runtime {
             Self::Onnx { .. } => "onnx",
             Self::Command { .. } => "command",
             Self::Python { .. } => "python",
+            Self::None {} => "none",
         }
     }
 }

@@ -10,7 +10,6 @@ use modelyard_core::{Digest, ModelName, Version};
 use modelyard_registry::Store;
 
 use crate::Error;
-use crate::description::Model;
 use crate::draft::{Draft, look};
 use crate::publish::publish;
 use crate::scaffold::slug;
@@ -71,7 +70,13 @@ pub fn build(folder: &Path, store: &Store, options: &BuildOptions) -> Result<Bui
 }
 
 /// Stores what was read and found right.
-fn finish(draft: Draft, folder: &Path, store: &Store, options: &BuildOptions, start: Instant) -> Result<Built, Error> {
+pub(crate) fn finish(
+    draft: Draft,
+    folder: &Path,
+    store: &Store,
+    options: &BuildOptions,
+    start: Instant,
+) -> Result<Built, Error> {
     let (files, reused) = store_files(&draft, folder, store)?;
     let (warnings, weights) = (draft.warnings(), draft.weights.clone());
     let package = package(draft, files);
@@ -87,10 +92,7 @@ fn store_files(draft: &Draft, folder: &Path, store: &Store) -> Result<(BTreeMap<
         let full = folder.join(path);
         let mut file = File::open(&full).map_err(Error::file("could not open", &full))?;
         let facts = || file.metadata().map(|facts| look(&facts)).map_err(Error::file("could not read", &full));
-        let seen = match &draft.model {
-            Some((model, seen)) if model == path => *seen,
-            _ => facts()?,
-        };
+        let seen = draft.looks.get(path).map_or_else(facts, |seen| Ok(*seen))?;
         let likely = before.get(path).filter(|entry| entry.size_bytes == seen.0);
         let stored = match likely {
             Some(entry) => store.blobs().store_again(&mut file, &entry.digest)?,
@@ -113,8 +115,8 @@ fn files_before(store: &Store, model: &ModelName, version: &Version) -> BTreeMap
     known.and_then(|listed| store.package(&listed.digest).ok()).map(|package| package.files).unwrap_or_default()
 }
 
-fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Package {
-    let Draft { description, signature, graph, samples, profile, .. } = draft;
+pub(crate) fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Package {
+    let Draft { description, signature, graph, samples, profile, recognised, .. } = draft;
     let words = description.model;
     Package {
         format_version: FORMAT_VERSION,
@@ -123,6 +125,9 @@ fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Package {
         description: words.description,
         runtime: description.runtime.value,
         signature,
+        model: description.model_file.map(|path| path.value.trim_end_matches('/').to_owned()),
+        models: recognised.files(),
+        risks: recognised.risks(),
         graph,
         samples,
         parameters: description.parameters,
@@ -139,7 +144,7 @@ fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Package {
     }
 }
 
-/// What a bare ONNX file is called, which says neither name nor version.
+/// What a bare model file is called, which says neither name nor version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
     /// Name of the model.
@@ -156,45 +161,32 @@ impl Named {
     pub fn after(path: &Path) -> Result<Self, Error> {
         let refuse = |why: String| Error::Path { path: path.display().to_string(), why };
         let version = Version::new("1").map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { name: slug(file_name(path)?.trim_end_matches(".onnx")), version })
+        Ok(Self { name: slug(without_ending(file_name(path)?)), version })
     }
 }
 
-fn file_name(path: &Path) -> Result<&str, Error> {
+/// The name without the ending that only tells its kind.
+fn without_ending(name: &str) -> &str {
+    const ENDINGS: [&str; 14] = [
+        ".onnx",
+        ".mlmodel",
+        ".mlpackage",
+        ".safetensors",
+        ".gguf",
+        ".pt",
+        ".pt2",
+        ".pth",
+        ".ptl",
+        ".pkl",
+        ".pickle",
+        ".joblib",
+        ".npz",
+        ".npy",
+    ];
+    ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)).filter(|stem| !stem.is_empty()).unwrap_or(name)
+}
+
+pub(crate) fn file_name(path: &Path) -> Result<&str, Error> {
     let refuse = || Error::Path { path: path.display().to_string(), why: "it names no file in UTF-8".to_owned() };
     path.file_name().and_then(|name| name.to_str()).ok_or_else(refuse)
-}
-
-/// Reads a bare ONNX file; also the folder that it lies in.
-fn draft_of_model<'p>(path: &'p Path, named: &Named) -> Result<(Draft, &'p Path), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let model = Model {
-        name: named.name.clone(),
-        version: named.version.clone(),
-        description: String::new(),
-        license: None,
-        authors: Vec::new(),
-        card: None,
-    };
-    Ok((Draft::of_model(folder, file_name(path)?, model)?, folder))
-}
-
-/// Builds a bare ONNX file, and the files that hold its weights, into `store`.
-///
-/// # Errors
-/// [`Error`]; the registry then has no new version.
-#[tracing::instrument(name = "package", skip_all, fields(model = %path.display()), err)]
-pub fn build_model(path: &Path, named: &Named, store: &Store, options: &BuildOptions) -> Result<Built, Error> {
-    let start = Instant::now();
-    let (draft, folder) = draft_of_model(path, named)?;
-    finish(draft, folder, store, options, start)
-}
-
-/// A package for a bare ONNX file, so that it can be served without a folder of its own. It is stored nowhere and has no samples.
-///
-/// # Errors
-/// [`Error::Onnx`] when the file is no usable model; [`Error::Weights`] when files with weights are missing or outside its folder.
-pub fn package_of_model(path: &Path) -> Result<Package, Error> {
-    let (draft, _) = draft_of_model(path, &Named::after(path)?)?;
-    Ok(package(draft, BTreeMap::new()))
 }

@@ -1,6 +1,6 @@
 //! A model folder that was read and found right: nothing is stored before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::ops::Range;
@@ -12,12 +12,12 @@ use miette::NamedSource;
 use modelyard_core::package::{Graph, Runtime};
 use modelyard_core::profile::Profile;
 use modelyard_core::sample::Sample;
-use modelyard_core::signature::Signature;
+use modelyard_core::signature::{Datatype, Signature};
 use modelyard_registry::{MAX_DOCUMENT_BYTES, paths};
 use serde_json::Value;
 
-use crate::description::{Description, Mistake, Model, Samples};
-use crate::{DESCRIPTION, Error, files, flags, onnx, profile, python, samples};
+use crate::description::{Description, Mistake, Model, Placed, Samples};
+use crate::{DESCRIPTION, Error, files, flags, kinds, onnx, profile, python, samples};
 
 /// How a file looked: what was read of it before must be what is stored of it after.
 pub(crate) type Look = (u64, Option<SystemTime>);
@@ -39,8 +39,10 @@ pub(crate) struct Draft {
     pub(crate) paths: BTreeSet<String>,
     /// Those of them that hold weights for certain.
     pub(crate) weights: BTreeSet<String>,
-    /// How the model file looked when its signature was read.
-    pub(crate) model: Option<(String, Look)>,
+    /// How each model file looked when it was read.
+    pub(crate) looks: BTreeMap<String, Look>,
+    /// The model files that were recognised, and what loading them may do.
+    pub(crate) recognised: kinds::Recognised,
 }
 
 impl Draft {
@@ -79,8 +81,25 @@ impl Draft {
         let refuse = |why| Error::Path { path: file.to_owned(), why };
         files::length(folder, file).map_err(refuse)?;
         let description = Description::of(model, Runtime::Onnx { model: file.to_owned() });
-        // It has no flags, so nothing of them can be wrong.
-        Self::from(folder, description, BTreeSet::new(), |_| refuse("it has flags".to_owned()))
+        Self::from(folder, description, BTreeSet::new(), |wrong| refuse(in_words(wrong)))
+    }
+
+    /// Reads a bare model file or folder of another kind, which nothing of ours runs.
+    pub(crate) fn of_kept(folder: &Path, path: &str, model: Model) -> Result<Self, Error> {
+        let refuse = |why| Error::Path { path: path.to_owned(), why };
+        let mut paths = BTreeSet::new();
+        files::expand(folder, path, &mut paths).map_err(refuse)?;
+        let description = Description::of(model, Runtime::None {});
+        let mut draft = Self::from(folder, description, paths, |wrong| refuse(in_words(wrong)))?;
+        if !draft.recognised.models.contains_key(path) {
+            return Err(Error::NoModel(folder.join(path)));
+        }
+        // A model that does not say what it takes is kept all the same.
+        if let Ok((signature, _)) = draft.recognised.signature(path) {
+            draft.description.model_file = Some(Placed { value: path.to_owned(), at: 0..0 });
+            draft.signature = signature;
+        }
+        Ok(draft)
     }
 
     fn from(
@@ -90,13 +109,13 @@ impl Draft {
         refuse: impl Fn(flags::Wrong) -> Error,
     ) -> Result<Self, Error> {
         let (mut signature, mut graph, mut unshaped) = (Signature::default(), None, BTreeSet::new());
-        let (mut weights, mut model) = (BTreeSet::new(), None);
+        let (mut weights, mut looks) = (BTreeSet::new(), BTreeMap::new());
         if let Runtime::Onnx { model: path } = &description.runtime.value {
             let (facts, look) = facts(&folder.join(path))?;
             weights = external(folder, path, &facts)?;
             weights.insert(path.clone());
             (signature, graph, unshaped) = (facts.signature, Some(facts.graph), facts.unshaped);
-            model = Some((path.clone(), look));
+            looks.insert(path.clone(), look);
             let (further, mut wrong) = flags::alternatives(folder, &description.flags, path, &signature)?;
             weights.extend(further);
             paths.extend(weights.iter().cloned());
@@ -105,15 +124,21 @@ impl Draft {
                 return Err(refuse(wrong));
             }
         }
+        if let Some((path, why)) = paths::clash(paths.iter().map(String::as_str)) {
+            return Err(Error::Path { path: path.to_owned(), why: why.to_owned() });
+        }
+        let recognised = kinds::recognise(folder, &paths, &weights)?;
+        if let Some(model) = &description.model_file {
+            let runtime = &description.runtime.value;
+            let read = recognised.signature(&model.value).and_then(|read| carried(runtime, read));
+            (signature, unshaped) = read.map_err(|why| refuse(vec![(model.at.clone(), why)]))?;
+        }
         if let Runtime::Python { .. } = &description.runtime.value {
-            signature = description.signature.take().map(|placed| placed.value).unwrap_or_default();
+            signature = description.signature.take().map_or(signature, |placed| placed.value);
             let wrong = flags::bind(&description.flags, &mut signature);
             if !wrong.is_empty() {
                 return Err(refuse(wrong));
             }
-        }
-        if let Some((path, why)) = paths::clash(paths.iter().map(String::as_str)) {
-            return Err(Error::Path { path: path.to_owned(), why: why.to_owned() });
         }
         let list = sample_list(folder, description.samples.take().map(|samples| samples.value))?;
         let against = samples::Model {
@@ -132,18 +157,36 @@ impl Draft {
                 read.map(|(profile, warnings)| (Some(Arc::new(profile)), warnings)).map_err(refuse)?
             }
         };
-        Ok(Self { description, signature, graph, samples, profile, profile_warnings, paths, weights, model })
+        weights.extend(recognised.weights(&paths));
+        looks.extend(recognised.looks.clone());
+        Ok(Self {
+            description,
+            signature,
+            graph,
+            samples,
+            profile,
+            profile_warnings,
+            paths,
+            weights,
+            looks,
+            recognised,
+        })
     }
 
     /// What is allowed but probably not meant.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.profile_warnings.clone();
-        if self.samples.is_empty() {
+        if self.samples.is_empty() && self.description.runtime.value != (Runtime::None {}) {
             let what = "the package has no samples: nothing can tell whether an instance answers correctly";
             warnings.push(what.to_owned());
         }
-        for path in self.paths.iter().filter(|path| is_pickle(path)) {
-            warnings.push(format!("`{path}` is a pickle: loading it runs whatever code is in it"));
+        for (path, risk) in self.recognised.risks() {
+            warnings.push(format!("`{path}` is {risk}"));
+        }
+        if let Runtime::None {} = self.description.runtime.value {
+            let what = "nothing runs this package: it is kept, moved and compared; `[runtime]` with a `command` or a `python` function runs it \
+                        (docs/guide/kinds.md)";
+            warnings.push(what.to_owned());
         }
         if let Runtime::Command { command, .. } = &self.description.runtime.value
             && let Some(program) = command.first().filter(|program| program.starts_with('/'))
@@ -152,11 +195,6 @@ impl Draft {
         }
         warnings
     }
-}
-
-/// Whether a file of that name is loaded by unpickling, which runs whatever code is in it.
-pub fn is_pickle(path: &str) -> bool {
-    [".pkl", ".pickle", ".joblib", ".dill"].iter().any(|end| path.ends_with(end))
 }
 
 /// The files that the description names, or everything that is wrong with them and where it is named.
@@ -181,6 +219,11 @@ fn gather(folder: &Path, description: &Description) -> Result<BTreeSet<String>, 
     {
         wrong.push((data.at.clone(), why));
     }
+    if let Some(model) = &description.model_file
+        && let Err(why) = files::expand(folder, &model.value, &mut paths)
+    {
+        wrong.push((model.at.clone(), why));
+    }
     let (runtime, at) = (&description.runtime.value, &description.runtime.at);
     match runtime {
         Runtime::Onnx { model } => wrong.extend(files::length(folder, model).err().map(|why| (at.clone(), why))),
@@ -188,6 +231,7 @@ fn gather(folder: &Path, description: &Description) -> Result<BTreeSet<String>, 
             wrong.extend(everything_unless_listed(folder, description, &mut paths));
             wrong.extend(command_faults(folder, command, &paths).into_iter().map(|why| (at.clone(), why)));
         }
+        Runtime::None {} => wrong.extend(everything_unless_listed(folder, description, &mut paths)),
         Runtime::Python { entry, requirements, .. } => {
             wrong.extend(everything_unless_listed(folder, description, &mut paths));
             wrong.extend(
@@ -218,6 +262,28 @@ fn everything_unless_listed(
         paths.remove(&data.value);
     }
     refused.map(|why| (description.runtime.at.clone(), why))
+}
+
+/// What is wrong with a file that has no description to point into.
+fn in_words(wrong: flags::Wrong) -> String {
+    wrong.into_iter().map(|(_, what)| what).collect::<Vec<_>>().join("; ")
+}
+
+/// A signature that was read from a model file, if the runtime can answer with it.
+fn carried(
+    runtime: &Runtime,
+    (signature, unshaped): (Signature, BTreeSet<String>),
+) -> Result<(Signature, BTreeSet<String>), String> {
+    let Runtime::Python { .. } = runtime else { return Ok((signature, unshaped)) };
+    let write = "write `[signature]` instead of `model`";
+    if let Some(name) = unshaped.first() {
+        return Err(format!("the model does not say which shape its output `{}` has: {write}", name.escape_debug()));
+    }
+    let mut specs = signature.inputs.iter().chain(&signature.outputs);
+    match specs.find(|spec| spec.datatype == Datatype::Bf16) {
+        Some(spec) => Err(format!("`{}` is BF16, which NumPy has not: {write}", spec.name.escape_debug())),
+        None => Ok((signature, unshaped)),
+    }
 }
 
 /// Files that the command names and instances would not find.

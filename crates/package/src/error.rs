@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
 use crate::description::Mistake;
+use crate::kinds::KindError;
 use crate::onnx::OnnxError;
 use crate::samples::SampleFault;
 
@@ -42,6 +43,18 @@ pub enum Error {
         #[source]
         source: OnnxError,
     },
+    /// A model file of another kind is unusable.
+    #[error("`{}` cannot be packaged", path.display())]
+    Kind {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: KindError,
+    },
+    /// A bare file or folder is no model.
+    #[error("`{}` is no model of a kind that is known", .0.display())]
+    NoModel(PathBuf),
     /// Files that hold the model's weights are not as the model says.
     #[error("`{model}` keeps weights in another file: {why}")]
     Weights {
@@ -132,6 +145,8 @@ impl Error {
             Self::File { .. } => "modelyard::package::file",
             Self::Description { .. } => "modelyard::package::description",
             Self::Onnx { .. } => "modelyard::package::onnx",
+            Self::Kind { .. } => "modelyard::package::kind",
+            Self::NoModel(_) => "modelyard::package::no_model",
             Self::Weights { .. } => "modelyard::package::weights",
             Self::Path { .. } => "modelyard::package::path",
             Self::SampleFile { .. } | Self::Samples { .. } => "modelyard::package::sample",
@@ -155,6 +170,10 @@ impl Error {
             Self::Onnx { source: OnnxError::Foreign(_), .. } => "`model` names the ONNX file; nothing was packaged",
             Self::Onnx { .. } => {
                 "export the model again, then check it with `onnx.checker.check_model`; nothing was packaged"
+            }
+            Self::Kind { source, .. } => source.help(),
+            Self::NoModel(_) => {
+                "the kinds that are known are told in docs/guide/kinds.md; `modelyard new DIR` makes a folder for anything else"
             }
             Self::Weights { .. } => "put the file beside the model, as the exporter wrote it; nothing was packaged",
             Self::Path { .. } => {

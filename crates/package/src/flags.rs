@@ -33,6 +33,9 @@ pub(crate) fn check(folder: &Path, flags: &Flags, runtime: &Runtime) -> Wrong {
                 wrong.push((at.clone(), what.to_owned()));
             }
             Runtime::Command { .. } => {}
+            Runtime::None {} => {
+                wrong.push((at.clone(), "nothing runs the package, so a flag has no meaning".to_owned()))
+            }
             Runtime::Python { .. } if !flag.files().is_empty() => {
                 let what = "`files` is for ONNX models; a function gets its flags as values and opens what it wants";
                 wrong.push((at.clone(), what.to_owned()));

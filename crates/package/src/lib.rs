@@ -4,6 +4,7 @@
 //! `modelyard.toml` is reported at once; a sample that does not fit the signature is found here, not in production.
 //! Absent on purpose: running the model. Packaging needs neither Python nor the inference engine.
 
+mod bare;
 mod build;
 mod canonical;
 mod description;
@@ -11,6 +12,7 @@ mod draft;
 mod error;
 mod files;
 mod flags;
+pub mod kinds;
 pub mod lock;
 pub mod onnx;
 mod profile;
@@ -20,11 +22,13 @@ mod samples;
 mod scaffold;
 mod schema;
 pub mod wheel;
+mod wire;
 
-pub use build::{BuildOptions, Built, Named, build, build_model, package_of_model};
+pub use bare::{build_model, is_model, package_of_model};
+pub use build::{BuildOptions, Built, Named, build};
 pub use description::{Description, Mistake, Model, Placed, Samples};
-pub use draft::is_pickle;
 pub use error::Error;
+pub use kinds::is_called_like_a_pickle;
 pub use samples::SampleFault;
 pub use scaffold::scaffold;
 pub use schema::json_schema;

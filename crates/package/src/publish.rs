@@ -79,7 +79,7 @@ fn media_type(package: &Package, weights: &BTreeSet<String>, path: &str) -> (&'s
         "md" | "rst" | "pdf" | "html" => oci::DOC,
         _ if matches!(name, "LICENSE" | "NOTICE" | "README") => oci::DOC,
         _ => match package.runtime {
-            Runtime::Onnx { .. } => oci::WEIGHT_CONFIG,
+            Runtime::Onnx { .. } | Runtime::None {} => oci::WEIGHT_CONFIG,
             Runtime::Command { .. } | Runtime::Python { .. } => oci::CODE,
         },
     };

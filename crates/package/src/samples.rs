@@ -34,7 +34,7 @@ pub(crate) struct Model<'a> {
 }
 
 const WHOLE: [&str; 6] = ["name", "path", "request", "response", "tolerance", "flags"];
-const PLAIN: [&str; 5] = ["name", "inputs", "outputs", "tolerance", "flags"];
+const PLAIN: [&str; 6] = ["name", "path", "inputs", "outputs", "tolerance", "flags"];
 
 /// Reads a list of samples and checks each.
 pub(crate) fn read(list: Vec<Value>, model: &Model<'_>) -> Result<Vec<Sample>, Vec<SampleFault>> {
@@ -72,36 +72,54 @@ fn one(written: &Value, name: &str, model: &Model<'_>) -> Result<Sample, String>
         Some(_) => return Err("its `flags` are no object of values by name".to_owned()),
     };
     let sample = |path, request, response| Sample { name: name.to_owned(), path, request, response, tolerance, flags };
+    let is_described = !model.signature.inputs.is_empty();
     match (model.runtime, plain) {
-        (Runtime::Onnx { .. } | Runtime::Python { .. }, true) => {
-            let request = json!({"inputs": tensors(written, "inputs", &model.signature.inputs)?});
-            let response = json!({"outputs": tensors(written, "outputs", &model.signature.outputs)?});
-            check(&request, &response, model)?;
-            Ok(sample(None, request, response))
+        (Runtime::None {}, _) if !is_described => {
+            Err("nothing runs the package, and its model does not say what it takes: a sample has nothing to be held against".to_owned())
         }
-        (Runtime::Onnx { .. } | Runtime::Python { .. }, false) => {
-            if written.contains_key("path") {
-                let kind = model.runtime.name();
-                return Err(format!("a sample of an `{kind}` package has no `path`: it is always sent to the model"));
-            }
-            let (request, response) = (part(written, "request")?, part(written, "response")?);
-            check(request, response, model)?;
-            Ok(sample(None, request.clone(), response.clone()))
-        }
-        (Runtime::Command { .. }, true) => {
+        (Runtime::Command { .. }, true) if !is_described => {
             Err("a program has no signature: write `path`, `request` and `response` instead of `inputs` and `outputs`"
                 .to_owned())
         }
-        (Runtime::Command { .. }, false) => {
-            let path = written.get("path").and_then(Value::as_str);
-            let path = path.ok_or("a sample of a `command` needs `path`, where it is sent")?;
-            if let Some(why) = request_path_fault(path) {
-                return Err(why);
-            }
+        (_, true) => {
+            let path = sample_path(written, model.runtime)?;
+            let request = json!({"inputs": tensors(written, "inputs", &model.signature.inputs)?});
+            let response = json!({"outputs": tensors(written, "outputs", &model.signature.outputs)?});
+            check(&request, &response, model)?;
+            Ok(sample(path, request, response))
+        }
+        (Runtime::Onnx { .. } | Runtime::Python { .. } | Runtime::None {}, false) => {
+            let path = sample_path(written, model.runtime)?;
             let (request, response) = (part(written, "request")?, part(written, "response")?);
-            Ok(sample(Some(path.to_owned()), request.clone(), response.clone()))
+            check(request, response, model)?;
+            Ok(sample(path, request.clone(), response.clone()))
+        }
+        (Runtime::Command { .. }, false) => {
+            let path = sample_path(written, model.runtime)?;
+            let (request, response) = (part(written, "request")?, part(written, "response")?);
+            // A program may speak as it likes; what it says in the protocol of models is held against its model.
+            if is_described && request.get("inputs").is_some_and(Value::is_array) {
+                check(request, response, model)?;
+            }
+            Ok(sample(path, request.clone(), response.clone()))
         }
     }
+}
+
+/// Where a sample is sent: a program says so itself, a model is always asked at the same place.
+fn sample_path(written: &Map<String, Value>, runtime: &Runtime) -> Result<Option<String>, String> {
+    let Runtime::Command { .. } = runtime else {
+        return match written.contains_key("path") {
+            true => Err(format!(
+                "a sample of an `{}` package has no `path`: it is always sent to the model",
+                runtime.name()
+            )),
+            false => Ok(None),
+        };
+    };
+    let path = written.get("path").and_then(Value::as_str);
+    let path = path.ok_or("a sample of a `command` needs `path`, where it is sent")?;
+    request_path_fault(path).map_or_else(|| Ok(Some(path.to_owned())), Err)
 }
 
 fn check_keys(written: &Map<String, Value>, known: &[&str]) -> Result<(), String> {
@@ -285,7 +303,9 @@ mod tests {
     }
 
     fn read_list(list: Vec<Value>, runtime: &Runtime) -> Result<Vec<Sample>, Vec<SampleFault>> {
-        let (signature, unshaped) = (signature(), BTreeSet::from(["z".to_owned()]));
+        // A program has a signature only when it names a model.
+        let signature = if let Runtime::Command { .. } = runtime { Signature::default() } else { signature() };
+        let unshaped = BTreeSet::from(["z".to_owned()]);
         read(list, &Model { runtime, signature: &signature, unshaped: &unshaped, flags: &BTreeMap::new() })
     }
 

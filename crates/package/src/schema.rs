@@ -88,6 +88,8 @@ enum Runtime {
     },
     /// Any program that listens on `$PORT`.
     Command {
+        /// Path of the model file or folder whose signature is the package's.
+        model: Option<String>,
         /// Program and arguments.
         command: Vec<String>,
         /// Path that answers 200 when the program is ready.
@@ -97,6 +99,8 @@ enum Runtime {
     },
     /// A Python function behind the native model server.
     Python {
+        /// Path of the model file or folder whose signature is the package's, instead of `[signature]`.
+        model: Option<String>,
         /// `module:function`, or `mlflow:FOLDER` for an MLflow model.
         #[schemars(length(max = 256))]
         entry: String,
@@ -110,6 +114,11 @@ enum Runtime {
         /// Longest time of one call in seconds; 30 unless it stands here.
         #[schemars(range(min = 1, max = 3600))]
         timeout_seconds: Option<u32>,
+    },
+    /// Nothing runs it: the package is kept, moved and compared.
+    None {
+        /// Path of the model file or folder whose signature is the package's.
+        model: Option<String>,
     },
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use modelyard_package::{BuildOptions, Built, Error, Named, build, build_model};
+use modelyard_package::{BuildOptions, Built, Error, Named, build, build_model, is_model, package_of_model};
 use modelyard_registry::Store;
 
 fn example(name: &str) -> PathBuf {
@@ -449,4 +449,140 @@ fn files_that_differ_in_case_only_are_refused() {
     program(&folder, "", "[\"./start\"]");
     fs::write(folder.join("MAIN.py"), "x").unwrap();
     assert!(build_in(home.path(), &folder).unwrap_err().to_string().contains("upper and lower case"));
+}
+
+/// A model file or folder of another framework, as its own library wrote it.
+fn kinds(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/kinds").join(name)
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(to).unwrap();
+        fs::read_dir(from).unwrap().for_each(|entry| {
+            let entry = entry.unwrap();
+            copy(&entry.path(), &to.join(entry.file_name()));
+        });
+    } else {
+        fs::copy(from, to).unwrap();
+    }
+}
+
+#[test]
+fn bare_models_of_every_kind_are_packages_and_say_what_they_are() {
+    let home = tempfile::tempdir().unwrap();
+    for (name, called, kind, inputs, risky) in [
+        ("wine_tf", "wine_tf", "saved-model", 1, false),
+        ("relu.mlpackage", "relu", "core-ml", 1, false),
+        ("dense.mlmodel", "dense", "core-ml", 1, false),
+        ("linear.safetensors", "linear", "safetensors", 0, false),
+        ("tiny.gguf", "tiny", "gguf", 0, false),
+        ("script.pt", "script", "torch-script", 0, true),
+        ("exported.pt2", "exported", "torch-export", 0, true),
+        ("state.pt", "state", "torch", 0, true),
+        ("bad.pkl", "bad", "pickle", 0, true),
+    ] {
+        let path = kinds(name);
+        assert!(is_model(&path), "{name}");
+        let built =
+            build_model(&path, &Named::after(&path).unwrap(), &store(home.path()), &BuildOptions::default()).unwrap();
+        let package = &built.package;
+        assert_eq!((package.name.as_str(), package.runtime.name()), (called, "none"), "{name}");
+        assert_eq!(serde_json::json!(package.models[name].kind), kind, "{name}");
+        assert_eq!((package.signature.inputs.len(), package.risks.contains_key(name)), (inputs, risky), "{name}");
+        assert_eq!(package.model.as_deref(), (inputs > 0).then_some(name), "{name}");
+        assert!(built.warnings.iter().any(|warning| warning.contains("nothing runs this package")));
+        let read = store(home.path()).package(&built.digest).unwrap();
+        assert_eq!(read, *package, "the registry gives it back");
+        assert_eq!(package_of_model(&path).unwrap().models, package.models);
+        // Weights are told from code and texts.
+        let manifest = store(home.path()).manifest(&built.digest).unwrap();
+        assert!(manifest.layers.iter().any(|layer| layer.media_type.ends_with("model.weight.v1.raw")), "{name}");
+    }
+    for name in ["numbers.npy", "wine_tf/fingerprint.pb"] {
+        assert!(!is_model(&kinds(name)), "{name}");
+    }
+    assert!(!is_model(&example("wine/v1")) && !is_model(&example("wine/v1/modelyard.toml")));
+}
+
+#[test]
+fn parts_that_are_missing_are_named() {
+    let home = tempfile::tempdir().unwrap();
+    let refused = |from: &str, gone: &str, with: Option<&str>| {
+        let path = home.path().join(from);
+        copy(&kinds(from), &path);
+        match with {
+            None => fs::remove_file(path.join(gone)).unwrap(),
+            Some(text) => fs::write(path.join(gone), text).unwrap(),
+        }
+        let error = build_model(&path, &Named::after(&path).unwrap(), &store(home.path()), &BuildOptions::default());
+        fs::remove_dir_all(&path).unwrap();
+        let error = error.unwrap_err();
+        format!("{error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default())
+    };
+    let model = "Data/com.apple.CoreML/model.mlmodel";
+    for (told, why) in [
+        (refused("wine_tf", "variables/variables.index", None), "its variables are missing"),
+        (refused("relu.mlpackage", "Manifest.json", None), "without `Manifest.json`"),
+        (refused("relu.mlpackage", "Manifest.json", Some("{}")), "is no manifest"),
+        (refused("relu.mlpackage", model, None), "is no model of a kind that is known"),
+        (refused("relu.mlpackage", model, Some("<html>")), "a web page"),
+    ] {
+        assert!(told.contains(why), "{told} does not say {why:?}");
+    }
+}
+
+#[test]
+fn the_signature_of_a_named_model_is_the_package_s() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("wine");
+    copy(&kinds("wine_tf"), &folder.join("wine_tf"));
+    copy(&kinds("bad.pkl"), &folder.join("notes.bin"));
+    fs::write(folder.join("serve.py"), "").unwrap();
+    fs::write(folder.join("answer.py"), "def answer(inputs): ...").unwrap();
+    let build = |runtime: &str, samples: &str| {
+        let head = format!("samples = {samples}\n[model]\nname = \"wine\"\nversion = \"1\"\n[runtime]\n{runtime}\n");
+        fs::write(folder.join("modelyard.toml"), head).unwrap();
+        // A version names one package for ever, so that each has a registry of its own.
+        build_in(tempfile::tempdir_in(home.path()).unwrap().path(), &folder)
+    };
+    let program = "kind = \"command\"\ncommand = [\"python3\", \"serve.py\"]\nhealth = \"/\"\nmodel = \"wine_tf\"";
+    let right = "{path = \"/infer\", inputs = {features = [[1, 2, 3, 4]]}, outputs = {label = [0]}}";
+    let built = build(program, &format!("[{right}]")).unwrap();
+    let package = &built.package;
+    assert_eq!((package.signature.inputs[0].name.as_str(), package.model.as_deref()), ("features", Some("wine_tf")));
+    assert_eq!(
+        (package.samples[0].path.as_deref(), &package.samples[0].request["inputs"][0]["datatype"]),
+        (Some("/infer"), &serde_json::json!("FP32"))
+    );
+    assert!(package.risks["notes.bin"].contains("posix.system"), "{:?}", package.risks);
+    assert!(
+        built.warnings.iter().any(|warning| warning.starts_with("`notes.bin` is a pickle")),
+        "{:?}",
+        built.warnings
+    );
+
+    let function = "kind = \"python\"\nentry = \"answer:answer\"\nmodel = \"wine_tf\"";
+    let built = build(function, &format!("[{}]", right.replace("path = \"/infer\", ", ""))).unwrap();
+    assert_eq!(built.package.signature.outputs.len(), 2);
+    for (runtime, samples, why) in [
+        (program, right.replace("[[1, 2, 3, 4]]", "[[1]]"), "has the shape [1, 1], the model has [-1, 4]"),
+        (program, right.replace("path = \"/infer\", ", ""), "needs `path`"),
+        (program, right.replace("features", "feature"), "has no input `feature`; it has `features`"),
+        (
+            &program.replace("\"wine_tf\"", "\"serve.py\""),
+            right.to_owned(),
+            "`serve.py` is no model of a kind that is known; those found are `notes.bin`, `wine_tf`",
+        ),
+        (
+            &program.replace("\"wine_tf\"", "\"notes.bin\""),
+            right.to_owned(),
+            "does not say what its model takes and gives",
+        ),
+        (&program.replace("\"wine_tf\"", "\"wine_ft\""), right.to_owned(), "did you mean `wine_tf`?"),
+        ("kind = \"none\"", right.to_owned(), "nothing to be held against"),
+    ] {
+        let error = build(runtime, &format!("[{samples}]")).unwrap_err().to_string();
+        assert!(error.contains(why), "{error} does not say {why:?}");
+    }
 }

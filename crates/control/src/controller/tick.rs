@@ -191,6 +191,8 @@ impl Controller {
             let Ok(package) = self.packages.document(revision.package).await else { continue };
             let check = match &package.runtime {
                 Runtime::Onnx { .. } | Runtime::Python { .. } => Check::Native { probe: probe.unwrap_or(*address) },
+                // The target starts nothing of it, so that nothing is there to be asked.
+                Runtime::None {} => continue,
                 Runtime::Command { health, .. } => Check::Command {
                     address: *address,
                     health: health.clone(),

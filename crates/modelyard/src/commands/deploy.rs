@@ -11,11 +11,12 @@ use modelyard_core::package::{Package, Runtime};
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::{Recreate, Strategy};
 use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
+use modelyard_package::is_model;
 use serde_json::{Value, json};
 
 use super::flags::{given, kept};
 use super::foreseen::foresee;
-use super::package::{Called, is_model_file};
+use super::package::Called;
 use crate::cli::{Connect, span};
 use crate::client::Client;
 use crate::context::{Context, person};
@@ -30,7 +31,7 @@ pub struct Deploy {
     /// A package (`wine:2.1.0`, `wine@champion`, `wine@sha256:…`), a model folder, an ONNX file, or a `service.toml`.
     #[arg(value_name = "REF|DIR|FILE")]
     what: String,
-    /// What a bare ONNX file is called. Default: its own name, at version 1.
+    /// What a bare model is called. Default: its own name, at version 1.
     #[arg(long = "as", value_name = "NAME:VERSION")]
     named: Option<Called>,
     /// Name under which the model is served. Default: what the file says, else the model's name.
@@ -192,7 +193,7 @@ fn present(client: &Client, name: &str) -> miette::Result<Option<ServiceSpec>> {
 fn service_file(what: &str) -> Result<Option<PathBuf>, Usage> {
     let path = Path::new(what);
     let is_package_file = path.file_name().is_some_and(|name| name == "modelyard.toml");
-    if path.is_file() && !is_package_file && !is_model_file(path) {
+    if path.is_file() && !is_package_file && !is_model(path) {
         return Ok(Some(path.to_owned()));
     }
     let looks_like_a_path = what.starts_with(['.', '/', '~'])
@@ -215,10 +216,13 @@ pub(super) fn choose(context: &Context, what: &str, called: Option<&Called>) -> 
             (built.digest, built.package)
         }
         false if called.is_some() => {
-            return Err(Usage::new(format!("`--as` is for an ONNX file, and {what} is none"), "leave it out").into());
+            return Err(Usage::new(format!("`--as` is for a bare model, and {what} is none"), "leave it out").into());
         }
         false => super::inspect::find(context, what)?,
     };
+    if let Runtime::None {} = package.runtime {
+        return Err(super::package::not_run(&package).into());
+    }
     let needs_onnxruntime = super::package::is_onnx(&package);
     Ok(Chosen { model: package.name.to_string(), digest, package, needs_onnxruntime })
 }
@@ -240,7 +244,7 @@ fn outage(spec: &ServiceSpec) -> Option<String> {
 /// A package that a file names: a folder or an ONNX file relative to the file, or a reference.
 fn beside(file: Option<&Path>, named: &str) -> String {
     let path = file.and_then(Path::parent).unwrap_or(Path::new("")).join(named);
-    if path.is_dir() || is_model_file(&path) { path.display().to_string() } else { named.to_owned() }
+    if path.is_dir() || is_model(&path) { path.display().to_string() } else { named.to_owned() }
 }
 
 /// The packages of the further arms and shadows, in the order of the plan.

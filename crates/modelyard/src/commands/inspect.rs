@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::Digest;
+use modelyard_core::model_file::ModelFile;
 use modelyard_core::package::{LOCK, Package, Runtime};
 use modelyard_core::signature::TensorSpec;
+use modelyard_package::is_called_like_a_pickle;
 use modelyard_registry::storage::Settings;
 use modelyard_registry::{Reference, ReferenceError, Store, card};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::context::Context;
@@ -19,7 +21,7 @@ use crate::terminal::{Paint, columns};
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A package (`wine:2.1.0`, `wine@champion`, `wine@sha256:…`), a model folder, or an ONNX file.
+    /// A package (`wine:2.1.0`, `wine@champion`, `wine@sha256:…`), a model folder, or a bare model.
     #[arg(value_name = "REF|DIR")]
     what: String,
     /// Show its model card instead.
@@ -75,7 +77,7 @@ pub struct LaidOut {
 /// The package that `what` names, laid out as files. A model folder or file is looked at without taking a version in the registry.
 pub fn laid_out(context: &Context, what: &str) -> miette::Result<LaidOut> {
     let path = Path::new(what);
-    if super::package::is_model_file(path) {
+    if modelyard_package::is_model(path) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let package = modelyard_package::package_of_model(path)?;
         return Ok(LaidOut { package, digest: None, folder: folder.to_owned(), _scratch: None });
@@ -144,8 +146,16 @@ fn text(digest: Option<Digest>, package: &Package) -> String {
     let needs: Vec<String> = package.dependencies.iter().map(|(name, version)| format!("{name} {version}")).collect();
     row("needs", needs.join(", "));
     row("flags", package.flags.keys().cloned().collect::<Vec<_>>().join(", "));
-    for path in package.files.keys().filter(|path| modelyard_package::is_pickle(path)) {
-        row("risk", format!("{path} is a pickle: loading it runs whatever code is in it"));
+    for (path, model) in &package.models {
+        row("model", described(path, model));
+    }
+    for (path, risk) in &package.risks {
+        row("risk", format!("{path} is {risk}"));
+    }
+    // Packages from before model files were recognised say nothing of risks.
+    let unsaid = |path: &&String| !package.risks.contains_key(*path) && is_called_like_a_pickle(path);
+    for path in package.files.keys().filter(unsaid) {
+        row("risk", format!("{path} is called like a pickle: loading it as one runs whatever code is in it"));
     }
     row("licence", package.license.clone().unwrap_or_default());
     for (path, file) in &package.files {
@@ -166,6 +176,29 @@ fn runtime(runtime: &Runtime) -> String {
     let batch = if *batch { ", merges requests" } else { "" };
     let workers = if *workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
     format!("python {entry}, {needs}, {workers}, {timeout_seconds} s a call{batch}")
+}
+
+/// A model file on one line: its kind, and what it says of itself.
+fn described(path: &str, model: &ModelFile) -> String {
+    const LONGEST: usize = 60;
+    let short = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Object(map) => map.iter().map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", "),
+        Value::Array(list) => list
+            .iter()
+            .map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned))
+            .collect::<Vec<_>>()
+            .join(", "),
+        other => other.to_string(),
+    };
+    let fact = |(name, value): (&String, &Value)| {
+        let (name, value) = (name.replace('_', " "), short(value));
+        let cut = if value.chars().count() > LONGEST { "…" } else { "" };
+        format!("{name} {}{cut}", value.chars().take(LONGEST).collect::<String>())
+    };
+    let facts: Vec<String> = model.facts.iter().map(fact).collect();
+    let facts = if facts.is_empty() { String::new() } else { format!(": {}", facts.join("; ")) };
+    format!("{path}  {}{facts}", model.kind)
 }
 
 fn tensor(spec: &TensorSpec) -> String {

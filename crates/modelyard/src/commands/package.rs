@@ -1,4 +1,4 @@
-//! `modelyard package [DIR|FILE]`: a model folder or a bare ONNX file becomes an immutable package. Also how every command packages one.
+//! `modelyard package [DIR|FILE]`: a model folder or a bare model becomes an immutable package. Also how every command packages one.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use modelyard_core::package::{Package as Document, Runtime};
 use modelyard_core::{ModelName, Version};
-use modelyard_package::{BuildOptions, Built, DESCRIPTION, Named};
+use modelyard_package::{BuildOptions, Built, DESCRIPTION, Named, is_model};
 use modelyard_registry::Store;
 use serde_json::{Value, json};
 
@@ -27,10 +27,10 @@ pub enum Format {
 /// Arguments of `package`.
 #[derive(Debug, Args)]
 pub struct Package {
-    /// The model folder, with its `modelyard.toml`; or a bare ONNX file.
+    /// The model folder, with its `modelyard.toml`; or a bare model: an ONNX file, a SavedModel, a Core ML, PyTorch, safetensors or GGUF file.
     #[arg(value_name = "DIR|FILE", default_value = ".")]
     what: PathBuf,
-    /// What a bare ONNX file is called. Default: its own name, at version 1.
+    /// What a bare model is called. Default: its own name, at version 1.
     #[arg(long = "as", value_name = "NAME:VERSION")]
     named: Option<Called>,
     /// Export it as this, besides keeping it in the local registry. May be repeated.
@@ -44,7 +44,7 @@ pub struct Package {
     allow_unlocked: bool,
 }
 
-/// What somebody calls a bare ONNX file.
+/// What somebody calls a bare model.
 #[derive(Clone, Debug)]
 pub struct Called(Named);
 
@@ -59,23 +59,30 @@ impl FromStr for Called {
     }
 }
 
-/// Whether a path is that of a bare ONNX file.
-pub fn is_model_file(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "onnx") && path.is_file()
+/// Refuses to run what nothing runs.
+pub fn not_run(package: &Document) -> Usage {
+    let kinds: Vec<&str> = package.models.values().map(|model| model.kind.title()).collect();
+    let what = match kinds.first() {
+        Some(kind) => format!("{}:{} is a bare {kind} model, which nothing here runs", package.name, package.version),
+        None => format!("{}:{} says that nothing runs it", package.name, package.version),
+    };
+    let help = "it is kept, moved and compared as it is; `modelyard new DIR` makes a model folder; put the model there, and a `command` or a `python` \
+                function serves it (docs/guide/kinds.md)";
+    Usage::new(what, help)
 }
 
-/// Packages a folder, or a bare ONNX file, into the local registry.
+/// Packages a folder, or a bare model, into the local registry.
 pub fn build(context: &Context, what: &Path, called: Option<&Called>) -> miette::Result<Built> {
     build_into(&super::inspect::store(context)?, what, called, false)
 }
 
-/// Packages a folder, or a bare ONNX file, into `store`, and says what is probably not meant.
+/// Packages a folder, or a bare model, into `store`, and says what is probably not meant.
 pub fn build_into(store: &Store, what: &Path, called: Option<&Called>, allow_unlocked: bool) -> miette::Result<Built> {
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
     let options = BuildOptions { allow_unlocked, ..BuildOptions::from_source_date_epoch(epoch.as_deref())? };
     let built = {
         let _busy = Busy::with(&format!("packaging {}", what.display()));
-        match is_model_file(what) {
+        match is_model(what) {
             true => {
                 let named = called.map_or_else(|| Named::after(what), |called| Ok(called.0.clone()))?;
                 modelyard_package::build_model(what, &named, store, &options)?
@@ -91,16 +98,13 @@ pub fn build_into(store: &Store, what: &Path, called: Option<&Called>, allow_unl
 /// The model folder that is meant: itself, or where its description lies.
 fn folder(what: &Path, called: Option<&Called>) -> Result<PathBuf, Usage> {
     if what.is_file() && what.file_name().is_none_or(|name| name != DESCRIPTION) {
-        let help = "a bare file must be ONNX, and end in `.onnx`; for anything else `modelyard new DIR` makes a model folder, whose program \
-                    serves it (docs/guide/packages.md)";
-        return Err(Usage::new(format!("{} is no model folder and no ONNX file", what.display()), help));
+        let help = "a bare file must be a model of a kind that is known (docs/guide/kinds.md); for anything else `modelyard new DIR` makes a \
+                    model folder, whose program serves it";
+        return Err(Usage::new(format!("{} is no model folder and no model file", what.display()), help));
     }
     if called.is_some() {
         let help = "change `name` and `version` there";
-        return Err(Usage::new(
-            "`--as` is for a bare ONNX file: a folder's modelyard.toml says what it is called",
-            help,
-        ));
+        return Err(Usage::new("`--as` is for a bare model: a folder's modelyard.toml says what it is called", help));
     }
     let beside = || what.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(if what.is_file() { beside().to_owned() } else { what.to_owned() })

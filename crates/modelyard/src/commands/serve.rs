@@ -75,6 +75,7 @@ impl Serve {
         let values = self.values(&package)?;
         match &package.runtime {
             Runtime::Onnx { .. } | Runtime::Python { .. } => self.native(context, package, folder, values),
+            Runtime::None {} => Err(super::package::not_run(&package).into()),
             Runtime::Command { command, environment, .. } => {
                 let mut environment = environment.clone();
                 environment.extend(flags::environment(&values));
@@ -100,7 +101,7 @@ impl Serve {
         // A Python function needs no engine of ours.
         let library = match &package.runtime {
             Runtime::Onnx { .. } => library(&context.home.cache())?,
-            Runtime::Command { .. } | Runtime::Python { .. } => PathBuf::new(),
+            Runtime::Command { .. } | Runtime::Python { .. } | Runtime::None {} => PathBuf::new(),
         };
         let python = python(&package, &folder, &context.home.cache())?;
         let by_hand = self.announce.is_none();

@@ -35,6 +35,9 @@ impl Alone {
     /// Serves what `what` names on a free port of this machine, and waits until it is ready.
     pub fn start(context: &Context, what: &str, package: &Package) -> miette::Result<Self> {
         let began = Instant::now();
+        if let Runtime::None {} = package.runtime {
+            return Err(crate::commands::package::not_run(package).into());
+        }
         let (port, health) = match &package.runtime {
             Runtime::Command { health, .. } => (free_port()?, health.clone()),
             _ => (0, "/v2/health/ready".to_owned()),

@@ -50,6 +50,8 @@ pub struct Description {
     pub model: Model,
     /// How it is run.
     pub runtime: Placed<Runtime>,
+    /// The model file whose signature is the package's, where the runtime itself names none: of a program, a function, or nothing.
+    pub model_file: Option<Placed<String>>,
     /// What a `python` package takes and gives; that of an ONNX model is read from the model itself.
     pub signature: Option<Placed<Signature>>,
     /// Files beside the model's own: paths, folders, or patterns with `*` within one folder.
@@ -132,6 +134,7 @@ impl Description {
         Self {
             model,
             runtime: Placed { value: runtime, at: 0..0 },
+            model_file: None,
             signature: None,
             files: Vec::new(),
             samples: None,
@@ -173,7 +176,9 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     }
     let model = model(reader, whole);
     let runtime = tables::runtime(reader, whole);
-    let signature = signature::signature(reader, whole, runtime.as_ref().map(|(runtime, _)| runtime));
+    let model_file = tables::model_file(reader, whole);
+    let signature =
+        signature::signature(reader, whole, runtime.as_ref().map(|(runtime, _)| runtime), model_file.is_some());
     let files = reader.texts(whole, "files").unwrap_or_default();
     files.iter().for_each(|path| tables::path(reader, "files", path));
     let samples = samples(reader, whole);
@@ -190,6 +195,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     Some(Description {
         model,
         runtime,
+        model_file,
         signature,
         files,
         samples,

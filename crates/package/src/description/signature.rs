@@ -25,10 +25,15 @@ pub(super) fn signature(
     reader: &mut Reader<'_>,
     whole: &Table<'_>,
     runtime: Option<&Runtime>,
+    names_a_model: bool,
 ) -> Option<Placed<Signature>> {
     let table = reader.table(whole, "signature", &SIGNATURE);
     let refusal = match (runtime?, &table) {
+        (Runtime::Python { .. }, Some(_)) if names_a_model => {
+            Some("`[signature]` and `model` say the same thing: the signature is read from the model, or written here")
+        }
         (Runtime::Python { .. }, Some(_)) => None,
+        (Runtime::Python { .. }, None) if names_a_model => None,
         (Runtime::Python { .. }, None) if whole.entries.contains_key("signature") => None,
         (Runtime::Python { .. }, None) => Some(
             "the table `[signature]` is missing: write what the function takes and gives (docs/reference/modelyard-toml.md)",
@@ -36,6 +41,9 @@ pub(super) fn signature(
         (Runtime::Onnx { .. }, Some(_)) => Some("an `onnx` package has no `[signature]`: it is read from the model"),
         (Runtime::Command { .. }, Some(_)) => {
             Some("a `command` package has no `[signature]`: a program says itself what it takes")
+        }
+        (Runtime::None {}, Some(_)) => {
+            Some("nothing runs the package: its signature is that of the `model` that it names")
         }
         (_, None) => None,
     };

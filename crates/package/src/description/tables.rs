@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::Placed;
 use super::reader::{Reader, Table, nearest};
 
-const RUNTIMES: [&str; 3] = ["onnx", "command", "python"];
+const RUNTIMES: [&str; 4] = ["onnx", "command", "python", "none"];
 pub(super) const RUNTIME: [&str; 10] = [
     "kind",
     "model",
@@ -54,19 +54,22 @@ pub(super) fn runtime(reader: &mut Reader<'_>, within: &Table<'_>) -> Option<(Ru
             Some((Runtime::Onnx { model: model.value }, model.at))
         }
         "command" => {
-            foreign(reader, &["model"]);
             foreign(reader, &OF_PYTHON);
             command(reader, &table)
         }
         "python" => {
-            foreign(reader, &["model"]);
             foreign(reader, &OF_COMMAND);
             python(reader, &table)
+        }
+        "none" => {
+            foreign(reader, &OF_COMMAND);
+            foreign(reader, &OF_PYTHON);
+            Some((Runtime::None {}, kind.at))
         }
         other => {
             let meant = nearest(other, RUNTIMES.into_iter()).map(|near| format!("did you mean \"{near}\"? "));
             let what = format!(
-                "there is no runtime `{}`; {}known are onnx, command and python",
+                "there is no runtime `{}`; {}known are onnx, command, python and none",
                 other.escape_debug(),
                 meant.unwrap_or_default()
             );
@@ -74,6 +77,17 @@ pub(super) fn runtime(reader: &mut Reader<'_>, within: &Table<'_>) -> Option<(Ru
             None
         }
     }
+}
+
+/// The model file that a program, a function or nothing is packaged with; an `onnx` package runs its own.
+pub(super) fn model_file(reader: &mut Reader<'_>, within: &Table<'_>) -> Option<Placed<String>> {
+    // Its mistakes were told when the runtime was read.
+    let DeValue::Table(entries) = within.entries.get("runtime")?.get_ref() else { return None };
+    let kind = entries.get("kind").and_then(|kind| kind.get_ref().as_str());
+    let table = Table { name: "runtime".to_owned(), at: 0..0, entries, known: &RUNTIME };
+    let model = reader.text(&table, "model").filter(|_| kind != Some("onnx"))?;
+    path(reader, "model", &model);
+    Some(model)
 }
 
 /// Reports a path that may not stand in a package.

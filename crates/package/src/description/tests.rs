@@ -29,7 +29,7 @@ fn every_mistake_is_reported_at_once_with_its_line() {
         "3: there is no key `nmae` in `[model]`; did you mean `name`?",
         "4: `version` is a number: write a text in quotes",
         "5: `card`: the path `../card` is refused: it leaves the folder",
-        "7: there is no runtime `onxx`; did you mean \"onnx\"? known are onnx, command and python",
+        "7: there is no runtime `onxx`; did you mean \"onnx\"? known are onnx, command, python and none",
         "9: `a` is a text: write a number",
         "13: `default` is true or false: write a number",
         "14: `default` is missing in `[flags.y]`: a flag always has a value",
@@ -70,7 +70,8 @@ fn a_command_is_checked() {
         ("health = \"/\"\ncommand = \"python3\"", "write a list"),
         ("command = [\"x\"]", "`health` is missing"),
         ("command = [\"x\"]\nhealth = \"/a b\"", "no path"),
-        ("command = [\"x\"]\nhealth = \"/\"\nmodel = \"m.onnx\"", "no meaning for the runtime `command`"),
+        ("command = [\"x\"]\nhealth = \"/\"\nentry = \"m:f\"", "no meaning for the runtime `command`"),
+        ("command = [\"x\"]\nhealth = \"/\"\nmodel = \"../m.onnx\"", "leaves the folder"),
         ("command = [\"x\"]\nhealth = \"/\"\nenvironment = {PORT = \"1\"}", "set by Modelyard"),
         ("command = [\"x\"]\nhealth = \"/\"\nenvironment = {\"A=B\" = \"1\"}", "no name of a variable"),
         ("command = [\"x\", \"a\\u0000\"]\nhealth = \"/\"", "NUL"),
@@ -107,7 +108,7 @@ fn a_python_function_is_checked() {
         ("", TAKES, "`entry` is missing"),
         ("entry = \"m.f\"", TAKES, "names no function"),
         ("entry = \"mlflow:../x\"", TAKES, "names no function"),
-        ("entry = \"m:f\"\nmodel = \"m.onnx\"", TAKES, "`model` has no meaning for the runtime `python`"),
+        ("entry = \"m:f\"\nmodel = \"m.onnx\"", TAKES, "`[signature]` and `model` say the same thing"),
         ("entry = \"m:f\"\nhealth = \"/\"", TAKES, "`health` has no meaning"),
         ("entry = \"m:f\"\nworkers = 0", TAKES, "from 1 to 64"),
         ("entry = \"m:f\"\nworkers = 1.5", TAKES, "from 1 to 64"),
@@ -128,6 +129,19 @@ fn a_python_function_is_checked() {
         assert!(shown.iter().any(|line| line.contains(what)), "{shown:?} does not say {what:?}");
     }
     assert!(shown(&format!("{RIGHT}{TAKES}"))[0].contains("read from the model"));
+    let named = Description::parse(&format!("{PYTHON}{right}model = \"wine_tf\"\n")).unwrap();
+    assert_eq!((named.signature, named.model_file.unwrap().value.as_str()), (None, "wine_tf"));
+}
+
+#[test]
+fn what_nothing_runs_names_only_its_model() {
+    let none = PYTHON.replace("python", "none");
+    let read = Description::parse(&format!("{none}model = \"m.gguf\"\n")).unwrap();
+    assert_eq!((read.runtime.value, read.model_file.unwrap().value.as_str()), (Runtime::None {}, "m.gguf"));
+    assert!(Description::parse(&none).is_ok());
+    for (lines, what) in [("health = \"/\"", "`health` has no meaning"), (TAKES, "nothing runs the package")] {
+        assert!(shown(&format!("{none}{lines}\n"))[0].contains(what), "{lines}");
+    }
 }
 
 #[test]

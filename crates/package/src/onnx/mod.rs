@@ -6,7 +6,6 @@
 mod proto;
 mod skim;
 mod types;
-mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +13,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Seek};
 
+pub(crate) use self::skim::foreign;
+pub(crate) use self::types::check_names;
 use modelyard_core::package;
 use modelyard_core::signature::Signature;
+
+use crate::wire::WireError;
 
 /// What an ONNX file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,15 @@ pub enum OnnxError {
         /// What it is.
         what: String,
     },
+}
+
+impl From<WireError> for OnnxError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Broken(why) => Self::Broken(why),
+            WireError::Unreadable(why) => Self::Unreadable(why),
+        }
+    }
 }
 
 /// Reads the bytes of an ONNX file.

@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::OnnxError;
 use super::proto::{Entry, Opset, ValueInfo};
-use super::wire::{Content, Wire};
+use crate::wire::{Content, Wire};
 
 /// Names and types of inputs, outputs and weights that are noted, in bytes: hundreds of times what real models have.
 const MAX_NOTED_BYTES: u64 = 8 << 20;
@@ -67,7 +67,7 @@ pub(super) fn skim(source: impl Read + Seek, length: u64) -> Result<Notes, OnnxE
 }
 
 /// What the file is instead, by its first bytes.
-fn foreign(start: &[u8]) -> Option<&'static str> {
+pub(crate) fn foreign(start: &[u8]) -> Option<&'static str> {
     let known: [(&[u8], &str); 7] = [
         (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to get the model itself"),
         (b"PK\x03\x04", "a zip archive, as PyTorch and Keras save models: export the model to ONNX"),
@@ -138,7 +138,7 @@ impl<R: Read + Seek> Walk<R> {
     fn take(&mut self, end: u64) -> Result<Vec<u8>, OnnxError> {
         const TOO_MUCH: OnnxError = OnnxError::TooLarge("its inputs, outputs and names have more than 8 MiB");
         self.room = self.room.checked_sub(self.wire.left(end)).ok_or(TOO_MUCH)?;
-        self.wire.bytes(end)
+        Ok(self.wire.bytes(end)?)
     }
 
     fn text(&mut self, end: u64) -> Result<String, OnnxError> {

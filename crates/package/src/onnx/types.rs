@@ -58,7 +58,7 @@ fn map_outputs(name: &str, map: &MapType, shape: Vec<i64>) -> Option<Vec<TensorS
 }
 
 /// Whether every tensor has a name of its own.
-pub(super) fn check_names(direction: &'static str, specs: &[TensorSpec]) -> Result<(), OnnxError> {
+pub(crate) fn check_names(direction: &'static str, specs: &[TensorSpec]) -> Result<(), OnnxError> {
     for (index, spec) in specs.iter().enumerate() {
         let shown = spec.name.escape_debug().to_string();
         if spec.name.is_empty() || spec.name.len() > 1_024 || spec.name.chars().any(char::is_control) {

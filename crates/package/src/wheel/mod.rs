@@ -150,7 +150,7 @@ fn content(package: &Package, folder: &Path, names: &Names, needs: &Needs) -> Ve
     let module = &names.module;
     let engine = match package.runtime {
         Runtime::Python { .. } => ENGINE_PYTHON.replace("@LISTS@", if needs.arrays { "False" } else { "True" }),
-        Runtime::Onnx { .. } | Runtime::Command { .. } => ENGINE_ONNX.to_owned(),
+        Runtime::Onnx { .. } | Runtime::Command { .. } | Runtime::None {} => ENGINE_ONNX.to_owned(),
     };
     let mut entries = vec![
         Entry::text(format!("{module}/__init__.py"), filled(INIT, names)),

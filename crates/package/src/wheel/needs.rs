@@ -46,7 +46,7 @@ impl Needs {
                 let requirements = requirements.as_deref().map(|file| (file, *locked));
                 of_function(package, folder, entry, requirements)
             }
-            Runtime::Command { .. } => Err(WheelError::Runtime(package.runtime.name())),
+            Runtime::Command { .. } | Runtime::None {} => Err(WheelError::Runtime(package.runtime.name())),
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct Diff {
     pub from: Side,
     /// The other.
     pub to: Side,
-    /// Respects that differ: `files`, `inputs`, `outputs`, `parameters`, `metrics`, `dependencies`, `flags`, `other`.
+    /// Respects that differ: `files`, `inputs`, `outputs`, `parameters`, `metrics`, `dependencies`, `flags`, `models`, `risks`, `other`.
     pub changes: BTreeMap<&'static str, Changes>,
     /// Why callers of the one would break with the other; empty when they would not.
     pub breaks: Vec<String>,
@@ -54,6 +54,8 @@ pub fn diff(one: &Package, other: &Package) -> Diff {
         ("metrics", of(one, other, |package| map(&package.metrics))),
         ("dependencies", of(one, other, |package| map(&package.dependencies))),
         ("flags", of(one, other, |package| map(&package.flags))),
+        ("models", of(one, other, |package| map(&package.models))),
+        ("risks", of(one, other, |package| map(&package.risks))),
         ("other", of(one, other, rest)),
     ];
     Diff {
@@ -95,9 +97,19 @@ fn named(tensors: &Value) -> BTreeMap<String, Value> {
 /// What has no place of its own.
 fn rest(package: &Package) -> BTreeMap<String, Value> {
     let mut all = map(package);
-    for told in
-        ["name", "version", "files", "signature", "parameters", "metrics", "dependencies", "flags", "format_version"]
-    {
+    for told in [
+        "name",
+        "version",
+        "files",
+        "signature",
+        "parameters",
+        "metrics",
+        "dependencies",
+        "flags",
+        "models",
+        "risks",
+        "format_version",
+    ] {
         all.remove(told);
     }
     // Long documents are compared, and told as how much there is of them.

@@ -178,7 +178,7 @@ fn merges(options: &ServeOptions, engine: &mut Engine, signature: &Signature, kn
 fn workers(options: &ServeOptions) -> usize {
     let said = match options.package.runtime {
         Runtime::Python { workers, .. } => workers,
-        Runtime::Onnx { .. } | Runtime::Command { .. } => 1,
+        Runtime::Onnx { .. } | Runtime::Command { .. } | Runtime::None {} => 1,
     };
     usize::from(options.workers.unwrap_or(said)).clamp(1, 64)
 }

@@ -92,6 +92,7 @@ pub(crate) fn plan(
             let path = environment.get("PATH").map_or("", String::as_str);
             (find(name, &spec.package_dir, path)?, arguments.to_vec(), spec.package_dir.clone())
         }
+        Runtime::None {} => return Err(LaunchError::Empty),
     };
     Ok(Launch {
         program,

@@ -197,6 +197,9 @@ impl Inner {
             Runtime::Command { command, .. } if command.is_empty() => impossible(
                 "the package's command is empty; name a program in `modelyard.toml` under [runtime]".to_owned(),
             ),
+            Runtime::None {} => impossible(
+                "nothing runs the package; give it a `command` or a `python` function in `modelyard.toml` under [runtime]".to_owned(),
+            ),
             Runtime::Command { .. } | Runtime::Onnx { .. } | Runtime::Python { .. } => Ok(()),
         }
     }

@@ -165,7 +165,7 @@ impl Supervisor<'_> {
 
     fn pick_port(&self, attempt: u64) -> Result<Option<u16>, String> {
         match self.asked.spec.runtime {
-            Runtime::Onnx { .. } | Runtime::Python { .. } => Ok(None),
+            Runtime::Onnx { .. } | Runtime::Python { .. } | Runtime::None {} => Ok(None),
             Runtime::Command { .. } => {
                 // Spread by pid and time: instances that start together should not all try one port.
                 let draw = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -1,15 +1,22 @@
 //! Protocol Buffers' wire format as a stream: fields one by one, what is not wanted skipped without being read.
 //!
 //! Promises: never reads past the end of the enclosing message, whatever a length says; memory is bounded by what is asked for.
-//! Source: protobuf.dev, "Encoding". Groups (wire types 3 and 4) are refused: ONNX has none.
+//! Source: protobuf.dev, "Encoding". Groups (wire types 3 and 4) are refused: no model format has them.
 
 use std::io::{BufRead, BufReader, Read, Seek};
 
-use super::OnnxError;
+/// Why a stream of fields ends early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WireError {
+    /// The bytes are no message.
+    Broken(String),
+    /// They cannot be read.
+    Unreadable(String),
+}
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// A number.
     Varint(u64),
     /// Four or eight bytes; skipped.
@@ -19,27 +26,27 @@ pub(super) enum Content {
 }
 
 /// A stream of fields.
-pub(super) struct Wire<R> {
+pub(crate) struct Wire<R> {
     source: BufReader<R>,
     at: u64,
 }
 
-fn broken(why: impl Into<String>) -> OnnxError {
-    OnnxError::Broken(why.into())
+fn broken(why: impl Into<String>) -> WireError {
+    WireError::Broken(why.into())
 }
 
 impl<R: Read + Seek> Wire<R> {
-    pub(super) fn new(source: R) -> Self {
+    pub(crate) fn new(source: R) -> Self {
         Self { source: BufReader::with_capacity(64 << 10, source), at: 0 }
     }
 
     /// The first bytes, which stay to be read.
-    pub(super) fn peek(&mut self) -> Result<&[u8], OnnxError> {
-        self.source.fill_buf().map_err(|error| OnnxError::Unreadable(error.to_string()))
+    pub(crate) fn peek(&mut self) -> Result<&[u8], WireError> {
+        self.source.fill_buf().map_err(|error| WireError::Unreadable(error.to_string()))
     }
 
     /// The next field of the message that ends at `end`; `None` at its end. Content that is not taken must be skipped.
-    pub(super) fn field(&mut self, end: u64) -> Result<Option<(u64, Content)>, OnnxError> {
+    pub(crate) fn field(&mut self, end: u64) -> Result<Option<(u64, Content)>, WireError> {
         if self.at == end {
             return Ok(None);
         }
@@ -65,14 +72,14 @@ impl<R: Read + Seek> Wire<R> {
         }
     }
 
-    fn byte(&mut self) -> Result<u8, OnnxError> {
+    fn byte(&mut self) -> Result<u8, WireError> {
         let mut byte = [0];
-        self.source.read_exact(&mut byte).map_err(|error| OnnxError::Unreadable(error.to_string()))?;
+        self.source.read_exact(&mut byte).map_err(|error| WireError::Unreadable(error.to_string()))?;
         self.at += 1;
         Ok(byte[0])
     }
 
-    fn varint(&mut self, end: u64) -> Result<u64, OnnxError> {
+    fn varint(&mut self, end: u64) -> Result<u64, WireError> {
         let start = self.at;
         let mut value = 0;
         for shift in (0..70).step_by(7) {
@@ -88,7 +95,7 @@ impl<R: Read + Seek> Wire<R> {
         Err(broken(format!("the number at byte {start} is too long")))
     }
 
-    fn fixed(&mut self, length: u64, end: u64) -> Result<Content, OnnxError> {
+    fn fixed(&mut self, length: u64, end: u64) -> Result<Content, WireError> {
         match self.at + length <= end {
             true => self.skip(self.at + length).map(|()| Content::Fixed),
             false => Err(broken(format!("it ends within the number at byte {}", self.at))),
@@ -96,23 +103,23 @@ impl<R: Read + Seek> Wire<R> {
     }
 
     /// Goes on at `end` without reading what is before it.
-    pub(super) fn skip(&mut self, end: u64) -> Result<(), OnnxError> {
+    pub(crate) fn skip(&mut self, end: u64) -> Result<(), WireError> {
         let distance = i64::try_from(end - self.at).map_err(|_| broken("a length is impossible"))?;
-        self.source.seek_relative(distance).map_err(|error| OnnxError::Unreadable(error.to_string()))?;
+        self.source.seek_relative(distance).map_err(|error| WireError::Unreadable(error.to_string()))?;
         self.at = end;
         Ok(())
     }
 
     /// Reads everything up to `end`; the caller has checked the length against its limit.
-    pub(super) fn bytes(&mut self, end: u64) -> Result<Vec<u8>, OnnxError> {
+    pub(crate) fn bytes(&mut self, end: u64) -> Result<Vec<u8>, WireError> {
         let mut bytes = vec![0; usize::try_from(end - self.at).map_err(|_| broken("a length is impossible"))?];
-        self.source.read_exact(&mut bytes).map_err(|error| OnnxError::Unreadable(error.to_string()))?;
+        self.source.read_exact(&mut bytes).map_err(|error| WireError::Unreadable(error.to_string()))?;
         self.at = end;
         Ok(bytes)
     }
 
     /// Bytes left up to `end`.
-    pub(super) fn left(&self, end: u64) -> u64 {
+    pub(crate) fn left(&self, end: u64) -> u64 {
         end - self.at
     }
 }
