@@ -14,6 +14,7 @@ mod environment_file;
 mod exit;
 mod follow;
 mod http;
+mod mlflow;
 mod narrate;
 mod reference;
 mod rehearsal;

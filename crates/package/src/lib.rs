@@ -14,6 +14,7 @@ mod files;
 mod flags;
 pub mod kinds;
 pub mod lock;
+pub mod mlflow;
 pub mod onnx;
 mod profile;
 mod publish;

@@ -59,11 +59,12 @@ fn described(operation: &Operation) -> Value {
         "responses": { "default": { "$ref": if mlflow { "#/components/responses/MlflowRefusal" } else { "#/components/responses/Refusal" } } },
     });
     for (status, kind, schema) in &operation.answers {
-        let mut answer = json!({ "description": if *status == 202 { "Taken; it goes on." } else { "Done." } });
+        // One status may come in several forms.
+        let answer = &mut shown["responses"][status.to_string()];
+        answer["description"] = json!(if *status == 202 { "Taken; it goes on." } else { "Done." });
         if !kind.is_empty() {
-            answer["content"] = json!({ *kind: { "schema": schema } });
+            answer["content"][*kind] = json!({ "schema": schema });
         }
-        shown["responses"][status.to_string()] = answer;
     }
     let in_path = operation.path.split(['{', '}']).skip(1).step_by(2);
     let mut parameters: Vec<Value> = in_path

@@ -208,7 +208,12 @@ fn flags() -> Vec<Operation> {
         new("delete", of, "Take the definition away.").asked("by", text()),
         new("get", &format!("{of}/definition"), "The definition as flagd reads it."),
         Operation {
-            answers: vec![(200, JSON, object(&["flags"])), (304, "", Value::Null), (400, JSON, object(&[]))],
+            answers: vec![
+                (200, JSON, object(&["flags"])),
+                (304, "", Value::Null),
+                (400, JSON, object(&[])),
+                (404, JSON, object(&[])),
+            ],
             ..new("post", evaluate, "Every flag for a context (OFREP).").takes(context())
         },
         Operation {

@@ -28,30 +28,7 @@ impl Lock {
     /// Writes the lock.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         let folder = &self.folder;
-        let (requirements, python) = needs(folder)?;
-        let asked = read(&folder.join(&requirements))?;
-        lock::direct(&asked).map_err(|why| Usage::new(why, "a lock is made from names and ranges of versions"))?;
-        let scratch = tempfile::tempdir_in(folder).map_err(|error| unwritable(error, folder))?;
-        let resolved = scratch.path().join("resolved.txt");
-        if !self.upgrade && folder.join(LOCK).is_file() {
-            // What is pinned already stays, as long as it fits.
-            std::fs::copy(folder.join(LOCK), &resolved).map_err(|error| unwritable(error, folder))?;
-        }
-        {
-            let _busy = Busy::with("resolving every dependency with uv");
-            resolve(&folder.join(&requirements), &resolved, &python)?;
-        }
-        let pins = String::from_utf8_lossy(&read(&resolved)?).into_owned();
-        let text = format!("{}{pins}", lock::heading(&asked, &python));
-        let checked = lock::Lock::parse(&text).and_then(|lock| lock.check(&asked, &python).map(|()| lock));
-        let lock = checked.map_err(|why| {
-            Failed::new(
-                format!("uv made no complete lock: {why}"),
-                "say what the requirement names on an index; nothing was written",
-            )
-        })?;
-        std::fs::write(&resolved, text).map_err(|error| unwritable(error, folder))?;
-        std::fs::rename(&resolved, folder.join(LOCK)).map_err(|error| unwritable(error, folder))?;
+        let (lock, python) = pin(folder, self.upgrade)?;
         let list: Vec<_> = lock.pins.iter().map(|pin| json!({ "name": pin.name, "version": pin.version })).collect();
         context.print(&json!({ "lock": folder.join(LOCK), "python": python, "pins": list }), || {
             let lines: Vec<String> =
@@ -60,6 +37,35 @@ impl Lock {
         })?;
         Ok(Exit::Done)
     }
+}
+
+/// Writes the lock of a model folder; also the versions of Python that it is for.
+pub fn pin(folder: &Path, upgrade: bool) -> miette::Result<(lock::Lock, String)> {
+    let (requirements, python) = needs(folder)?;
+    let asked = read(&folder.join(&requirements))?;
+    lock::direct(&asked).map_err(|why| Usage::new(why, "a lock is made from names and ranges of versions"))?;
+    let scratch = tempfile::tempdir_in(folder).map_err(|error| unwritable(error, folder))?;
+    let resolved = scratch.path().join("resolved.txt");
+    if !upgrade && folder.join(LOCK).is_file() {
+        // What is pinned already stays, as long as it fits.
+        std::fs::copy(folder.join(LOCK), &resolved).map_err(|error| unwritable(error, folder))?;
+    }
+    {
+        let _busy = Busy::with("resolving every dependency with uv");
+        resolve(&folder.join(&requirements), &resolved, &python)?;
+    }
+    let pins = String::from_utf8_lossy(&read(&resolved)?).into_owned();
+    let text = format!("{}{pins}", lock::heading(&asked, &python));
+    let checked = lock::Lock::parse(&text).and_then(|lock| lock.check(&asked, &python).map(|()| lock));
+    let lock = checked.map_err(|why| {
+        Failed::new(
+            format!("uv made no complete lock: {why}"),
+            "say what the requirement names on an index; nothing was written",
+        )
+    })?;
+    std::fs::write(&resolved, text).map_err(|error| unwritable(error, folder))?;
+    std::fs::rename(&resolved, folder.join(LOCK)).map_err(|error| unwritable(error, folder))?;
+    Ok((lock, python))
 }
 
 /// The requirements file that the folder's description names, and the versions of Python that it is for.

@@ -8,11 +8,13 @@ mod diff;
 pub mod down;
 mod drift;
 mod env;
+mod export;
 mod feedback;
 mod flags;
 mod foreseen;
 mod gateway;
 mod history;
+mod import;
 mod inspect;
 mod instance;
 mod lock;
@@ -62,6 +64,10 @@ pub enum Command {
     Lock(lock::Lock),
     /// Upload wheels and source distributions to a Python package index.
     Publish(publish::Publish),
+    /// Make a package of a model that another tool keeps: MLflow.
+    Import(import::Import),
+    /// Write what became of a service's revisions to where another tool keeps models: MLflow.
+    Export(export::Export),
     /// Show what a package is.
     Inspect(inspect::Inspect),
     /// List the models of the local registry.
@@ -168,6 +174,8 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Package(command) => command.run(context),
         Command::Lock(command) => command.run(context),
         Command::Publish(command) => command.run(context),
+        Command::Import(command) => command.run(context),
+        Command::Export(command) => command.run(context),
         Command::Inspect(command) => command.run(context),
         Command::Models(command) => command.run(context),
         Command::Versions(command) => command.run(context),

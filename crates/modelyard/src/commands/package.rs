@@ -48,6 +48,18 @@ pub struct Package {
 #[derive(Clone, Debug)]
 pub struct Called(Named);
 
+impl Called {
+    /// Its name.
+    pub const fn name(&self) -> &ModelName {
+        &self.0.name
+    }
+
+    /// Its version.
+    pub const fn version(&self) -> &Version {
+        &self.0.version
+    }
+}
+
 impl FromStr for Called {
     type Err = String;
 

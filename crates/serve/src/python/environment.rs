@@ -41,7 +41,7 @@ pub enum EnvironmentError {
     )]
     NoPython(String),
     /// uv or pip refused.
-    #[error("{program} could not make the package's environment: {said}")]
+    #[error("{program} could not make the package's environment: {said}\n{}", what_to_do(said))]
     Refused {
         /// uv or pip.
         program: &'static str,
@@ -151,6 +151,22 @@ fn make(home: &Path, requires: &str, needs: Option<&Needs>) -> Result<(), Enviro
     say("pip", &mut install)
 }
 
+/// What to do about a refusal, as far as its words tell.
+fn what_to_do(said: &str) -> &'static str {
+    let said = said.to_lowercase();
+    let tells = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    if tells(&["hash mismatch", "do not match the hashes", "hashes are required", "hash-checking"]) {
+        "what the index gives is not what the lock pins: do not trust it; if it is meant, run `modelyard lock --upgrade` and package it again"
+    } else if tells(&["no interpreter found", "no python", "requires-python", "requires python"]) {
+        "install a Python that `[python] requires` admits, or name one in MODELYARD_PYTHON"
+    } else if tells(&["no space left", "disk quota"]) {
+        "make room where the home folder is, or name another with MODELYARD_HOME"
+    } else {
+        "without the index, name a mirror that has everything that the lock names (UV_DEFAULT_INDEX for uv, PIP_INDEX_URL for pip), or an environment that is \
+         there already (MODELYARD_PYTHON_ENVIRONMENT)"
+    }
+}
+
 /// Where uv is, if it is there: `MODELYARD_UV`, the `PATH`, and where its installers put it.
 pub fn uv() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(UV) {
@@ -221,6 +237,20 @@ fn say(program: &'static str, command: &mut Command) -> Result<(), EnvironmentEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        for (said, what) in [
+            ("error: Hash mismatch for `six==1.17.0`", "modelyard lock --upgrade"),
+            ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "do not trust it"),
+            ("error: No interpreter found for Python >=3.99", "MODELYARD_PYTHON"),
+            ("Failed to fetch: tcp connect error", "UV_DEFAULT_INDEX"),
+            ("ERROR: No matching distribution found for six==1.17.0", "PIP_INDEX_URL"),
+        ] {
+            let told = EnvironmentError::Refused { program: "uv", said: said.to_owned() }.to_string();
+            assert!(told.contains(said) && told.contains(what), "{told}");
+        }
+    }
 
     #[test]
     fn versions_are_held_against_ranges() {

@@ -1,0 +1,212 @@
+//! `modelyard import mlflow MODEL|DIR`: a model of an MLflow server, or a folder that MLflow saved, becomes a model folder and a package.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use modelyard_core::{ModelName, Version};
+use modelyard_package::mlflow::{MLMODEL, MOST_BYTES, Origin, WITHIN, describe};
+use serde_json::{Value, json};
+
+use super::package::{Called, build_into};
+use crate::context::Context;
+use crate::exit::{Exit, Failed, Usage};
+use crate::mlflow::Server;
+use crate::terminal::{Busy, say};
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    #[command(subcommand)]
+    from: Source,
+}
+
+/// Where a model comes from.
+#[derive(Debug, Subcommand)]
+enum Source {
+    /// A model of an MLflow server, or a folder with an `MLmodel` file.
+    Mlflow(Mlflow),
+}
+
+/// Arguments of `import mlflow`.
+#[derive(Debug, Args)]
+struct Mlflow {
+    /// `NAME`, `NAME/VERSION` or `NAME@ALIAS` on the server (with `models:/` before it if you like); or a folder.
+    #[arg(value_name = "MODEL|DIR")]
+    model: String,
+    /// The MLflow server. MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks.
+    #[arg(long, value_name = "URL", env = "MLFLOW_TRACKING_URI", default_value = "http://127.0.0.1:5000")]
+    server: String,
+    /// What the package is called. Default: as MLflow calls it.
+    #[arg(long = "as", value_name = "NAME:VERSION")]
+    named: Option<Called>,
+    /// The model folder that is made. Default: the model's name.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Take a Python flavour's requirements as they are, without pinning everything in `modelyard.lock`.
+    #[arg(long)]
+    allow_unlocked: bool,
+}
+
+impl Import {
+    /// Imports it.
+    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+        let Source::Mlflow(asked) = self.from;
+        let (origin, source) = if Path::new(&asked.model).join(MLMODEL).is_file() {
+            (local(&asked)?, None)
+        } else {
+            let server = Server::new(&asked.server)?;
+            let (origin, address) = registered(&server, &asked)?;
+            (origin, Some((server, address)))
+        };
+        let folder = asked.out.clone().unwrap_or_else(|| PathBuf::from(origin.name.as_str()));
+        if folder.join(modelyard_package::DESCRIPTION).exists() {
+            let what = format!("{} holds a model folder already", folder.display());
+            return Err(Failed::new(what, "name another folder with `--out DIR`, or remove that one").into());
+        }
+        let within = folder.join(WITHIN);
+        {
+            let _busy = Busy::with(&format!("fetching {}", asked.model));
+            match source {
+                Some((server, address)) => server.fetch(&address, &within).map(|_| ())?,
+                None => copy(Path::new(&asked.model), &within).map_err(|error| unusable(error, &within))?,
+            }
+        }
+        let mlmodel = read(&within.join(MLMODEL))?;
+        let requirements = fs::read_to_string(within.join("requirements.txt")).unwrap_or_default();
+        let described = describe(&mlmodel, &requirements, &origin).map_err(|why| {
+            Failed::new(
+                format!("`{}` cannot be packaged: {why}", asked.model),
+                "nothing was packaged; the files lie in the folder",
+            )
+        })?;
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text).map_err(|error| unusable(error, &path))
+        };
+        write(modelyard_package::DESCRIPTION, &described.description)?;
+        if described.needs_requirements {
+            write("requirements.txt", &requirements)?;
+            if !asked.allow_unlocked {
+                super::lock::pin(&folder, false)?;
+            }
+        }
+        let built = build_into(&super::inspect::store(context)?, &folder, None, asked.allow_unlocked)?;
+        say(&format!(
+            "the model folder is {}: add samples there, so that an instance can be told to answer rightly",
+            folder.display()
+        ));
+        let document = json!({
+            "name": built.package.name, "version": built.package.version, "digest": built.digest,
+            "runtime": built.package.runtime.name(), "folder": folder,
+        });
+        context.print(&document, || format!("{}:{}  {}", built.package.name, built.package.version, built.digest))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn unusable(error: io::Error, path: &Path) -> Failed {
+    Failed::from(error, format!("could not use {}", path.display()), "choose another folder with `--out DIR`")
+}
+
+fn read(path: &Path) -> Result<String, Failed> {
+    let length = fs::metadata(path).map_err(|error| unusable(error, path))?.len();
+    if length > MOST_BYTES {
+        return Err(Failed::new(format!("{} has more than 4 MiB", path.display()), "that is no model of MLflow"));
+    }
+    fs::read_to_string(path).map_err(|error| unusable(error, path))
+}
+
+/// Copies a folder. Links are not followed: they may lead anywhere.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn origin(asked: &Mlflow, name: &str, version: &str) -> Result<Origin, Usage> {
+    let help = "say what it is to be called here: `--as NAME:VERSION`";
+    let (name, version) = match &asked.named {
+        Some(called) => (called.name().clone(), called.version().clone()),
+        None => (
+            ModelName::new(name).map_err(|error| Usage::new(error.to_string(), help))?,
+            Version::new(version).map_err(|error| Usage::new(error.to_string(), help))?,
+        ),
+    };
+    let empty = String::new();
+    let (parameters, metrics, annotations) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    Ok(Origin { name, version, description: empty, parameters, metrics, annotations })
+}
+
+fn local(asked: &Mlflow) -> Result<Origin, Usage> {
+    let path = Path::new(&asked.model).canonicalize().unwrap_or_else(|_| PathBuf::from(&asked.model));
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    origin(asked, &name, "1")
+}
+
+/// What the server says of a registered version, and where its files are.
+fn registered(server: &Server, asked: &Mlflow) -> miette::Result<(Origin, String)> {
+    let wanted = asked.model.strip_prefix("models:/").unwrap_or(&asked.model);
+    let found = match (wanted.split_once('@'), wanted.rsplit_once('/')) {
+        (Some((name, alias)), _) => server.get("registered-models/alias", &[("name", name), ("alias", alias)])?,
+        (None, Some((name, version))) => server.get("model-versions/get", &[("name", name), ("version", version)])?,
+        (None, None) => newest(server, wanted)?,
+    };
+    let version = &found["model_version"];
+    let word = |key: &str| version[key].as_str().unwrap_or_default().to_owned();
+    let (name, number, run) = (word("name"), word("version"), word("run_id"));
+    let mut origin = origin(asked, &name, &number)?;
+    origin.description = word("description").lines().next().unwrap_or_default().to_owned();
+    let told = [
+        ("server", server.base()),
+        ("model", &name),
+        ("version", &number),
+        ("run_id", &run),
+        ("source", &word("source")),
+    ];
+    for (key, value) in told.into_iter().filter(|(_, value)| !value.is_empty()) {
+        origin.annotations.insert(format!("mlflow.{key}"), value.to_owned());
+    }
+    if !run.is_empty() {
+        let run = server.get("runs/get", &[("run_id", &run)])?;
+        let data = |what: &str| run["run"]["data"][what].as_array().cloned().unwrap_or_default();
+        let key = |entry: &Value| entry["key"].as_str().unwrap_or_default().to_owned();
+        let text = |entry: &Value| entry["value"].as_str().unwrap_or_default().to_owned();
+        origin.parameters = data("params").iter().map(|entry| (key(entry), text(entry))).collect();
+        origin.metrics =
+            data("metrics").iter().filter_map(|entry| Some((key(entry), entry["value"].as_f64()?))).collect();
+    }
+    let address = server.get("model-versions/get-download-uri", &[("name", &name), ("version", &number)])?;
+    Ok((origin, address["artifact_uri"].as_str().unwrap_or_default().to_owned()))
+}
+
+fn newest(server: &Server, name: &str) -> miette::Result<Value> {
+    if name.contains('\'') {
+        return Err(
+            Usage::new(format!("`{name}` is no name of a model"), "write NAME, NAME/VERSION or NAME@ALIAS").into()
+        );
+    }
+    let filter = format!("name = '{name}'");
+    let query = [("filter", filter.as_str()), ("order_by", "version_number DESC"), ("max_results", "1")];
+    let found = server.get("model-versions/search", &query)?;
+    match found["model_versions"].get(0) {
+        Some(version) => Ok(json!({ "model_version": version })),
+        None => {
+            let what = format!(
+                "there is no model `{name}` on {}, and no folder of that name with an `{MLMODEL}`",
+                server.base()
+            );
+            Err(Failed::new(what, "write NAME, NAME/VERSION or NAME@ALIAS, or the path of a folder").into())
+        }
+    }
+}
