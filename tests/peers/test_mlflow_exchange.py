@@ -146,7 +146,7 @@ def main():
 
                 # A version that MLflow does not know takes over, and one is taken back.
                 modelyard("package", EXAMPLES / "wine/v2")
-                modelyard("deploy", "wine:2.0.0", "--service", "cellar", "--strategy", "blue-green", "--wait", "--timeout", "3m", "--output", "json")
+                modelyard("deploy", "wine:2.0.0", "--service", "cellar", "--strategy", "rolling", "--wait", "--timeout", "3m", "--output", "json")
                 told = modelyard("export", "mlflow", "cellar", "--output", "json")
                 again = modelyard("export", "mlflow", "cellar", "--output", "json")
                 expect(told == again and len(told["versions"]) == 2, "what became of it is written, and once", [told, again])
