@@ -135,8 +135,7 @@ pub(super) fn look_through(source: impl BufRead) -> std::io::Result<Option<Seen>
     let start = walk.source.fill_buf()?.first_chunk::<2>().copied();
     let has_protocol = start.is_some_and(|[first, second]| first == 0x80 && (1..=5).contains(&second));
     let mut tuple = false;
-    loop {
-        let Some(operation) = walk.byte()? else { break };
+    while let Some(operation) = walk.byte()? {
         let Some(step) = walk.step(operation)? else { break };
         match step {
             Step::End => {
