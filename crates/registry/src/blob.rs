@@ -205,6 +205,33 @@ impl Blobs {
         self.store(source)
     }
 
+    /// Stores what `source` gives, if it has the digest `expected`, and mends a blob that was damaged; reads all of it in any case.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the bytes have another digest; [`Error::File`]. Nothing is left behind.
+    pub fn store_expected(&self, source: &mut (impl Read + Seek), expected: &Digest) -> Result<Stored, Error> {
+        let cannot_read = || Error::file("could not copy into", &self.root);
+        if let Ok(mut there) = File::open(self.path(expected)) {
+            let compared = hash_if_same(source, &mut there).map_err(cannot_read())?;
+            if let Some(blob) = compared.filter(|blob| blob.digest == *expected && self.touch_here(expected)) {
+                self.share(expected)?;
+                return Ok(Stored { blob, reused: true });
+            }
+            source.rewind().map_err(cannot_read())?;
+        }
+        let mut temporary = leftovers::file_in(&self.root).map_err(Error::file("could not write into", &self.root))?;
+        let sink = temporary.as_file_mut();
+        let copied = hash(source, |piece| sink.write_all(piece).map(|()| true)).map_err(cannot_read())?;
+        match copied {
+            Some(blob) if blob.digest == *expected => {
+                self.keep(temporary, &blob)?;
+                self.share(expected)?;
+                Ok(Stored { blob, reused: false })
+            }
+            found => Err(Error::Damaged { expected: *expected, actual: found.map_or(*expected, |blob| blob.digest) }),
+        }
+    }
+
     fn is_same(&self, written: &mut File, blob: &Blob) -> io::Result<bool> {
         if self.size_here(&blob.digest) != Some(blob.size_bytes) {
             return Ok(false);
@@ -228,7 +255,8 @@ impl Blobs {
         File::open(&self.root).and_then(|root| root.sync_all()).map_err(Error::file("could not write", &self.root))
     }
 
-    fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+    /// The blob as a file, fetched if need be; its bytes are not checked.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
         self.bring(digest)?;
         let path = self.path(digest);
         File::open(&path).map_err(|source| match source.kind() {
@@ -265,6 +293,15 @@ impl Blobs {
             Some(found) if found.digest == *digest => Ok(found.size_bytes),
             found => Err(Error::Damaged { expected: *digest, actual: found.map_or(*digest, |found| found.digest) }),
         }
+    }
+}
+
+/// Reads all of `source`, which must have the digest `expected`.
+pub(crate) fn check(source: &mut dyn Read, expected: &Digest) -> Result<(), Error> {
+    let found = hash(source, |_| Ok(true)).map_err(Error::file("could not read blob", expected.to_string()))?;
+    match found {
+        Some(found) if found.digest == *expected => Ok(()),
+        found => Err(Error::Damaged { expected: *expected, actual: found.map_or(*expected, |found| found.digest) }),
     }
 }
 

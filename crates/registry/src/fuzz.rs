@@ -18,3 +18,8 @@ pub fn range(text: &[u8], size: u64) {
 pub fn archive(file: &mut File) {
     python::fuzz_archive(file);
 }
+
+/// A bundle.
+pub fn bundle(bytes: &[u8]) {
+    crate::bundle::fuzz(bytes);
+}

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod alias;
 pub mod blob;
+pub mod bundle;
 pub mod card;
 pub mod catalog;
 pub mod client;

@@ -191,6 +191,21 @@ impl Store {
         self.name(model, version, Blob { digest: *digest, size_bytes }).map(drop)
     }
 
+    /// Whether a version may name a package: it names none yet, or this one.
+    ///
+    /// # Errors
+    /// [`Error::VersionTaken`] or [`Error::VersionRemoved`].
+    pub(crate) fn may_name(&self, model: &ModelName, version: &Version, offered: &Digest) -> Result<(), Error> {
+        refuse_removed(&self.catalog()?.models.remove(model).unwrap_or_default(), model, version, offered)?;
+        let named = |listed: &Listed| listed.model == *model && listed.version == *version;
+        match self.list()?.into_iter().find(named) {
+            Some(Listed { digest: existing, .. }) if existing != *offered => {
+                Err(Error::VersionTaken { model: model.clone(), version: version.clone(), existing, offered: *offered })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the manifest can be read again, and everything that it refers to is there.
     fn check(&self, manifest: &Manifest, length: u64) -> Result<(), Error> {
         let wrong = |why| Err(Error::Document { what: "the manifest".to_owned(), why });

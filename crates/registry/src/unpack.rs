@@ -39,7 +39,8 @@ pub(crate) fn unpack(
     Ok(folder)
 }
 
-fn check_paths(package: &Package) -> Result<(), Error> {
+/// Whether every path of the package stays within it.
+pub(crate) fn check_paths(package: &Package) -> Result<(), Error> {
     let refuse = |path: &str, why| Err(Error::Path { path: path.chars().take(120).collect(), why });
     for path in package.files.keys() {
         if let Some(why) = paths::fault(path) {

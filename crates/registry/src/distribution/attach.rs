@@ -25,7 +25,61 @@ pub(crate) struct Object<'a> {
     pub annotations: String,
 }
 
+/// A manifest of any kind, whose parts are stored already.
+pub(crate) struct Whole<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Its media type.
+    pub media_type: String,
+    /// What kind of artefact it is.
+    pub artifact_type: Option<&'a str>,
+    /// What it refers to.
+    pub subject: Option<Digest>,
+    /// Its annotations, as JSON.
+    pub annotations: String,
+    /// The blobs that it is made of.
+    pub blobs: &'a [Descriptor],
+    /// The tag that will name it.
+    pub tag: Option<&'a str>,
+}
+
 impl Distribution {
+    /// Keeps a manifest in a repository.
+    pub(crate) fn keep_whole(&self, repository: &str, whole: &Whole<'_>) -> Result<(), Error> {
+        let _gate = self.inner.gate.together_here()?;
+        let blobs = self.inner.store.blobs();
+        for part in whole.blobs {
+            if blobs.size(&part.digest)? != Some(part.size) {
+                return Err(Error::NoBlob(part.digest));
+            }
+            self.inner.meta.link(repository, &AnyDigest::from(&part.digest))?;
+        }
+        let digest = blobs.put(whole.bytes)?.blob.digest;
+        blobs.sync()?;
+        let known = Known {
+            digest: AnyDigest::from(&digest),
+            media_type: whole.media_type.clone(),
+            size: whole.bytes.len() as u64,
+            subject: whole.subject.map(|subject| subject.to_string()),
+            artifact_type: whole.artifact_type.map(str::to_owned),
+            annotations: whole.annotations.clone(),
+        };
+        let tags: Vec<String> = whole.tag.map(str::to_owned).into_iter().collect();
+        self.inner.meta.put_manifest(repository, &known, &tags)
+    }
+
+    /// What a tag of a repository names: digest and media type.
+    pub(crate) fn tagged(&self, repository: &str, tag: &str) -> Result<Option<(AnyDigest, String)>, Error> {
+        let Some(digest) = self.inner.meta.tag(repository, tag)? else { return Ok(None) };
+        let known = self.inner.meta.manifest(repository, &digest)?;
+        Ok(known.map(|known| (known.digest, known.media_type)))
+    }
+
+    /// The package index.
+    pub(crate) fn python(&self) -> &crate::python::Index {
+        &self.inner.python
+    }
+
     /// The local registry whose packages are served.
     pub fn store(&self) -> &Store {
         &self.inner.store

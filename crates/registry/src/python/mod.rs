@@ -7,6 +7,7 @@
 //! Source: PyPA specifications "Simple repository API" 1.1, "Core metadata", "File yanking"; the upload form of PyPI's legacy API.
 
 mod document;
+mod local;
 mod meta;
 mod names;
 mod negotiate;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -20,9 +19,8 @@ use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
 
-use super::document::{self, Document};
-use super::meta::{Added, Entry};
-use super::names::Kind;
+use super::local;
+use super::meta::Added;
 use super::refusal::Refusal;
 use super::{FileName, Index, normalise, normalise_version};
 use crate::{Error, access, leftovers};
@@ -157,33 +155,10 @@ fn agree(fields: &BTreeMap<String, String>, arrived: &Arrived) -> Result<FileNam
 /// Looks into the file, stores it, and names it.
 fn keep(index: &Index, mut arrived: Arrived, name: FileName) -> Result<Added, Refusal> {
     let wrong = |why: String| Refusal::wrong(format!("`{}` is refused: {why}", arrived.filename));
-    let text = document::read(arrived.file.as_file_mut(), &name).map_err(wrong)?;
-    let document =
-        Document::parse(&text).and_then(|document| document.check(&name).map(|()| document)).map_err(wrong)?;
-    let requires_python = document.get("Requires-Python").map(str::to_owned);
-    if requires_python.as_ref().is_some_and(|text| text.len() > 500 || text.chars().any(char::is_control)) {
-        return Err(wrong("its `Requires-Python` is no range of versions".to_owned()));
-    }
-    let blobs = &index.inner.blobs;
+    let said = local::look(arrived.file.as_file_mut(), &name).map_err(wrong)?;
     let mut whole = File::open(arrived.file.path()).map_err(Error::file("could not open", arrived.file.path()))?;
-    let stored = blobs.store(&mut whole)?;
-    let metadata = match name.kind {
-        Kind::Wheel => Some(blobs.put(text.as_bytes())?.blob.digest),
-        Kind::Sdist => None,
-    };
-    blobs.sync()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Ok(index.inner.meta.add(&Entry {
-        filename: arrived.filename,
-        project: name.project,
-        version: name.version,
-        digest: stored.blob.digest,
-        size: stored.blob.size_bytes,
-        uploaded: i64::try_from(now).unwrap_or(i64::MAX),
-        requires_python,
-        metadata,
-        yanked: None,
-    })?)
+    let stored = index.inner.blobs.store(&mut whole)?;
+    Ok(index.note(&arrived.filename, name, stored.blob, said)?)
 }
 
 #[derive(Default, Deserialize)]
