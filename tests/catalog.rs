@@ -3,8 +3,124 @@
 
 mod support;
 
-use serde_json::json;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
 use support::{World, examples};
+
+/// A model folder whose program does nothing, with further lines of its description.
+fn folder(world: &World, version: &str, more: &str) -> PathBuf {
+    let path = world.scratch(&format!("model-{version}"));
+    let text = format!(
+        "files = [\"run\"]\n\n[model]\nname = \"tiny\"\nversion = \"{version}\"\ncard = \"CARD.md\"\n\n\
+         [runtime]\nkind = \"command\"\ncommand = [\"./run\"]\nhealth = \"/\"\n\n{more}\n"
+    );
+    std::fs::write(path.join("modelyard.toml"), text).unwrap();
+    std::fs::write(path.join("run"), format!("#!/bin/sh\nexit {}\n", version.len())).unwrap();
+    std::fs::write(path.join("CARD.md"), "# Tiny\n").unwrap();
+    path
+}
+
+fn packaged(world: &World, version: &str, more: &str) -> Value {
+    world.json(&["package", folder(world, version, more).to_str().unwrap()])
+}
+
+fn versions(document: &Value) -> Vec<&str> {
+    document["versions"].as_array().unwrap().iter().map(|one| one["version"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn versions_are_tagged_found_compared_and_withdrawn() {
+    let world = World::default();
+    for version in ["v1", "v2"] {
+        world.run(&["package", examples().join("wine").join(version).to_str().unwrap()]).ended(0);
+    }
+    let set = world.json(&["tag", "wine:1.0.0", "team=cellar", "audit=2026"]);
+    assert_eq!(set["tags"], json!({ "team": "cellar", "audit": "2026" }));
+    world.run(&["tag", "wine", "owner=ada"]).ended(0);
+    assert_eq!(world.json(&["tag", "wine"])["tags"], json!({ "owner": "ada" }), "a model's tags are its own");
+    assert_eq!(world.json(&["tag", "wine:1.0.0", "--remove", "audit"])["tags"], json!({ "team": "cellar" }));
+    assert!(world.run(&["tag", "wine:2.0.0"]).ended(0).out.contains("has no tags"));
+    world.run(&["tag", "wine:9.9.9", "a=b"]).ended(1);
+    world.run(&["tag", "wine:1.0.0", "novalue"]).ended(2);
+
+    let found = |filter: &str| world.json(&["models", "--search", filter]);
+    assert_eq!(versions(&found("tag.team = 'cellar'")), ["1.0.0"]);
+    assert_eq!(versions(&found("name like 'wi%' and accuracy > 0.9")), ["1.0.0", "2.0.0"]);
+    assert_eq!(versions(&found("tag.team != 'cellar' and parameter.estimator != 'x'")), ["2.0.0"]);
+    assert_eq!(versions(&found("accuracy > 1")), [""; 0]);
+    assert!(world.run(&["models", "--search", "tag.team = 'cellar'"]).ended(0).out.contains("team=cellar"));
+    world.run(&["models", "--search", "accuracy >"]).ended(2);
+
+    let diff = world.json(&["diff", "wine:1.0.0", "wine:2.0.0"]);
+    let (from, to) = (&diff["from"], &diff["to"]);
+    assert_eq!((&from["version"], &to["version"]), (&json!("1.0.0"), &json!("2.0.0")));
+    assert_eq!(diff["changes"]["metrics"]["accuracy"]["before"], json!(0.9444), "{diff}");
+    assert!(diff["changes"]["files"]["model.onnx"]["after"]["digest"].is_string(), "{diff}");
+    let told = world.run(&["diff", "wine:1.0.0", examples().join("wine/v2").to_str().unwrap()]).ended(0).out;
+    assert!(told.contains("metrics") && told.contains("accuracy") && told.contains("(+"), "{told}");
+    let same = world.run(&["diff", "wine:1.0.0", "wine:1.0.0"]).ended(0).out;
+    assert!(same.contains("the same"), "{same}");
+    world.run(&["diff", "wine:1.0.0", "wine:9"]).ended(1);
+
+    world.run(&["yank", "wine:2.0.0"]).ended(2);
+    assert_eq!(world.json(&["yank", "wine:2.0.0", "--reason", "labels were wrong"])["changed"], json!(true));
+    assert_eq!(world.json(&["yank", "wine:2.0.0", "--reason", "labels were wrong"])["changed"], json!(false));
+    assert_eq!(world.json(&["inspect", "wine"])["version"], "1.0.0", "the newest that is not withdrawn");
+    let listed = world.run(&["versions", "wine"]).ended(0).out;
+    assert!(listed.contains("withdrawn: labels were wrong"), "{listed}");
+    assert_eq!(world.json(&["yank", "wine:2.0.0", "--undo"])["changed"], json!(true));
+    assert_eq!(world.json(&["inspect", "wine"])["version"], "2.0.0");
+    world.run(&["yank", "wine:7", "--reason", "x"]).ended(1);
+}
+
+#[test]
+fn versions_that_no_rule_keeps_are_let_go() {
+    let world = World::default();
+    for version in ["1", "2", "3", "4", "5"] {
+        packaged(&world, version, "");
+    }
+    world.run(&["alias", "tiny@champion", "1"]).ended(0);
+    world.run(&["tag", "tiny:2", "audit=yes"]).ended(0);
+    let rules = ["gc", "--keep-last", "2", "--keep-tag", "audit", "--older-than", "0s"];
+    let would = world.json(&[rules.as_slice(), &["--dry-run"]].concat());
+    let kept: Vec<&Value> = would["versions"].as_array().unwrap().iter().map(|one| &one["kept"]).collect();
+    assert_eq!(kept, [&json!("aliased"), &json!("tagged"), &Value::Null, &json!("newest"), &json!("newest")]);
+    assert_eq!(versions(&world.json(&["versions", "tiny"])).len(), 5, "a dry run removes nothing");
+    let young = [rules.as_slice(), &["--keep-younger-than", "1h"]].concat();
+    world.run(&young).ended(0);
+    assert_eq!(versions(&world.json(&["versions", "tiny"])).len(), 5, "all of them are young");
+    let other = [rules.as_slice(), &["--model", "other"]].concat();
+    world.run(&other).ended(0);
+    assert_eq!(versions(&world.json(&["versions", "tiny"])).len(), 5, "the rules spoke of another model");
+    let done = world.run(&rules).ended(0).out;
+    assert!(done.contains("removed: tiny:3 sha256:"), "{done}");
+    assert_eq!(versions(&world.json(&["versions", "tiny"])), ["1", "2", "4", "5"]);
+    assert_ne!(
+        world.json(&["package", folder(&world, "3", "").to_str().unwrap()])["digest"],
+        Value::Null,
+        "as what it was"
+    );
+    world.run(&["gc", "--keep-last", "0"]).ended(2);
+    world.run(&["gc", "--keep-tag", "audit"]).ended(2);
+}
+
+#[test]
+fn what_a_service_needs_stays_and_only_the_control_plane_knows() {
+    let world = World::up();
+    assert_eq!(world.deploy("wine/v1", &[]).ended(0).json()["outcome"], "promoted");
+    world.run(&["package", examples().join("wine/v2").to_str().unwrap()]).ended(0);
+    let third = world.scratch("third").join("wine.onnx");
+    std::fs::copy(examples().join("wine/v1/model.onnx"), &third).unwrap();
+    world.run(&["package", third.to_str().unwrap(), "--as", "wine:3.0.0"]).ended(0);
+    let done = world.json(&["gc", "--keep-last", "1"]);
+    let kept: Vec<&Value> = done["versions"].as_array().unwrap().iter().map(|one| &one["kept"]).collect();
+    assert_eq!(kept, [&json!("served"), &Value::Null, &json!("newest")], "{done}");
+    assert_eq!(versions(&world.json(&["versions", "wine"])), ["1.0.0", "3.0.0"]);
+    world.down();
+    let refused = world.run(&["gc", "--keep-last", "1"]).ended(1);
+    assert!(refused.err.contains("no control plane runs"), "{}", refused.err);
+}
 
 #[test]
 fn what_served_when_is_told_and_a_changed_log_is_noticed() {

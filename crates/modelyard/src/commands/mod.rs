@@ -2,6 +2,7 @@
 
 mod alias;
 mod alternative;
+mod bundle;
 mod demo;
 pub mod deploy;
 mod diff;
@@ -13,6 +14,7 @@ mod feedback;
 mod flags;
 mod foreseen;
 mod gateway;
+mod gc;
 mod history;
 mod import;
 mod inspect;
@@ -94,10 +96,13 @@ pub enum Command {
     Push(transfer::Push),
     /// Pull a package from any OCI registry.
     Pull(transfer::Pull),
+    /// Carry packages in one file to where no network leads, and back.
+    #[command(subcommand)]
+    Bundle(bundle::Bundle),
     /// Serve the registry alone: any OCI client can push to it and pull from it.
     Registry(registry::Registry),
-    /// Remove blobs of the registry that no version and no manifest refers to.
-    Gc(registry::Gc),
+    /// Remove blobs of the registry that no version and no manifest refers to, and old versions by rule.
+    Gc(gc::Gc),
     /// Serve one model, nothing else.
     Serve(serve::Serve),
     /// Start control plane and gateway on this machine.
@@ -189,6 +194,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Token(command) => command.run(context),
         Command::Push(command) => command.run(context),
         Command::Pull(command) => command.run(context),
+        Command::Bundle(command) => command.run(context),
         Command::Registry(command) => command.run(context),
         Command::Gc(command) => command.run(context),
         Command::Serve(command) => command.run(context),

@@ -1,18 +1,15 @@
-//! `modelyard registry`: the registry alone; `modelyard gc`: removing what nobody refers to.
+//! `modelyard registry`: the registry alone.
 
 use std::net::SocketAddr;
 
 use clap::Args;
-use modelyard_core::Millis;
 use modelyard_registry::access::Tokens;
 use modelyard_registry::distribution::Distribution;
 use modelyard_registry::storage::Settings;
 use modelyard_registry::{Error, Store};
 use serde_json::json;
 
-use super::package::size;
 use super::up::loopback;
-use crate::cli::span;
 use crate::context::Context;
 use crate::exit::{Exit, Failed};
 use crate::terminal::say;
@@ -49,47 +46,6 @@ impl Registry {
         settings.metadata = self.metadata.or(settings.metadata);
         open_with(context, &settings)?.serve(self.listen, tokens, ready).map_err(|error| {
             Failed::from(error, "the registry ended", "is the address in use? `--listen 127.0.0.1:0` picks a free one")
-        })?;
-        Ok(Exit::Done)
-    }
-}
-
-/// Arguments of `gc`.
-#[derive(Debug, Args)]
-pub struct Gc {
-    /// Only say what would be removed.
-    #[arg(long)]
-    dry_run: bool,
-    /// How old a blob must be: younger ones may be part of a push that goes on.
-    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = span)]
-    older_than: Millis,
-}
-
-impl Gc {
-    /// Removes blobs that no version and no manifest refers to.
-    pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let swept = open(context)?.sweep_blocking(self.older_than.as_duration(), self.dry_run).map_err(|error| {
-            Failed::from(
-                error,
-                "could not sweep the registry",
-                "what was removed until then is gone; nothing else changed",
-            )
-        })?;
-        let blobs: Vec<String> = swept.blobs.iter().map(ToString::to_string).collect();
-        let damaged: Vec<_> =
-            swept.damaged.iter().map(|(digest, why)| json!({ "manifest": digest.to_string(), "why": why })).collect();
-        for (digest, why) in &swept.damaged {
-            say(&format!(
-                "manifest {digest} is damaged ({why}); what it refers to was left alone: store it anew with `modelyard package` or `pull`"
-            ));
-        }
-        let document = json!({
-            "blobs": blobs, "bytes": swept.bytes, "kept": swept.kept, "dry_run": self.dry_run, "damaged": damaged,
-        });
-        context.print(&document, || {
-            let done = if self.dry_run { "would be removed" } else { "removed" };
-            let lines = blobs.iter().map(|digest| format!("{done}: {digest}\n")).collect::<String>();
-            format!("{lines}{} blobs, {} {done}; {} kept", blobs.len(), size(swept.bytes), swept.kept)
         })?;
         Ok(Exit::Done)
     }

@@ -111,12 +111,12 @@ fn said(referrers: usize) -> String {
 
 /// A line that is drawn over and over while somebody looks on.
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     drawn: Mutex<Option<Instant>>,
 }
 
 impl Progress {
-    fn tell(&self, done: u64, all: u64) {
+    pub(super) fn tell(&self, done: u64, all: u64) {
         let Ok(mut drawn) = self.drawn.lock() else { return };
         if !std::io::stderr().is_terminal() || drawn.is_some_and(|at| at.elapsed() < FRAME) {
             return;
@@ -127,7 +127,7 @@ impl Progress {
         let _ = write!(std::io::stderr(), "\r{bar} {} of {}  ", size(done), size(all));
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.drawn.lock().is_ok_and(|drawn| drawn.is_some()) {
             let _ = write!(std::io::stderr(), "\r{}\r", " ".repeat(70));
         }
