@@ -8,6 +8,7 @@ use std::time::Instant;
 use modelyard_core::package::{FORMAT_VERSION, FileEntry, Package};
 use modelyard_core::{Digest, ModelName, Version};
 use modelyard_registry::Store;
+use modelyard_registry::blob::Stored;
 
 use crate::Error;
 use crate::draft::{Draft, look};
@@ -84,27 +85,31 @@ pub(crate) fn finish(
     Ok(Built { package, digest, size_bytes, reused, seconds: start.elapsed().as_secs_f64(), warnings })
 }
 
-/// Stores every file, reading each once; returns their entries and how many were there already.
+/// Stores every file, reading each at most once; returns their entries and how many were there already.
 fn store_files(draft: &Draft, folder: &Path, store: &Store) -> Result<(BTreeMap<String, FileEntry>, usize), Error> {
     let before = files_before(store, &draft.description.model.name, &draft.description.model.version);
-    let (mut entries, mut reused) = (BTreeMap::new(), 0);
+    let (mut entries, mut reused, mut known) = (BTreeMap::new(), 0, store.seen());
     for path in &draft.paths {
         let full = folder.join(path);
         let mut file = File::open(&full).map_err(Error::file("could not open", &full))?;
         let facts = || file.metadata().map(|facts| look(&facts)).map_err(Error::file("could not read", &full));
         let seen = draft.looks.get(path).map_or_else(facts, |seen| Ok(*seen))?;
+        let absolute = std::path::absolute(&full).map_err(Error::file("could not find", &full))?;
         let likely = before.get(path).filter(|entry| entry.size_bytes == seen.0);
-        let stored = match likely {
-            Some(entry) => store.blobs().store_again(&mut file, &entry.digest)?,
-            None => store.blobs().store(&mut file)?,
+        let stored = match (known.blob(&absolute, &file, store.blobs()), likely) {
+            (Some(blob), _) => Stored { blob, reused: true },
+            (None, Some(entry)) => store.blobs().store_again(&mut file, &entry.digest)?,
+            (None, None) => store.blobs().store(&mut file)?,
         };
         let after = file.metadata().map(|facts| look(&facts)).map_err(Error::file("could not read", &full))?;
         if after != seen || stored.blob.size_bytes != seen.0 {
             return Err(Error::Changed(full));
         }
+        known.note(&absolute, &file, &stored.blob, store.blobs());
         reused += usize::from(stored.reused);
         entries.insert(path.clone(), FileEntry { digest: stored.blob.digest, size_bytes: stored.blob.size_bytes });
     }
+    known.save();
     Ok((entries, reused))
 }
 

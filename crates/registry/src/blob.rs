@@ -4,7 +4,7 @@
 //! storing the right bytes again mends a blob that was damaged.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,6 +13,7 @@ use modelyard_core::Digest;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::copying::copy;
 use crate::storage::Bucket;
 use crate::{Error, leftovers};
 
@@ -51,7 +52,7 @@ pub fn digest_of(bytes: &[u8]) -> Digest {
 const CHUNK: usize = 256 << 10;
 
 /// Reads until `chunk` is full or the source ends.
-fn fill(source: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn fill(source: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < chunk.len() {
         match source.read(&mut chunk[filled..]) {
@@ -145,7 +146,10 @@ impl Blobs {
     }
 
     /// Marks a blob as cared for, so that no sweep takes it before it has a name; whether it is there.
-    pub(crate) fn touch(&self, digest: &Digest) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Storage`] when the bucket does not answer.
+    pub fn touch(&self, digest: &Digest) -> Result<bool, Error> {
         let here = self.touch_here(digest);
         self.bucket.as_ref().map_or(Ok(here), |bucket| bucket.touch(&digest.into()))
     }
@@ -178,9 +182,7 @@ impl Blobs {
         let failed = |source| Error::File { doing: "could not write into", path: self.root.clone(), source };
         let mut temporary = leftovers::file_in(&self.root).map_err(failed)?;
         let sink = temporary.as_file_mut();
-        let copied = hash(source, |piece| sink.write_all(piece).map(|()| true));
-        let blob = copied.map_err(Error::file("could not copy into", &self.root))?;
-        let blob = blob.ok_or_else(|| failed(io::ErrorKind::Interrupted.into()))?;
+        let blob = copy(source, sink).map_err(Error::file("could not copy into", &self.root))?;
         let reused = self.is_same(temporary.as_file_mut(), &blob).map_err(failed)? && self.touch_here(&blob.digest);
         if !reused {
             self.keep(temporary, &blob)?;

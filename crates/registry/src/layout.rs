@@ -35,6 +35,11 @@ pub(crate) enum Writing {
 }
 
 impl Layout {
+    /// Where it lies.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn open(root: &Path, shared: Option<Arc<Postgres>>) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(Error::file("could not make", root))?;
         leftovers::sweep(root);

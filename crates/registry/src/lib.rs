@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod card;
 pub mod catalog;
 pub mod client;
+mod copying;
 pub mod distribution;
 mod error;
 #[cfg(fuzzing)]
@@ -21,6 +22,7 @@ pub mod manifest;
 pub mod paths;
 pub mod python;
 mod reference;
+pub mod seen;
 pub mod storage;
 mod store;
 pub mod trust;

@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Entry, Notes, Tags, Yanked};
 use crate::distribution::gate::Gate;
 use crate::layout::Layout;
 use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
+use crate::seen::Seen;
 use crate::storage::{Settings, Storage};
 use crate::{Error, Reference, Selector, unpack};
 
@@ -111,6 +112,11 @@ impl Store {
     /// The stores that hold it.
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage
+    }
+
+    /// What is remembered of files that were stored here.
+    pub fn seen(&self) -> Seen {
+        Seen::open(self.layout.root())
     }
 
     /// Where the bytes are.

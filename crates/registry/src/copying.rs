@@ -1,0 +1,117 @@
+//! Copying and hashing the same bytes at the same time.
+//!
+//! Promises: the digest is of the very bytes that were written; memory stays flat: a few pieces.
+
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use bytes::{Bytes, BytesMut};
+use modelyard_core::Digest;
+use sha2::{Digest as _, Sha256};
+
+use crate::blob::{Blob, fill};
+
+/// What is read, written and hashed at once.
+// 1 MiB: a hand-over to the hashing thread costs nothing beside it.
+const PIECE: usize = 1 << 20;
+
+/// Pieces that wait to be hashed.
+const WAITING: usize = 4;
+
+/// Bytes that are written before the disk is asked, beside the copy, to keep them.
+// 64 MiB: the last wait for the disk is then short, whatever the size.
+const UNSYNCED: u64 = 64 << 20;
+
+/// Copies everything from `source` into `sink`. What is shorter than a piece is hashed by this thread; else another one hashes while this one copies.
+pub(crate) fn copy(source: &mut dyn Read, sink: &mut File) -> io::Result<Blob> {
+    let mut first = BytesMut::zeroed(PIECE);
+    let length = fill(source, &mut first)?;
+    first.truncate(length);
+    if length < PIECE {
+        sink.write_all(&first)?;
+        return Ok(Blob { digest: Digest::from_sha256(Sha256::digest(&first).into()), size_bytes: length as u64 });
+    }
+    let (pieces, coming) = sync_channel(WAITING);
+    thread::scope(|scope| {
+        let hashing = scope.spawn(move || hash(&coming));
+        let copied = copy_on(first, source, sink, pieces);
+        let digest = hashing.join().map_err(|_| io::Error::other("the thread that hashes panicked"))?;
+        Ok(Blob { digest, size_bytes: copied? })
+    })
+}
+
+fn hash(pieces: &Receiver<Bytes>) -> Digest {
+    let mut hash = Sha256::new();
+    for piece in pieces {
+        hash.update(&piece);
+    }
+    Digest::from_sha256(hash.finalize().into())
+}
+
+/// Writes the first piece and all that follow, and hands each over; how many bytes it were.
+fn copy_on(first: BytesMut, source: &mut dyn Read, sink: &mut File, pieces: SyncSender<Bytes>) -> io::Result<u64> {
+    let gone = |_| io::Error::other("the thread that hashes is gone");
+    let (mut piece, mut given) = (first, std::collections::VecDeque::new());
+    let (mut size, mut unsynced, mut syncing) = (0, 0, None::<thread::JoinHandle<()>>);
+    while !piece.is_empty() {
+        let bytes = piece.freeze();
+        pieces.send(bytes.clone()).map_err(gone)?;
+        sink.write_all(&bytes)?;
+        size += bytes.len() as u64;
+        unsynced += bytes.len() as u64;
+        if unsynced >= UNSYNCED && syncing.as_ref().is_none_or(thread::JoinHandle::is_finished) {
+            unsynced = 0;
+            let file = sink.try_clone()?;
+            // Its failure shows again when the file is synced whole.
+            syncing = Some(thread::spawn(move || drop(file.sync_data())));
+        }
+        given.push_back(bytes);
+        // The oldest piece has been hashed by now, mostly: its memory is used again.
+        let oldest = (given.len() > WAITING + 1).then(|| given.pop_front()).flatten();
+        piece = oldest.and_then(|bytes: Bytes| bytes.try_into_mut().ok()).unwrap_or_default();
+        piece.resize(PIECE, 0);
+        let length = fill(source, &mut piece)?;
+        piece.truncate(length);
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, SeekFrom};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_was_hashed() {
+        for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 9 * PIECE + 7] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at * 31 + at / 251) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            let blob = copy(&mut &bytes[..], &mut file).unwrap();
+            assert_eq!(blob, Blob { digest: crate::blob::digest_of(&bytes), size_bytes: length as u64 });
+            let mut written = Vec::new();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.read_to_end(&mut written).unwrap();
+            assert!(written == bytes, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_fails_the_copy() {
+        struct Failing(usize);
+        impl Read for Failing {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                if self.0 == 0 {
+                    return Err(io::Error::other("torn"));
+                }
+                let length = into.len().min(self.0);
+                self.0 -= length;
+                Ok(length)
+            }
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(copy(&mut Failing(3 * PIECE), &mut file).unwrap_err().to_string(), "torn");
+    }
+}
