@@ -4,6 +4,7 @@
 //! and the spread; a peer that is not there is named with the reason. The method is in `docs/performance.md`.
 
 mod bare;
+mod build;
 mod engine;
 mod gateway;
 mod histogram;
@@ -17,6 +18,7 @@ mod registry;
 mod report;
 mod rollout;
 mod servers;
+mod setup;
 mod shadow;
 mod upstream;
 
@@ -31,9 +33,9 @@ fn main() -> Result<()> {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::All => {
-            ["servers", "gateway", "shadow", "rollout", "judges", "registry"].into_iter().try_for_each(run_by_name)
-        }
+        Command::All => ["servers", "gateway", "shadow", "rollout", "judges", "registry", "build"]
+            .into_iter()
+            .try_for_each(run_by_name),
         Command::Load(load) => run_load(load),
         Command::Upstream(upstream) => run_upstream(&upstream),
         Command::Bare(bare) => run_bare(&bare),
@@ -43,6 +45,7 @@ fn run(command: Command) -> Result<()> {
         Command::Shadow(shadow) => prepare().and_then(|()| shadow::run(&shadow)),
         Command::Rollout(rollout) => rollout::run(&rollout),
         Command::Judges(judges) => judges::run(&judges),
+        Command::Build(build) => build::run(&build),
         Command::Registry(registry) => prepare().and_then(|()| registry::run(&registry)),
     }
 }

@@ -21,7 +21,7 @@ pub struct Options {
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Model servers, gateways, shadows, rollouts, judges and registries, one after the other; figures of every round go to `target/bench/*.json`.
+    /// Model servers, gateways, shadows, rollouts, judges, registries and builds, one after the other; figures of every round go to `target/bench/*.json`.
     All,
     /// Load one HTTP/1.1 address and print what was measured as JSON; exit 1 if a request failed.
     Load(Load),
@@ -43,6 +43,8 @@ pub enum Command {
     Judges(crate::judges::Options),
     /// Registries side by side: modelyard, Debian's `docker-registry`, zot; the limits of SHA-256 and of the disk.
     Registry(crate::registry::Options),
+    /// Building a large package, the same again, and a wheel; SHA-256, `python -m build` and flit beside them.
+    Build(crate::build::Options),
 }
 
 /// Load one address.

@@ -3,7 +3,6 @@
 //! All servers run at once; those that are not asked sleep. Rounds alternate, so that a slow phase of the machine meets all of them.
 
 mod peers;
-mod setup;
 mod table;
 
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use serde::Serialize;
 use crate::http1::Request;
 use crate::load::{self, Plan, Summary};
 use crate::machine::{self, LOAD_CORE};
-use crate::{engine, report};
+use crate::{engine, report, setup};
 use peers::{Context, Server};
 
 /// Model servers side by side.

@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::setup;
 use crate::engine;
 use crate::http1::Request;
 use crate::machine::SERVER_CORE;
 use crate::process::{Process, free_address};
+use crate::setup;
 
 /// Every server that is known, in the order of the table.
 pub const NAMES: [&str; 11] = [
