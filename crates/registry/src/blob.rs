@@ -223,15 +223,13 @@ impl Blobs {
         }
         let mut temporary = leftovers::file_in(&self.root).map_err(Error::file("could not write into", &self.root))?;
         let sink = temporary.as_file_mut();
-        let copied = hash(source, |piece| sink.write_all(piece).map(|()| true)).map_err(cannot_read())?;
-        match copied {
-            Some(blob) if blob.digest == *expected => {
-                self.keep(temporary, &blob)?;
-                self.share(expected)?;
-                Ok(Stored { blob, reused: false })
-            }
-            found => Err(Error::Damaged { expected: *expected, actual: found.map_or(*expected, |blob| blob.digest) }),
+        let blob = copy(source, sink).map_err(cannot_read())?;
+        if blob.digest != *expected {
+            return Err(Error::Damaged { expected: *expected, actual: blob.digest });
         }
+        self.keep(temporary, &blob)?;
+        self.share(expected)?;
+        Ok(Stored { blob, reused: false })
     }
 
     fn is_same(&self, written: &mut File, blob: &Blob) -> io::Result<bool> {
