@@ -145,7 +145,7 @@ def main():
                 expect(all(same(want[name].to_numpy(), have.get(name)) for name in want.columns), "the function answers as MLflow does", answer)
 
                 # A version that MLflow does not know takes over, and one is taken back.
-                modelyard("package", EXAMPLES / "wine/v2")
+                modelyard("package", EXAMPLES / "wine/v2", "--output", "json")
                 modelyard("deploy", "wine:2.0.0", "--service", "cellar", "--strategy", "rolling", "--wait", "--timeout", "3m", "--output", "json")
                 told = modelyard("export", "mlflow", "cellar", "--output", "json")
                 again = modelyard("export", "mlflow", "cellar", "--output", "json")
