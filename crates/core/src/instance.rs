@@ -16,6 +16,9 @@ pub struct InstanceSpec {
     pub id: InstanceId,
     /// Service it belongs to; `onnx` instances serve the model under this name.
     pub service: ServiceName,
+    /// The service by whose name its callers know the model, if that is another one (see [`crate::api`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_as: Option<ServiceName>,
     /// Revision that it is a copy of.
     pub revision: RevisionNumber,
     /// Digest of the package.

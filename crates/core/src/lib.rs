@@ -4,6 +4,7 @@
 //! Absent on purpose: how a rollout advances (`modelyard-rollout`) and how anything is carried out (the adapters).
 
 pub mod affinity;
+pub mod api;
 pub mod beside;
 pub mod digest;
 mod entry;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::affinity::AffinityRoute;
+use crate::api::ApiRoute;
 use crate::mirror::{Mirror, Tap};
 use crate::service::{Desired, Routing};
 use crate::weight::apportion;
@@ -56,6 +57,9 @@ pub struct ServiceRoute {
     /// What is told of answers; nothing by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<Tap>,
+    /// As which API version of another service it is reached too. Of two that claim one, the first by name has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serves: Option<ApiRoute>,
 }
 
 /// All instances of one revision that may be sent requests: ready and live.

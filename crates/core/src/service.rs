@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::affinity::Affinity;
+use crate::api::{self, Api};
 use crate::metric::{Judge, Metric};
 use crate::notify::Hook;
 use crate::package::Resources;
@@ -75,6 +76,9 @@ pub struct ServiceSpec {
     /// How the gateway treats its requests.
     #[serde(default)]
     pub routing: Routing,
+    /// As which API version of another service it answers; without, it has the first API version of its own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<Api>,
     /// What of its requests and answers is kept; nothing by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
@@ -101,9 +105,15 @@ impl ServiceSpec {
             judge: Judge::default(),
             quality: QualityPolicy::default(),
             routing: Routing::default(),
+            api: None,
             capture: None,
             notify: Vec::new(),
         }
+    }
+
+    /// The API version that it answers.
+    pub fn api_version(&self) -> u16 {
+        self.api.as_ref().map_or(api::FIRST, |api| api.version)
     }
 }
 

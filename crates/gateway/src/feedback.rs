@@ -12,8 +12,8 @@ use modelyard_core::feedback::{self, LIMIT, Refused};
 use modelyard_core::mirror::ToldFeedback;
 
 use crate::body::Answer;
-use crate::forward::Call;
-use crate::incoming::{Refusal, shorten};
+use crate::forward::{Call, nobody};
+use crate::incoming::Refusal;
 use crate::limits;
 use crate::local;
 use crate::mirror::now_ms;
@@ -28,7 +28,7 @@ pub async fn answer(
     api: Option<u16>,
     body: Incoming,
 ) -> Response<Answer> {
-    match keep(worker, call, service, api, body).await {
+    let mut response = match keep(worker, call, service, api, body).await {
         Ok(accepted) => local::json(StatusCode::ACCEPTED, &serde_json::json!({ "accepted": accepted })),
         Err(refusal) => {
             let mut response = local::refuse(&refusal, false);
@@ -37,7 +37,11 @@ pub async fn answer(
             }
             response
         }
+    };
+    if let Some(notice) = worker.tables.service(service, api).and_then(|service| service.notice.clone()) {
+        notice.tell(response.headers_mut());
     }
+    response
 }
 
 async fn keep(
@@ -73,15 +77,8 @@ async fn keep(
 
 /// The service's tap.
 fn route(worker: &Worker, service: &str, api: Option<u16>) -> Result<std::sync::Arc<Route>, Refusal> {
-    let Some(found) = worker.tables.service(service) else {
-        if worker.tables.current().generation == 0 {
-            let why = "the gateway has no route table yet; try again shortly";
-            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
-        }
-        let why = format!("no service is named `{}`", shorten(service));
-        return Err(Refusal::new(StatusCode::NOT_FOUND, why));
-    };
-    if let Some(api) = api.filter(|api| found.apis.iter().all(|(known, _)| known != api)) {
+    let Some(found) = worker.tables.service(service, api) else { return Err(nobody(worker, service)) };
+    if let Some(api) = api.filter(|&api| !found.has(api)) {
         return Err(Refusal::new(StatusCode::NOT_FOUND, format!("`{}` has no API version {api}", found.name)));
     }
     let tap = found.watch.as_ref().and_then(|watch| watch.tap.clone());

@@ -16,6 +16,7 @@ use crate::forward::{self, Aim, Call};
 use crate::headers;
 use crate::io::Activity;
 use crate::local;
+use crate::openapi;
 use crate::path::{self, Wanted};
 use crate::trace::{self, TraceParent};
 use crate::worker::Worker;
@@ -181,10 +182,11 @@ async fn route(
         Wanted::Feedback { service, api } if !call.is_grpc => {
             return Box::pin(feedback::answer(worker, call, service, api, body)).await;
         }
+        Wanted::OpenApi { service } if !call.is_grpc => return Box::pin(openapi::answer(worker, call, service)).await,
         Wanted::Own(own) if !call.is_grpc => return Box::pin(local::answer(worker, call, own)).await,
         // Boxed, as all that is rare: a request's future is moved, so it had better be small.
         _ if call.is_grpc => return Box::pin(forward::grpc::call(worker, call, body, pin)).await,
-        Wanted::Own(_) | Wanted::Feedback { .. } | Wanted::Unknown => {
+        Wanted::Own(_) | Wanted::Feedback { .. } | Wanted::OpenApi { .. } | Wanted::Unknown => {
             let why = format!(
                 "nothing is at `{}`; a model answers at /v2/models/NAME/infer or /NAME/v1/predict",
                 shorten(path)

@@ -24,6 +24,7 @@ mod io;
 mod limits;
 mod local;
 mod mirror;
+mod openapi;
 mod options;
 mod path;
 mod policy;
@@ -32,6 +33,7 @@ mod table;
 mod tap;
 mod trace;
 mod upstream;
+mod versions;
 mod wire;
 mod worker;
 

@@ -37,6 +37,11 @@ pub enum Wanted<'a> {
         /// The API version, if one is named.
         api: Option<u16>,
     },
+    /// The document of all API versions of a name.
+    OpenApi {
+        /// The service.
+        service: &'a str,
+    },
     /// Something that the gateway answers itself.
     Own(Own),
     /// Nothing that the gateway knows.
@@ -60,6 +65,8 @@ pub enum Own {
 
 /// Where feedback is posted, below a service.
 const FEEDBACK: &str = "feedback";
+/// Where its API versions are described.
+const OPENAPI: &str = "openapi.json";
 
 /// Reads a path (without its query).
 pub fn wanted(path: &str) -> Wanted<'_> {
@@ -82,6 +89,9 @@ pub fn wanted(path: &str) -> Wanted<'_> {
     let Some(rest) = rest.strip_prefix('/') else { return Wanted::Unknown };
     if rest == FEEDBACK && !matches!(service, "" | "v2") {
         return Wanted::Feedback { service, api: None };
+    }
+    if rest == OPENAPI && !matches!(service, "" | "v2") {
+        return Wanted::OpenApi { service };
     }
     let (version, rest) = segment(rest);
     match (version.as_bytes().first(), number(version.get(1..).unwrap_or_default())) {

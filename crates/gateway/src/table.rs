@@ -22,6 +22,7 @@ use crate::policy::budget::Budget;
 use crate::policy::ejection::Health;
 use crate::policy::split::Split;
 use crate::upstream::{h1, h2};
+use crate::versions::{Notice, Versions};
 
 /// Pools whose counts are kept after they left the table, per service.
 // 64: going back to any of the last revisions goes on with its counts; more would only be memory.
@@ -37,6 +38,17 @@ pub struct Table {
     pub generation: u64,
     /// Its services.
     pub services: HashMap<ServiceName, Rc<Service>>,
+    /// API versions that services answer in another one's name.
+    pub versions: Versions,
+}
+
+impl Table {
+    /// Who answers an API version of a name: the service of that name, or another one in its name.
+    pub fn at(&self, name: &str, api: Option<u16>) -> Option<&Rc<Service>> {
+        let own = self.services.get(name);
+        let Some(api) = api.filter(|&api| own.is_none_or(|own| !own.has(api))) else { return own };
+        self.versions.further(name, api).and_then(|other| self.services.get(other)).or(own)
+    }
 }
 
 /// One service.
@@ -57,8 +69,17 @@ pub struct Service {
     pub sessions: Sessions,
     /// What is done beside its requests; nothing for most.
     pub watch: Option<Rc<Watch>>,
+    /// What its callers are told, when its API version is deprecated.
+    pub notice: Option<Rc<Notice>>,
     /// What survives from table to table.
     pub memory: Rc<ServiceMemory>,
+}
+
+impl Service {
+    /// Whether it answers this API version.
+    pub fn has(&self, api: u16) -> bool {
+        self.apis.iter().any(|(known, _)| *known == api)
+    }
 }
 
 /// What is remembered of a service.
@@ -192,9 +213,9 @@ impl Tables {
         self.current.borrow().clone()
     }
 
-    /// A service of the applied table.
-    pub fn service(&self, name: &str) -> Option<Rc<Service>> {
-        self.current.borrow().services.get(name).cloned()
+    /// Who answers an API version of a name, or without one the service of that name.
+    pub fn service(&self, name: &str, api: Option<u16>) -> Option<Rc<Service>> {
+        self.current.borrow().at(name, api).cloned()
     }
 
     /// Instances that left and still have requests in flight.
@@ -208,14 +229,17 @@ impl Tables {
         let mut known = self.known();
         let mut rules = table.services.values().filter_map(|route| route.affinity.as_ref());
         let cookie_in_use = rules.any(|affinity| uses_default_cookie(&affinity.rule));
+        let versions = Versions::of(table);
         let services = table.services.iter().map(|(name, route)| {
             let memory = self.memory(name, parked);
             let sessions = Sessions::new(name.as_str(), route.affinity.as_ref(), cookie_in_use);
             let watch = registry.watch(name, route);
-            let service = Service { watch, ..compile(name, route, sessions, memory, &mut known) };
+            let notice = versions.notice(name);
+            let service = Service { watch, notice, ..compile(name, route, sessions, memory, &mut known) };
             (name.clone(), Rc::new(service))
         });
-        let next = Table { generation: table.generation, services: services.collect() };
+        let services = services.collect();
+        let next = Table { generation: table.generation, services, versions };
         let mut retired = self.retired.borrow_mut();
         *retired = known
             .into_values()
@@ -312,6 +336,7 @@ fn compile(
         apis,
         sessions,
         watch: None,
+        notice: None,
         memory,
     }
 }

@@ -14,8 +14,9 @@ use common::{Gateway, table, table_with};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use modelyard_core::affinity::{Affinity, AffinityRoute, KeySource, hash, point};
+use modelyard_core::api::{ApiRoute, Standing};
 use modelyard_core::route::RouteTable;
-use modelyard_core::{Millis, RevisionNumber, ServiceName};
+use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp};
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
@@ -67,6 +68,26 @@ async fn each_stream_of_one_connection_is_drawn() {
     let (path, headers) = one.seen.lock().unwrap()[0].clone();
     assert_eq!((path.as_str(), headers["te"].as_bytes()), (INFER, b"trailers".as_slice()));
     assert!(headers.contains_key("traceparent") && headers.contains_key("x-request-id"));
+    end(gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_a_deprecated_version_are_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let mut both = table(1, &[(1, 10_000, &[one.address])]);
+    let next = table_with(1, &[(1, 10_000, &[two.address])], |route| {
+        let standing = Standing { version: 2, since: Some(Timestamp(5_000)), sunset: None };
+        route.serves = Some(ApiRoute { of: ServiceName::new("wine").unwrap(), standing });
+    });
+    both.services.insert(ServiceName::new("wine-v2").unwrap(), next.services.into_values().next().unwrap());
+    put(&gateway, &both).await;
+    let mut caller = GrpcCaller::connect(gateway.address).await;
+    for (model, label, told) in [("wine", "one", "@5"), ("wine-v2", "two", "")] {
+        let reply = caller.call(INFER, message(model, 3)).await;
+        assert_eq!((reply.header("x-label"), reply.header("deprecation")), (label, told), "{reply:?}");
+    }
     end(gateway).await;
 }
 

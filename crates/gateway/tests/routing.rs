@@ -5,9 +5,10 @@
 mod common;
 
 use common::caller::Caller;
-use common::instance::Instance;
+use common::instance::{Instance, answer};
 use common::{Gateway, table, table_with};
-use modelyard_core::{RevisionNumber, Weight};
+use modelyard_core::api::{ApiRoute, Standing};
+use modelyard_core::{RevisionNumber, ServiceName, Timestamp, Weight};
 
 #[test]
 fn paths_reach_service_version_and_revision() {
@@ -105,6 +106,115 @@ fn api_versions_stand_side_by_side() {
     assert_eq!(caller.post("/wine/v1/v2/models/wine/infer", b"").text(), "one");
     assert_eq!(caller.post("/wine/v2/v2/models/wine/infer", b"").text(), "two");
     assert_eq!(caller.post("/v2/models/wine/infer", b"").text(), "two");
+    gateway.end();
+}
+
+#[test]
+fn a_version_that_another_service_answers_stands_beside_the_first_whose_callers_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let (one, two) = (Instance::answering("one"), Instance::answering("two"));
+    let with = |generation, since: Option<u64>, first: bool| {
+        let mut both = table(generation, &[(1, 10_000, &[one.address])]);
+        let next = table_with(generation, &[(1, 10_000, &[two.address])], |route| {
+            route.apis = route.apis.values().map(|split| (2, split.clone())).collect();
+            route.default_api = 2;
+            // 2027-03-01T00:00:00Z
+            let sunset = Some(Timestamp(1_803_859_200_000));
+            let standing = Standing { version: 2, since: since.map(Timestamp), sunset };
+            route.serves = Some(ApiRoute { of: ServiceName::new("wine").unwrap(), standing });
+        });
+        let route = next.services.into_values().next().unwrap();
+        both.services.insert(ServiceName::new("wine-v2").unwrap(), route);
+        both.services.retain(|name, _| first || name.as_str() != "wine");
+        both
+    };
+    gateway.put(&with(1, None, true));
+    let mut caller = Caller::connect(gateway.address);
+    assert_eq!(caller.post("/wine/v2/predict", b"{}").text(), "two");
+    assert_eq!(
+        caller.post("/v2/models/wine/infer", b"{}").header("deprecation"),
+        "",
+        "the next one does not serve yet"
+    );
+
+    gateway.put(&with(2, Some(1_795_910_400_000), true));
+    let old = ["/v2/models/wine/infer", "/wine/v1/predict", "/wine/r1/predict", "/wine/v1/feedback", "/wine/v9/x"];
+    for (path, status) in old.into_iter().zip([200, 200, 200, 409, 404]) {
+        let reply = caller.post(path, b"{}");
+        let told = ["deprecation", "sunset", "link"].map(|name| reply.header(name));
+        let expected = match status {
+            // Who asks for a version that there is not, is no caller of an old one.
+            404 => ["", "", ""],
+            _ => ["@1795910400", "Mon, 01 Mar 2027 00:00:00 GMT", "</wine/v2>; rel=\"successor-version\""],
+        };
+        assert_eq!((reply.status, told), (status, expected), "{path}: {reply:?}");
+    }
+    for path in ["/wine/v2/predict", "/v2/models/wine-v2/infer", "/wine-v2/v2/predict", "/wine-v2/r1/predict"] {
+        let reply = caller.post(path, b"{}");
+        assert_eq!((reply.text().as_str(), reply.header("deprecation")), ("two", ""), "{path}");
+    }
+    for path in ["/wine/v3/predict", "/wine-v2/v1/predict"] {
+        assert_eq!(caller.post(path, b"{}").status, 404, "{path}");
+    }
+
+    // The first one leaves: its callers get an answer that helps, those of the next notice nothing.
+    gateway.put(&with(3, Some(1_795_910_400_000), false));
+    assert_eq!(caller.post("/wine/v2/predict", b"{}").text(), "two");
+    for path in ["/v2/models/wine/infer", "/wine/v1/predict"] {
+        let reply = caller.post(path, b"{}");
+        assert!(
+            reply.status == 404 && reply.text().contains("is gone") && reply.text().contains("/wine/v2"),
+            "{reply:?}"
+        );
+    }
+    gateway.end();
+}
+
+#[test]
+fn one_document_describes_every_version_that_answers_under_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let document = |field: &str| {
+        let schema = format!(r##"{{"Answer": {{"type": "object", "required": ["{field}"]}}}}"##);
+        let answer = r##"{"description": "", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}}}"##;
+        format!(
+            r##"{{"openapi": "3.1.0", "info": {{"title": "x", "version": "1"}}, "paths": {{"/predict": {{"post": {{"responses": {{"200": {answer}}}}}}}}}, "components": {{"schemas": {schema}}}}}"##
+        )
+    };
+    let describing = |text: String| {
+        Instance::start(move |stream, seen| {
+            let asked = seen.head.starts_with("GET /openapi.json HTTP/1.1\r\n");
+            answer(stream, if asked { 200 } else { 404 }, if asked { &text } else { "no" })
+        })
+    };
+    let (one, silent) = (describing(document("grade")), Instance::start(|stream, _| answer(stream, 404, "no")));
+    let mut both = table(1, &[(1, 10_000, &[one.address])]);
+    let mut add = |version: u16, address| {
+        let next = table_with(1, &[(1, 10_000, &[address])], |route| {
+            route.apis = route.apis.values().map(|split| (version, split.clone())).collect();
+            route.default_api = version;
+            let standing = Standing { version, since: Some(Timestamp(0)), sunset: None };
+            route.serves = Some(ApiRoute { of: ServiceName::new("wine").unwrap(), standing });
+        });
+        let name = ServiceName::new(format!("wine-v{version}")).unwrap();
+        both.services.insert(name, next.services.into_values().next().unwrap());
+    };
+    let two = describing(document("score"));
+    add(2, two.address);
+    add(3, silent.address);
+    gateway.put(&both);
+    let mut caller = Caller::connect(gateway.address);
+    let reply = caller.get("/wine/openapi.json?x=1");
+    let merged: serde_json::Value = serde_json::from_str(&reply.text()).unwrap();
+    let paths: Vec<&str> = merged["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((reply.status, paths), (200, vec!["/v1/predict", "/v2/predict"]), "{merged}");
+    assert_eq!(merged["components"]["schemas"]["v2.Answer"]["required"][0], "score");
+    assert_eq!(merged["paths"]["/v1/predict"]["post"]["deprecated"], true);
+    let told = merged["info"]["description"].as_str().unwrap();
+    assert!(told.contains("`/wine/v3` (`wine-v3`): says nothing of itself"), "{told}");
+    assert_eq!(caller.get("/beer/openapi.json").status, 404);
+    assert_eq!(caller.post("/wine/openapi.json", b"{}").status, 405);
     gateway.end();
 }
 

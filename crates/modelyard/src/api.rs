@@ -41,6 +41,9 @@ pub struct Status {
     /// What was noticed of the revision that serves since the last rollout.
     #[serde(default)]
     pub noticed: Vec<Notice>,
+    /// API versions side by side, this service's among them.
+    #[serde(default)]
+    pub apis: Vec<modelyard_core::api::Shown>,
     /// The change in flight.
     #[serde(default)]
     pub rollout: Option<Rollout>,

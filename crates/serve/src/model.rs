@@ -20,6 +20,8 @@ pub(crate) const PYTHON: &str = "python_function";
 pub(crate) struct Model {
     /// Name that callers use.
     pub(crate) name: String,
+    /// A further one.
+    pub(crate) also: Option<String>,
     /// Version of the package.
     pub(crate) version: String,
     /// The protocol's name of what runs it.
@@ -40,12 +42,12 @@ impl Model {
         write::string(version, &mut answer_head);
         let output_heads = signature.outputs.iter().map(output_head).collect();
         let (name, version) = (name.to_owned(), version.to_owned());
-        Self { name, version, platform: ONNX, signature, answer_head, output_heads }
+        Self { name, also: None, version, platform: ONNX, signature, answer_head, output_heads }
     }
 
     /// Checks name and version of a request.
     pub(crate) fn accepts(&self, name: &str, version: Option<&str>) -> Result<(), Refusal> {
-        if name != self.name {
+        if name != self.name && Some(name) != self.also.as_deref() {
             return Err(Refusal::not_found(format!(
                 "there is no model {} here; this server has `{}`",
                 shown(name),

@@ -24,6 +24,8 @@ pub struct ServeOptions {
     pub flags: Values,
     /// Name under which the model answers; the package's own name by default.
     pub name: String,
+    /// Further name under which it answers.
+    pub also: Option<String>,
     /// Where callers connect, REST and gRPC alike; port 0 picks a free one. Loopback only.
     pub http: SocketAddr,
     /// Where probes connect, answered by a thread of their own; none by default. Loopback only.
@@ -59,6 +61,7 @@ impl ServeOptions {
     pub fn new(package: Package, package_dir: impl Into<PathBuf>, onnxruntime: impl Into<PathBuf>) -> Self {
         Self {
             name: package.name.to_string(),
+            also: None,
             package,
             package_dir: package_dir.into(),
             flags: Values::new(),

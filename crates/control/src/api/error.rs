@@ -49,7 +49,8 @@ impl From<orders::Error> for Refusal {
             | E::Definition(_)
             | E::Policy { .. }
             | E::DriftField { .. }
-            | E::Incompatible { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            | E::Incompatible { .. }
+            | E::ApiVersion { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             E::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let text = match &error {

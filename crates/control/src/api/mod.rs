@@ -20,6 +20,7 @@ mod services;
 mod status;
 mod system;
 pub mod tokens;
+mod versions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::error::Refusal;
 use super::status::{Status, status};
+use super::versions::versions;
 use super::{App, actor};
 use crate::controller::lifecycle::TargetSeen;
 use crate::http_client::chain;
@@ -44,7 +45,9 @@ pub async fn one(State(app): State<App>, name: Name) -> Result<Json<Status>, Ref
 }
 
 fn shown(app: &App, state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&GatewayReport>) -> Option<Status> {
-    status(state, seen, report, app.controller.waiting(state), app.gateway_address())
+    let mut shown = status(state, seen, report, app.controller.waiting(state), app.gateway_address())?;
+    shown.apis = versions(&app.ledger.world(), state);
+    Some(shown)
 }
 
 /// Body of a deploy.

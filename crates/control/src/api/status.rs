@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use modelyard_core::api::Shown;
 use modelyard_core::instance::InstanceState;
 use modelyard_core::measure::GatewayReport;
 use modelyard_core::service::{Desired, ServiceSpec};
@@ -43,6 +44,9 @@ pub struct Status {
     /// What was noticed of the revision that serves since the last rollout.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     noticed: Vec<Notice>,
+    /// API versions side by side, this service's among them; nothing while it has the only one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub apis: Vec<Shown>,
     spec: ServiceSpec,
 }
 
@@ -121,6 +125,7 @@ pub fn status(
             .as_ref()
             .map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref), waiting, gateway)),
         noticed: state.noticed().map(|notice| (**notice).clone()).collect(),
+        apis: Vec::new(),
         spec: (**spec).clone(),
     })
 }

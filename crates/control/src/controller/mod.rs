@@ -9,7 +9,7 @@ mod measured;
 mod meter;
 mod observe;
 mod reconcile;
-mod route;
+pub(crate) mod route;
 mod shadows;
 pub mod start;
 mod steady;

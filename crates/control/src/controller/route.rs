@@ -1,9 +1,12 @@
 //! The route of one service, from what is desired and what is live. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use modelyard_core::affinity::{AffinityRoute, KeySource};
+use modelyard_core::api::{ApiRoute, Standing};
 use modelyard_core::beside::Bounds;
+use modelyard_core::event::Outcome;
 use modelyard_core::flags;
 use modelyard_core::instance::InstanceState;
 use modelyard_core::mirror::Mirror;
@@ -13,14 +16,14 @@ use modelyard_core::{RevisionNumber, Weight};
 
 use super::lifecycle::TargetSeen;
 use super::measured::tap;
-use crate::store::fold::{ServiceState, Stage};
+use crate::store::fold::{Record, ServiceState, Stage};
 
 /// The service's route; none when it was removed.
 pub fn route(state: &ServiceState, seen: &TargetSeen, session_key: &str) -> Option<ServiceRoute> {
     let spec = state.spec.as_ref()?;
     let pools: BTreeMap<RevisionNumber, Pool> =
         state.desired.instances.keys().filter_map(|&revision| Some((revision, pool(state, seen, revision)?))).collect();
-    let default_api = default_api(state);
+    let default_api = spec.api_version();
     let split = effective_split(&state.desired, &pools);
     Some(ServiceRoute {
         default_api,
@@ -31,7 +34,20 @@ pub fn route(state: &ServiceState, seen: &TargetSeen, session_key: &str) -> Opti
         routing: spec.routing.clone(),
         affinity: affinity(state, spec, session_key),
         tap: tap(state, spec),
+        serves: spec.api.as_ref().map(|api| ApiRoute { of: api.of.clone(), standing: standing(state, spec) }),
     })
+}
+
+/// How the service's API version stands: it serves since its first rollout was promoted.
+pub fn standing(state: &ServiceState, spec: &ServiceSpec) -> Standing {
+    // A service that was removed and deployed anew starts anew: that rollout came from nothing.
+    let first = |record: &&Arc<Record>| record.outcome == Some(Outcome::Promoted) && record.from.is_none();
+    let first = state.rollouts.iter().rev().find(first).filter(|_| state.stable.is_some());
+    Standing {
+        version: spec.api_version(),
+        since: first.and_then(|record| record.ended),
+        sunset: spec.api.as_ref().and_then(|api| api.sunset),
+    }
 }
 
 /// How sessions stay with their arm.
@@ -65,11 +81,6 @@ fn mirrors(state: &ServiceState, pools: &BTreeMap<RevisionNumber, Pool>) -> Vec<
         }
     };
     wanted.map(mirror).collect()
-}
-
-fn default_api(state: &ServiceState) -> u16 {
-    let leading = state.stable.or_else(|| state.desired.instances.keys().next().copied());
-    leading.and_then(|number| state.revisions.get(&number)).map_or(1, |revision| revision.api_version)
 }
 
 /// Live instances of a revision, where they listen.

@@ -56,6 +56,8 @@ pub struct Wanted {
     pub id: InstanceId,
     /// Service.
     pub service: ServiceName,
+    /// The service by whose name callers know it, if another.
+    pub known_as: Option<ServiceName>,
     /// Revision.
     pub revision: Arc<Revision>,
     /// Position of the event that asked for it.
@@ -127,6 +129,7 @@ async fn start(target: &dyn Target, packages: &dyn Packages, gate: &Gate, wanted
     let spec = InstanceSpec {
         id: wanted.id,
         service: wanted.service,
+        known_as: wanted.known_as,
         revision: wanted.revision.number,
         package: digest,
         package_dir,

@@ -264,8 +264,13 @@ impl Controller {
                 continue;
             }
             let Some(revision) = state.revisions.get(&instance.revision).cloned() else { continue };
-            let wanted =
-                Wanted { id: id.clone(), service: state.name.clone(), revision, generation: instance.asked_seq };
+            let wanted = Wanted {
+                id: id.clone(),
+                service: state.name.clone(),
+                known_as: state.spec.as_ref().and_then(|spec| spec.api.as_ref()).map(|api| api.of.clone()),
+                revision,
+                generation: instance.asked_seq,
+            };
             let after = vec![self.ledger.waker(&state.name), Arc::clone(&self.poke)];
             memory.starts.ensure(wanted, seen.begun, self.clock.now(), after);
         }

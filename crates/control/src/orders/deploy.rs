@@ -77,7 +77,7 @@ impl Orders {
             let numbers: Vec<RevisionNumber> =
                 (state.next_revision().0..).map(RevisionNumber).take(made.len()).collect();
             let revisions = numbers.iter().zip(made).map(|(&number, chosen)| {
-                let revision = self.revision(state, &spec, chosen, number);
+                let revision = self.revision(&spec, chosen, number);
                 EventBody::RevisionCreated { revision: Box::new(revision) }
             });
             let mut before = vec![EventBody::ServiceSet { spec: Box::new(spec.clone()) }];
@@ -96,6 +96,7 @@ impl Orders {
             return Err(Error::OtherName { address: name.clone(), document: spec.name.clone() });
         }
         let plan = Plan::new(spec)?;
+        super::versions::check(&self.ledger.world(), spec, self.ledger.now())?;
         let wanted = spec.strategy.further().len();
         if wanted != arms.len() {
             return Err(Error::Arms { wanted, given: arms.len() });
@@ -128,13 +129,7 @@ impl Orders {
         Ok(Chosen { digest: arm.package, package, flags })
     }
 
-    pub(super) fn revision(
-        &self,
-        state: &ServiceState,
-        spec: &ServiceSpec,
-        chosen: &Chosen,
-        number: RevisionNumber,
-    ) -> Revision {
+    pub(super) fn revision(&self, spec: &ServiceSpec, chosen: &Chosen, number: RevisionNumber) -> Revision {
         Revision {
             number,
             created: self.ledger.now(),
@@ -144,7 +139,7 @@ impl Orders {
             flags: chosen.flags.clone(),
             configuration: spec.configuration.clone(),
             resources: limits(&spec.resources, &chosen.package.resources),
-            api_version: state.stable.and_then(|n| state.revisions.get(&n)).map_or(1, |stable| stable.api_version),
+            api_version: spec.api_version(),
         }
     }
 

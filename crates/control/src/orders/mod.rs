@@ -7,6 +7,7 @@ mod deploy;
 mod flags;
 mod foresee;
 mod rollback;
+mod versions;
 
 use std::sync::Arc;
 
@@ -125,6 +126,16 @@ pub enum Error {
         /// Who withdrew it, and why.
         why: String,
     },
+    /// It cannot answer as the API version that it asks for.
+    #[error("`{service}` cannot have this API version: {why}")]
+    ApiVersion {
+        /// Service.
+        service: ServiceName,
+        /// What is wrong.
+        why: String,
+        /// What to do.
+        help: String,
+    },
     /// Callers of the present revision would break.
     #[error("revision {from} of `{service}` cannot be followed by `{to}`: {why}")]
     Incompatible {
@@ -175,9 +186,11 @@ impl Error {
             Self::DriftField { .. } => "nothing was changed; `modelyard inspect` shows the signature".into(),
             Self::Package(_) => "build it with `modelyard package`, then deploy the digest that it prints".into(),
             Self::Withdrawn { .. } => "deploy another version, or this one with `--yanked`; what runs already goes on".into(),
-            Self::Incompatible { .. } => {
-                "callers would break: keep the inputs and outputs that there are, or deploy it as a service of another name".into()
-            }
+            Self::ApiVersion { help, .. } => format!("nothing was changed; {help}"),
+            Self::Incompatible { service, .. } => format!(
+                "callers would break: keep the inputs and outputs that there are, or serve it beside as an API version of its own, so that callers move \
+                 on when they can: another name, and `[api]` with `of = \"{service}\"` and `version = 2` (docs/guide/api-versions.md)"
+            ),
             Self::NoRoom(_) => {
                 "nothing was started; end something else, lower `instances` or the number of arms, or take `rolling` or `recreate`, which need no second pool".into()
             }

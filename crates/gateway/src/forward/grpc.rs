@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use modelyard_core::RevisionNumber;
 
-use super::{Aim, Call, find, forward};
+use super::{Aim, Call, find, forward, told};
 use crate::body::{Answer, Payload, Replay};
 use crate::grpc::{Code, Peek, peek_name};
 use crate::headers;
@@ -75,7 +75,7 @@ pub async fn call(
 
 async fn aimed(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, payload: &Payload) -> Response<Answer> {
     match find(worker, aim) {
-        Ok(_) => forward(worker, call, aim, payload).await,
+        Ok((service, _)) => told(forward(worker, call, aim, payload).await, service.notice.clone()),
         Err(refusal) => local::refuse(&refusal, true),
     }
 }
@@ -93,7 +93,7 @@ fn only_service(worker: &Worker) -> Option<String> {
 fn check(worker: &Worker, name: &str) -> Response<Answer> {
     let status = match name {
         "" | INFERENCE_NAME => local::is_ready(worker),
-        service => match worker.tables.service(service) {
+        service => match worker.tables.service(service, None) {
             Some(service) => service.apis.iter().any(|(_, split)| !split.is_empty()),
             None => {
                 return local::refuse(

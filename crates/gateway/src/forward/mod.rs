@@ -16,6 +16,7 @@ use std::time::Instant;
 use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use hyper::body::Incoming;
 use modelyard_core::RevisionNumber;
+use modelyard_core::api::path;
 
 use crate::affinity::Place;
 use crate::body::{Answer, Payload};
@@ -28,6 +29,7 @@ use crate::policy::ejection::Outcome;
 use crate::table::{Instance, Pool, PoolMemory, Service};
 use crate::trace::TraceParent;
 use crate::upstream::Failure;
+use crate::versions::Notice;
 use crate::worker::Worker;
 
 use attempt::{Attempt, Passed};
@@ -64,27 +66,28 @@ pub struct Aim<'a> {
 
 /// Receives the body and forwards.
 pub async fn call(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, body: Incoming) -> Response<Answer> {
-    if let Err(refusal) = find(worker, aim) {
-        return local::refuse(&refusal, call.is_grpc);
-    }
-    match receive::payload(call.parts, body).await {
+    let notice = match find(worker, aim) {
+        Ok((service, _)) => service.notice.clone(),
+        Err(refusal) => return local::refuse(&refusal, call.is_grpc),
+    };
+    let response = match receive::payload(call.parts, body).await {
         Ok(payload) => forward(worker, call, aim, &payload).await,
         Err(refusal) => local::refuse(&refusal, call.is_grpc),
+    };
+    told(response, notice)
+}
+
+/// The answer with what callers of a deprecated API version are told.
+fn told(mut response: Response<Answer>, notice: Option<Rc<Notice>>) -> Response<Answer> {
+    if let Some(notice) = notice {
+        notice.tell(response.headers_mut());
     }
+    response
 }
 
 /// The service, and which of its pools may answer.
 fn find(worker: &Worker, aim: Aim<'_>) -> Result<(Rc<Service>, Among), Refusal> {
-    let Some(service) = worker.tables.service(aim.service) else {
-        if worker.tables.current().generation == 0 {
-            return Err(Refusal::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the gateway has no route table yet; try again shortly",
-            ));
-        }
-        let why = format!("no service is named `{}`", shorten(aim.service));
-        return Err(Refusal::new(StatusCode::NOT_FOUND, why));
-    };
+    let Some(service) = worker.tables.service(aim.service, aim.api) else { return Err(nobody(worker, aim.service)) };
     let not_found = |why: String| Err(Refusal::new(StatusCode::NOT_FOUND, why));
     let api = aim.api.unwrap_or(service.default_api);
     match aim.revision {
@@ -92,9 +95,25 @@ fn find(worker: &Worker, aim: Aim<'_>) -> Result<(Rc<Service>, Among), Refusal> 
             not_found(format!("revision {revision} of `{}` does not run", service.name))
         }
         Some(revision) => Ok((service, Among::Revision(revision))),
-        None if service.apis.iter().any(|(known, _)| *known == api) => Ok((service, Among::Api(api))),
+        None if service.has(api) => Ok((service, Among::Api(api))),
         None => not_found(format!("`{}` has no API version {api}", service.name)),
     }
+}
+
+/// Why nobody answers a name.
+pub fn nobody(worker: &Worker, name: &str) -> Refusal {
+    let table = worker.tables.current();
+    if table.generation == 0 {
+        let why = "the gateway has no route table yet; try again shortly";
+        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
+    }
+    let name = shorten(name);
+    let left: Vec<String> = table.versions.all_further(&name).map(|(api, _)| path(&name, api)).collect();
+    let why = match left.is_empty() {
+        true => format!("no service is named `{name}`"),
+        false => format!("`{name}` is gone; of its API versions there are {}", left.join(", ")),
+    };
+    Refusal::new(StatusCode::NOT_FOUND, why)
 }
 
 /// How the last attempt ended.

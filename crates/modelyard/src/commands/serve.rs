@@ -41,6 +41,9 @@ pub struct Serve {
     /// Name under which the model answers. Default: its own.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Further name under which the model answers.
+    #[arg(long, value_name = "NAME")]
+    also: Option<String>,
     /// Value of a flag that the package declares, such as `threshold=0.7`. May be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     flag: Vec<String>,
@@ -107,7 +110,7 @@ impl Serve {
         let by_hand = self.announce.is_none();
         let mut options = ServeOptions::new(package, folder, library);
         (options.python, options.workers) = (python, self.workers);
-        options.flags = flags;
+        (options.flags, options.also) = (flags, self.also);
         if let Some(name) = self.name {
             options.name = name;
         }

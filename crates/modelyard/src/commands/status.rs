@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use modelyard_core::{RevisionNumber, ServiceName, Weight};
+use modelyard_core::api::{Deprecation, Shown};
+use modelyard_core::{RevisionNumber, ServiceName, Timestamp, Weight};
 use serde_json::Value;
 
 use crate::api;
@@ -71,6 +72,7 @@ fn one(document: &Value) -> String {
     }
     let named = |pool: &api::Pool| format!("r{} {} {}", pool.revision, pool.version, api::short(&pool.digest));
     lines.extend(status.stable.as_ref().map(|pool| format!("stable   {}", named(pool))));
+    lines.extend(status.apis.iter().map(|api| version(api, &status.service)));
     if let Some(rollout) = &status.rollout {
         lines.extend(status.candidate.as_ref().map(|pool| format!("to       {}", named(pool))));
         lines.push(format!("rollout  {} {}: {}", rollout.id, rollout.strategy, rollout.phase));
@@ -112,6 +114,25 @@ fn one(document: &Value) -> String {
         .collect();
     lines.push(table(&["", "revision", "version", "instance", "state", "address", "pid"], rows, paint));
     lines.join("\n")
+}
+
+/// An API version, and whether its callers should move on.
+fn version(api: &Shown, asked: &ServiceName) -> String {
+    let who = if api.service == *asked { String::new() } else { format!(" (`{}`)", api.service) };
+    let stands = match (&api.deprecated, api.stable) {
+        (Some(Deprecation { since, sunset, successor }), _) => {
+            let until = sunset.map(|at| format!(", there until {}", day(at))).unwrap_or_default();
+            format!("deprecated since {}{until}, next is v{successor}", day(*since))
+        }
+        (None, Some(_)) => "serves".to_owned(),
+        (None, None) => "does not serve yet".to_owned(),
+    };
+    format!("api      {}{who}: {stands}", api.path)
+}
+
+fn day(at: Timestamp) -> String {
+    let instant = i64::try_from(at.0).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+    jiff::tz::Offset::UTC.to_datetime(instant.unwrap_or(jiff::Timestamp::MAX)).date().to_string()
 }
 
 /// What was asked for and is not yet so: shares, then instances.

@@ -72,6 +72,7 @@ impl Checker {
             (Kind::Choices(words), DeValue::Array(_)) => {
                 plain(given).and_then(texts).and_then(|list| among(list, words))
             }
+            (Kind::Day, DeValue::Datetime(day)) => scalar(Kind::Day, Value::String(day.to_string())),
             (Kind::Limits, DeValue::Array(_)) => plain(given).and_then(limits),
             (Kind::Share, DeValue::Integer(_) | DeValue::String(_)) => plain(given).and_then(|value| share(&value)),
             (Kind::Steps, DeValue::Array(_)) => plain(given).and_then(|value| steps(&value)),
@@ -213,6 +214,9 @@ fn scalar(kind: Kind, value: Value) -> Result<Value, String> {
             text.parse::<Millis>().map(|_| value.clone()).map_err(|_| span_words(&format!("`{text}`")))
         }
         (Kind::Span, other) => Err(span_words(&other.to_string())),
+        (Kind::Day, other) => {
+            day(other).map(Value::Integer).ok_or_else(|| format!("must be a day such as \"2027-03-01\", not {other}"))
+        }
         (Kind::Size, Value::Integer(bytes)) if *bytes > 0 => Ok(value),
         (Kind::Size, other) => other
             .as_str()
@@ -249,6 +253,13 @@ fn scalar(kind: Kind, value: Value) -> Result<Value, String> {
         (Kind::Tables(_), other) => wrong("a list of tables", other),
         (Kind::Texts | Kind::Values | Kind::Numbers | Kind::Table(_), other) => wrong("a table", other),
     }
+}
+
+/// The beginning of a day in UTC, in milliseconds since 1970.
+fn day(value: &Value) -> Option<i64> {
+    let date: jiff::civil::Date = value.as_str()?.parse().ok()?;
+    let begins = jiff::tz::Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?;
+    Some(begins.as_millisecond()).filter(|&at| at >= 0)
 }
 
 fn number(value: &Value) -> Option<f64> {

@@ -15,6 +15,8 @@ pub enum Kind {
     Number(f64, f64),
     /// A span of time: `"250ms"`, `"1.5s"`, `"10m"`.
     Span,
+    /// A day: `"2027-03-01"`.
+    Day,
     /// A size: `"96MiB"`, or bytes.
     Size,
     /// A number of cores: `0.5`, `2`.
@@ -94,8 +96,25 @@ pub const SERVICE: &[Key] = &[
     key("judge", Kind::Table(JUDGE), "see below", "How metrics become a verdict."),
     key("quality", Kind::Table(QUALITY), "see below", "What happens when a candidate's quality drops."),
     key("routing", Kind::Table(ROUTING), "see below", "How the gateway treats the service's requests."),
+    key(
+        "api",
+        Kind::Table(API),
+        "the first API version of its name",
+        "As which API version of another service it answers, beside the versions that callers know.",
+    ),
     key("notify", Kind::Tables(NOTIFY), "none", "Who is told of what becomes of the service's rollouts, by web hook."),
     key("capture", Kind::Table(CAPTURE), "nothing is kept", "What of requests and answers is kept, as Parquet files."),
+];
+
+const API: &[Key] = &[
+    key("of", Kind::Name, "", "The service that has the first API version; callers know all of them by its name."),
+    key("version", Kind::Whole(2), "", "Its number: it answers under `/OF/vVERSION/`."),
+    key(
+        "sunset",
+        Kind::Day,
+        "not known",
+        "Day (UTC) from which the versions before it may be switched off; their callers are told in each answer.",
+    ),
 ];
 
 const RESOURCES: &[Key] = &[

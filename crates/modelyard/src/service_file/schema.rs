@@ -50,6 +50,7 @@ fn value(kind: Kind) -> Value {
         Kind::Whole(least) => json!({ "type": "integer", "minimum": least }),
         Kind::Number(low, high) => json!({ "type": "number", "minimum": low, "maximum": high }),
         Kind::Span => json!({ "type": "string", "pattern": r"^\s*[0-9.]+\s*(ms|s|m|min|h|d)$" }),
+        Kind::Day => json!({ "type": "string", "format": "date" }),
         Kind::Size => json!({ "anyOf": [
             { "type": "string", "pattern": r"^\s*[0-9.]+\s*([kKmMgG]i?)?[bB]?$" }, { "type": "integer", "minimum": 1 },
         ] }),
@@ -165,6 +166,7 @@ fn kind_words(kind: Kind) -> String {
         Kind::Whole(least) => format!("whole number from {least}"),
         Kind::Number(low, high) => format!("number from {low} to {high}"),
         Kind::Span => "span of time".to_owned(),
+        Kind::Day => "day, such as `\"2027-03-01\"`".to_owned(),
         Kind::Size => "size (`\"96MiB\"`) or bytes".to_owned(),
         Kind::Cores => "number of cores".to_owned(),
         Kind::Steps => "list of shares".to_owned(),

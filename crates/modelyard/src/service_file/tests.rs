@@ -17,6 +17,21 @@ fn draft(text: &str) -> Draft {
 }
 
 #[test]
+fn a_day_is_a_date_or_a_text_and_begins_in_utc() {
+    let sunset = |day: &str| {
+        let read = read("service.toml", &format!("[api]\nof = \"wine\"\nversion = 2\nsunset = {day}\n"));
+        read.map(|table| table["api"]["sunset"].as_integer())
+    };
+    for day in ["2027-03-01", "\"2027-03-01\""] {
+        assert_eq!(sunset(day).unwrap(), Some(1_803_859_200_000), "{day}");
+    }
+    for wrong in ["\"soon\"", "\"2027-02-30\"", "\"1960-01-01\"", "17"] {
+        let error = sunset(wrong).unwrap_err().to_string();
+        assert!(error.contains("must be a day such as \"2027-03-01\""), "{error}");
+    }
+}
+
+#[test]
 fn every_mistake_is_reported_at_once() {
     let found = mistakes(
         "nmae = \"wine\"\ninstances = 0\n[strategy]\nkind = \"canary\"\nbkae = \"5s\"\nsteps = [10, 50, 100]\n\
@@ -96,11 +111,12 @@ fn inline(keys: &[keys::Key]) -> String {
 fn example(key: &keys::Key) -> String {
     match key.kind {
         keys::Kind::Switch => "true".to_owned(),
-        keys::Kind::Whole(_) => "1".to_owned(),
+        keys::Kind::Whole(least) => least.max(1).to_string(),
         keys::Kind::Number(low, _) if low >= 1.0 => "1.5".to_owned(),
         keys::Kind::Number(..) | keys::Kind::Cores => "0.5".to_owned(),
         keys::Kind::Size => "\"96MiB\"".to_owned(),
         keys::Kind::Span => "\"1s\"".to_owned(),
+        keys::Kind::Day => "\"2099-03-01\"".to_owned(),
         keys::Kind::Steps => "[\"10%\", \"100%\"]".to_owned(),
         keys::Kind::Share => "\"5%\"".to_owned(),
         keys::Kind::Limits => "[0, 1]".to_owned(),

@@ -87,6 +87,7 @@ fn load(
         .map_err(|reason| Error::Signature { path: path.to_owned(), reason })?;
     let version = options.package.version.as_str();
     let mut model = Model::new(&options.name, version, signature);
+    model.also.clone_from(&options.also);
     if is_function {
         model.platform = PYTHON;
     }

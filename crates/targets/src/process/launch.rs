@@ -120,8 +120,9 @@ fn identifiers(spec: &InstanceSpec, folder: &Folder) -> [(String, String); 5] {
 fn serve_arguments(spec: &InstanceSpec, folder: &Folder) -> Vec<String> {
     let (package, announce) = (spec.package_dir.display().to_string(), folder.announce().display().to_string());
     let words = ["serve", "--package-dir", &package, "--http", "127.0.0.1:0", "--probe", "127.0.0.1:0"];
-    let rest = ["--announce", &announce, "--name", spec.service.as_str()];
-    words.into_iter().chain(rest).map(str::to_owned).collect()
+    let rest = ["--announce", &announce, "--name", spec.known_as.as_ref().unwrap_or(&spec.service).as_str()];
+    let also = spec.known_as.iter().flat_map(|_| ["--also", spec.service.as_str()]);
+    words.into_iter().chain(rest).chain(also).map(str::to_owned).collect()
 }
 
 /// The program's path: in the package's folder first, then as a shell would find it.
@@ -152,6 +153,7 @@ mod tests {
         let spec = InstanceSpec {
             id: InstanceId::new("wine-r2-7").unwrap(),
             service: ServiceName::new("wine").unwrap(),
+            known_as: None,
             revision: RevisionNumber(2),
             package: Digest::from_sha256([7; 32]),
             package_dir: package.to_owned(),

@@ -28,6 +28,7 @@ pub fn spec(name: &str, package: &Path, act: &[&str]) -> InstanceSpec {
     InstanceSpec {
         id: id(name),
         service: ServiceName::new("wine").unwrap(),
+        known_as: None,
         revision: RevisionNumber(2),
         package: Digest::from_sha256([7; 32]),
         package_dir: package.to_owned(),
