@@ -36,8 +36,12 @@ pub const IDLE_TIME: Duration = Duration::from_secs(300);
 // 30 s: a burst's connections do not stay for ever.
 pub const UPSTREAM_IDLE_TIME: Duration = Duration::from_secs(30);
 
-/// Longest time to connect to an instance of this machine.
+/// Longest time to connect to an instance.
 pub const CONNECT_TIME: Duration = Duration::from_secs(2);
+
+/// How long an instance's machine may acknowledge nothing that was sent to it, or stay silent while nothing is, before it counts as cut off.
+// 5 s: three lost packets in a row are sent again within that time; a request's own time is 60 s.
+pub const SILENCE: Duration = Duration::from_secs(5);
 
 /// How long a gateway with a successor leaves idle connections open for a last request, which is then answered with `Connection: close`.
 // 5 s: callers that send at least that often are told to reconnect; the rest is closed while nothing is under way.

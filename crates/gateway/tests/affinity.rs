@@ -5,10 +5,12 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
 
 use common::caller::{Caller, Reply};
-use common::instance::{Instance, answer, reset};
-use common::{Gateway, table, table_with};
+use common::instance::{Instance, Seen, answer, reset};
+use common::machine::Machine;
+use common::{Gateway, table, table_with, wait_for};
 use modelyard_core::affinity::{Affinity, AffinityRoute, KeySource, hash, owner, point, stretches};
 use modelyard_core::route::{RouteTable, ServiceRoute};
 use modelyard_core::{Millis, RevisionNumber, ServiceName, Weight};
@@ -391,6 +393,46 @@ fn arms_may_live_on_machines_of_their_own() {
     assert_eq!((instances[0].count(), instances[1].count() + instances[2].count()), (100 - second, second));
     assert!(instances.iter().all(|instance| instance.count() > 0));
     assert_eq!(ask_all(&mut caller, 100), arms);
+    gateway.end();
+}
+
+/// The arm that answers each user, all asked at once: a machine that is cut off is waited for by all together.
+fn ask_together(gateway: SocketAddr, count: u32) -> Vec<u32> {
+    let ask =
+        |user| std::thread::spawn(move || ask(&mut Caller::connect(gateway), &format!("x-user: user-{user}\r\n")));
+    let asking: Vec<_> = (0..count).map(ask).collect();
+    asking.into_iter().map(|asked| asked.join().unwrap()).collect()
+}
+
+#[test]
+fn a_machine_that_is_cut_off_costs_no_request_and_its_sessions_come_back() {
+    let (stables, arms) = match (Machine::start(0), Machine::start(1)) {
+        (Ok(one), Ok(two)) => (one, two),
+        (Err(why), _) | (_, Err(why)) => return eprintln!("left out: no network name space can be made here ({why})"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let ok = |stream: &mut TcpStream, _: &Seen| answer(stream, 200, "ok");
+    let (one, two) = (Instance::start_on(stables.listen(), ok), Instance::start_on(arms.listen(), ok));
+    assert!(stables.has(one.address) && arms.has(two.address) && one.address.ip() != two.address.ip());
+    let split = table_with(1, &[(1, 5_000, &[one.address]), (2, 5_000, &[two.address])], |route| {
+        by_user(&[(2, 0)])(route);
+        route.routing.retry_budget_percent = 100;
+    });
+    gateway.put(&split);
+    let own = |user: u32| if point(hash(SALT, format!("user-{user}").as_bytes())) < 5_000 { 2 } else { 1 };
+    let expected: Vec<u32> = (0..40).map(own).collect();
+    assert_eq!(ask_together(gateway.address, 40), expected, "split and sticky across machines");
+    assert_eq!((one.count() + two.count(), two.count()), (40, expected.iter().filter(|&&arm| arm == 2).count()));
+
+    // Connections are kept to the machine that goes silent: what is sent on them is lost, and nobody says so.
+    arms.cut();
+    assert_eq!(ask_together(gateway.address, 40), vec![1; 40], "stable answers for the arm, and no request fails");
+    let report = gateway.report();
+    assert_eq!(report.services.values().next().unwrap().failed, 0);
+
+    arms.join().unwrap();
+    wait_for("the sessions' return", || (ask_together(gateway.address, 40) == expected).then_some(()));
     gateway.end();
 }
 

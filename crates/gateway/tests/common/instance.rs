@@ -40,7 +40,14 @@ impl Instance {
 
     /// Starts one at an address of its own, as if on another machine.
     pub fn start_at(address: &str, behaviour: impl Fn(&mut TcpStream, &Seen) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        Self::start_on(TcpListener::bind(address).unwrap(), behaviour)
+    }
+
+    /// Starts one that takes the connections of this socket.
+    pub fn start_on(
+        listener: TcpListener,
+        behaviour: impl Fn(&mut TcpStream, &Seen) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let instance = Self {
             address,

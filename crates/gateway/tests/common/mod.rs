@@ -5,6 +5,7 @@ pub mod caller;
 pub mod grpc;
 pub mod http2;
 pub mod instance;
+pub mod machine;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
