@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod keys;
+mod kind;
 pub mod schema;
 
 use std::path::{Path, PathBuf};
