@@ -145,3 +145,73 @@ fn a_bare_file_is_deployed_replaced_and_taken_back() {
     assert!(said(&missing).contains("no file or folder nowhere.onnx"), "{}", missing.err);
     world.down();
 }
+
+/// A program that reads safetensors with nothing but Python, and answers with the product of its weights and what it is asked.
+const SERVER: &str = r#"
+import http.server, json, os, struct
+
+raw = open("linear.safetensors", "rb").read()
+size = struct.unpack("<Q", raw[:8])[0]
+begin, end = json.loads(raw[8:8 + size])["weight"]["data_offsets"]
+weight = struct.unpack("<2f", raw[8 + size + begin:8 + size + end])
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, value):
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.answer({"ready": True})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["x"]
+        self.answer({"y": sum(w * x for w, x in zip(weight, asked))})
+
+    def log_message(self, *words):
+        pass
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
+/// A model folder with a safetensors file of two weights, and the program that serves it.
+fn linear(world: &World, version: &str, weights: [f32; 2]) -> PathBuf {
+    let folder = world.scratch(&format!("linear-{version}"));
+    let header = r#"{"weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+    let data = weights.iter().flat_map(|weight| weight.to_le_bytes());
+    let file: Vec<u8> = (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(data).collect();
+    fs::write(folder.join("linear.safetensors"), file).unwrap();
+    fs::write(folder.join("serve.py"), SERVER).unwrap();
+    let description = format!(
+        "samples = [{{path = \"/score\", request = {{x = [1, 2]}}, response = {{y = {:?}}}}}]\n\
+         [model]\nname = \"linear\"\nversion = \"{version}\"\n\
+         [runtime]\nkind = \"command\"\ncommand = [\"python3\", \"serve.py\"]\nhealth = \"/\"\n",
+        weights[0] + 2.0 * weights[1]
+    );
+    fs::write(folder.join("modelyard.toml"), description).unwrap();
+    folder
+}
+
+#[test]
+fn a_safetensors_model_is_served_by_a_program_replaced_and_taken_back() {
+    let world = World::up();
+    let ask = || -> Value {
+        let url = format!("http://{}/linear/v1/score", world.gateway);
+        ureq::post(url).send_json(json!({ "x": [1, 10] })).unwrap().body_mut().read_json().unwrap()
+    };
+    let wait = ["--wait", "--timeout", "3m"];
+    let first = linear(&world, "1", [1.0, 2.0]);
+    world.json(&[&["deploy", text(&first)][..], &wait].concat());
+    assert_eq!(ask(), json!({ "y": 21.0 }));
+    assert_eq!(world.json(&["inspect", "linear:1"])["models"]["linear.safetensors"]["facts"]["parameters"], 2);
+
+    let second = linear(&world, "2", [3.0, 4.0]);
+    world.json(&[&["deploy", text(&second), "--strategy", "rolling"][..], &wait].concat());
+    assert_eq!(ask(), json!({ "y": 43.0 }));
+    world.json(&["rollback", "linear"]);
+    assert_eq!(ask(), json!({ "y": 21.0 }));
+    world.down();
+}
