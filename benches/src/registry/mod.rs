@@ -5,8 +5,6 @@
 mod client;
 mod peers;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -17,7 +15,7 @@ use modelyard_core::Digest;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::machine::{self, LOAD_CORE, SERVER_CORE};
+use crate::machine::{self, LOAD_CORE};
 use crate::process::pin;
 use crate::report::{self, Spread, Table, show};
 use client::Client;
@@ -146,38 +144,8 @@ fn limits(options: &Options, round: usize, folder: &Path, figures: &mut Vec<Figu
     let copying = start.elapsed().as_secs_f64();
     add("copy of the file, on the disk", copying);
     add("both, one after the other", hashing + copying);
-    add("the file through a socket (`sendfile`)", through_a_socket(&from, bytes)?);
     std::fs::remove_file(from)?;
     Ok(std::fs::remove_file(to)?)
-}
-
-/// Seconds that a file takes from the servers' core to a client, when nothing looks at its bytes.
-fn through_a_socket(file: &Path, length: usize) -> Result<f64> {
-    let (listener, mut file) = (TcpListener::bind("127.0.0.1:0")?, std::fs::File::open(file)?);
-    let address = listener.local_addr()?;
-    let send = move || -> Result<u64> {
-        pin(SERVER_CORE)?;
-        let (mut stream, _) = listener.accept()?;
-        let mut line = String::new();
-        let mut reader = BufReader::new(stream.try_clone()?);
-        while line != "\r\n" {
-            line.clear();
-            ensure!(reader.read_line(&mut line)? > 0, "the request broke off");
-        }
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")?;
-        Ok(std::io::copy(&mut file, &mut stream)?)
-    };
-    let sender = std::thread::spawn(send);
-    let receive = move || -> Result<f64> {
-        pin(LOAD_CORE)?;
-        let start = Instant::now();
-        Client::new(address)?.get("/", None)?;
-        Ok(start.elapsed().as_secs_f64())
-    };
-    let seconds = std::thread::spawn(receive).join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
-    let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
-    ensure!(sent == length as u64, "{sent} of {length} bytes were sent");
-    Ok(seconds)
 }
 
 fn measure(options: &Options, round: usize, peer: &Peer, figures: &mut Vec<Figure>) -> Result<()> {
