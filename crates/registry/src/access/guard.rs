@@ -1,6 +1,7 @@
 //! In front of `/v2/`, `/simple/`, `/files/` and `/legacy/`: who may read and write which repository.
 //!
-//! Source: OCI distribution specification 1.1 (error codes), RFC 7617 (Basic), RFC 6750 (Bearer).
+//! Source: OCI distribution specification 1.1 (error codes), RFC 7617 (Basic), RFC 6750 (Bearer); Docker registry
+//! token specification (challenge).
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -10,7 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::json;
 
-use super::{Grant, Presented, Tokens, fits, now, on_behalf};
+use super::short::{Access, Short};
+use super::{Grant, Presented, Tokens, endpoint, fits, now, on_behalf};
+use crate::distribution::is_repository;
 use crate::distribution::route::{Query, percent_decoded, repository_of};
 use crate::python::{FileName, normalise};
 
@@ -34,19 +37,27 @@ pub fn secret(headers: &HeaderMap) -> Option<String> {
 /// Lets through what the caller's token allows, or what anybody may read.
 pub async fn guard(State(tokens): State<Tokens>, mut request: Request, next: Next) -> Response {
     let wanted = Wanted::of(request.method(), request.uri());
-    let presented = tokens.look(secret(request.headers()).as_deref(), now());
-    let anonymous = tokens.anonymous();
-    let (presented, anonymous) = match (presented, anonymous) {
-        (Ok(presented), Ok(anonymous)) => (presented, anonymous),
-        (Err(error), _) | (_, Err(error)) => {
+    let read = shown(&tokens, &wanted, request.headers()).and_then(|shown| Ok((shown, tokens.anonymous()?)));
+    let (shown, anonymous) = match read {
+        Ok(read) => read,
+        Err(error) => {
             tracing::error!(%error, "the tokens cannot be read; nobody is let in");
             return refuse(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "who may do what cannot be read here");
         }
     };
-    match presented {
+    // How to ask: container clients by scope, all others by name and password.
+    let challenge = wanted.is_of_containers.then(|| {
+        let is_tls = request.extensions().get::<OverTls>().is_some();
+        (endpoint::realm(request.headers(), is_tls), wanted.scope())
+    });
+    let ask = |why: &str, error: Option<&str>| challenged(why, challenge.as_ref(), error);
+    match shown.presented {
         Presented::NotDemanded => next.run(request).await,
         Presented::Valid(grant) => match wanted.why_not(&grant) {
             Some(why) => refuse(StatusCode::FORBIDDEN, "DENIED", &why),
+            None if shown.short.is_some_and(|short| !wanted.is_within(&short.access)) => {
+                ask("this short-lived token is for something else", Some("insufficient_scope"))
+            }
             None => {
                 if wanted.mounts_from_anywhere && !grant.covers_every_repository() {
                     // Whether another repository has the blob is not told: the upload begins as an ordinary one.
@@ -56,9 +67,30 @@ pub async fn guard(State(tokens): State<Tokens>, mut request: Request, next: Nex
             }
         },
         Presented::Nothing if wanted.is_open_to(&anonymous) => next.run(request).await,
-        Presented::Nothing => unauthorised("a token is needed: any name, and the token as the password"),
-        Presented::Invalid => unauthorised("this token is none, was revoked, or has expired"),
+        Presented::Nothing => ask("a token is needed: any name, and the token as the password", None),
+        Presented::Invalid => ask("this token is none, was revoked, or has expired", Some("invalid_token")),
     }
+}
+
+/// A mark of requests that came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct OverTls;
+
+/// What a caller showed, and the short-lived token if it was one.
+struct Shown {
+    presented: Presented,
+    short: Option<Short>,
+}
+
+fn shown(tokens: &Tokens, wanted: &Wanted, headers: &HeaderMap) -> Result<Shown, crate::Error> {
+    let (secret, at) = (secret(headers), now());
+    let short = secret.as_deref().filter(|_| wanted.is_of_containers).and_then(|token| tokens.mint().read(token, at));
+    let presented = match &short {
+        None => tokens.look(secret.as_deref(), at)?,
+        Some(Short { of: Some(id), .. }) => tokens.by_id(id, at)?,
+        Some(Short { of: None, .. }) => tokens.look(None, at)?,
+    };
+    Ok(Shown { presented, short })
 }
 
 fn without_query(request: &mut Request) {
@@ -67,13 +99,25 @@ fn without_query(request: &mut Request) {
     }
 }
 
-fn unauthorised(why: &str) -> Response {
+/// Asks for a token: by name and password.
+pub(super) fn unauthorised(why: &str) -> Response {
+    challenged(why, None, None)
+}
+
+/// Asks for a token: by realm and scope where there are such, else by name and password.
+fn challenged(why: &str, by: Option<&(String, String)>, error: Option<&str>) -> Response {
+    let value = by.and_then(|(realm, scope)| {
+        let scope = if scope.is_empty() { String::new() } else { format!(",scope=\"{scope}\"") };
+        let error = error.map(|error| format!(",error=\"{error}\"")).unwrap_or_default();
+        HeaderValue::try_from(format!("Bearer realm=\"{realm}\",service=\"modelyard\"{scope}{error}")).ok()
+    });
     let mut response = refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", why);
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    let value = value.unwrap_or(HeaderValue::from_static(CHALLENGE));
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
     response
 }
 
-fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
     (status, axum::Json(json!({ "errors": [{ "code": code, "message": message }] }))).into_response()
 }
 
@@ -86,6 +130,8 @@ struct Wanted {
     /// Whether it is about the names of all of them.
     everything: bool,
     mounts_from_anywhere: bool,
+    /// Whether it is for the registry that container clients talk to.
+    is_of_containers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +148,8 @@ impl Wanted {
             Method::DELETE if !uri.path().contains("/blobs/uploads/") => Act::Remove,
             _ => Act::Write,
         };
-        let none = || Self { act, of: Vec::new(), everything: false, mounts_from_anywhere: false };
+        let is_of_containers = uri.path().starts_with("/v2");
+        let none = || Self { act, of: Vec::new(), everything: false, mounts_from_anywhere: false, is_of_containers };
         let one = |name: Option<String>| match name {
             Some(name) => Self { of: vec![name], ..none() },
             None => Self { everything: true, ..none() },
@@ -153,6 +200,35 @@ impl Wanted {
         }
         let other = self.of.iter().find(|name| !grant.covers(name))?;
         Some(format!("this token is not for `{}`", other.escape_default()))
+    }
+
+    /// What a container client asks a short-lived token for.
+    fn scope(&self) -> String {
+        if self.everything {
+            return "registry:catalog:*".to_owned();
+        }
+        let actions = |place: usize| match self.act {
+            Act::Write if place == 0 => "pull,push",
+            Act::Remove => "delete",
+            _ => "pull",
+        };
+        // Other names are no repositories, and could end the quotes that this stands in.
+        let named = self.of.iter().enumerate().filter(|(_, name)| is_repository(name));
+        named.map(|(place, name)| format!("repository:{name}:{}", actions(place))).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether a short-lived token is for this.
+    fn is_within(&self, access: &[Access]) -> bool {
+        let allowed = |kind: &str, name: &str, action: &str| access.iter().any(|one| one.allows(kind, name, action));
+        if self.everything && !allowed("registry", "catalog", "*") {
+            return false;
+        }
+        let action = |place: usize| match self.act {
+            Act::Write if place == 0 => "push",
+            Act::Remove => "delete",
+            _ => "pull",
+        };
+        self.of.iter().enumerate().all(|(place, name)| allowed("repository", name, action(place)))
     }
 
     fn is_open_to(&self, anonymous: &[String]) -> bool {

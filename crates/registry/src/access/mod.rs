@@ -2,12 +2,16 @@
 //!
 //! Promises: only a hash of a token is kept; a token is shown once; what cannot be read refuses everybody. As long as no token was ever made,
 //! nothing is demanded: everything listens on loopback then. Once the first is there, everybody needs one.
-//! Absent on purpose: names and passwords. Where they are asked for, any name goes and the token is the password.
+//! Absent on purpose: names and passwords. Where they are asked for, any name goes and the token is the password. Container
+//! clients change it for short-lived ones by repository (`GET /token`).
 
+mod endpoint;
 mod grant;
 mod guard;
+mod short;
 mod tokens;
 
+pub(crate) use self::endpoint::routes;
 pub use self::grant::{Grant, Role, Scope, fits};
 pub use self::guard::{CHALLENGE, guard, secret};
 pub use self::tokens::{Entry, Presented, Tokens};

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
 use super::Grant;
+use super::short::Mint;
 use crate::Error;
 use crate::blob::digest_of;
 use crate::layout::{read_document, write_document};
@@ -89,12 +90,13 @@ type Read = (State, Arc<Document>);
 pub struct Tokens {
     path: PathBuf,
     read: Arc<Mutex<Option<Read>>>,
+    mint: Mint,
 }
 
 impl Tokens {
     /// The tokens kept at `path`; nothing is made yet.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), read: Arc::default() }
+        Self { path: path.into(), read: Arc::default(), mint: Mint::default() }
     }
 
     fn document(&self) -> Result<Arc<Document>, Error> {
@@ -140,11 +142,20 @@ impl Tokens {
     /// # Errors
     /// As [`Tokens::list`]: then nobody is let in.
     pub fn look(&self, secret: Option<&str>, now: Timestamp) -> Result<Presented, Error> {
+        self.look_closely(secret, now).map(|(presented, _)| presented)
+    }
+
+    /// [`Tokens::look`], and the id of a token that counts.
+    pub(super) fn look_closely(
+        &self,
+        secret: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(Presented, Option<String>), Error> {
         let document = self.document()?;
         if document.tokens.is_empty() {
-            return Ok(Presented::NotDemanded);
+            return Ok((Presented::NotDemanded, None));
         }
-        let Some(secret) = secret else { return Ok(Presented::Nothing) };
+        let Some(secret) = secret else { return Ok((Presented::Nothing, None)) };
         let hash = digest_of(secret.as_bytes());
         // Every entry is compared, each in the same time: nothing is learnt from how long it takes.
         let mut found = None;
@@ -153,9 +164,22 @@ impl Tokens {
                 found = Some(entry);
             }
         }
-        Ok(found
-            .filter(|entry| entry.is_valid(now))
-            .map_or(Presented::Invalid, |entry| Presented::Valid(Arc::clone(&entry.grant))))
+        Ok(match found.filter(|entry| entry.is_valid(now)) {
+            Some(entry) => (Presented::Valid(Arc::clone(&entry.grant)), Some(entry.id.clone())),
+            None => (Presented::Invalid, None),
+        })
+    }
+
+    /// What the token of that id is worth.
+    pub(super) fn by_id(&self, id: &str, now: Timestamp) -> Result<Presented, Error> {
+        let document = self.document()?;
+        let found = document.tokens.iter().find(|entry| entry.id == id && entry.is_valid(now));
+        Ok(found.map_or(Presented::Invalid, |entry| Presented::Valid(Arc::clone(&entry.grant))))
+    }
+
+    /// Makes the short-lived tokens of this process.
+    pub(super) const fn mint(&self) -> &Mint {
+        &self.mint
     }
 
     /// Makes a token; the second is what its holder gets, and nothing keeps it.

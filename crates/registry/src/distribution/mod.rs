@@ -115,7 +115,7 @@ impl Distribution {
 
     /// [`Distribution::router`] behind the guard: callers do what their tokens allow.
     pub fn guarded(&self, tokens: Tokens) -> Router {
-        self.router().layer(from_fn_with_state(tokens, access::guard))
+        self.router().layer(from_fn_with_state(tokens.clone(), access::guard)).merge(access::routes(tokens))
     }
 
     /// Every address below `/v2/`, and those of the package index.

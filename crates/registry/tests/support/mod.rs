@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use modelyard_registry::Store;
+use modelyard_registry::access::Tokens;
 use modelyard_registry::distribution::Distribution;
 use modelyard_registry::storage::Settings;
 use serde_json::Value;
@@ -57,12 +58,20 @@ impl Served {
     }
 
     pub fn open_with(home: &Path, settings: &Settings) -> Self {
+        Self::behind(None, home, settings)
+    }
+
+    /// Behind the guard, where there are tokens.
+    pub fn behind(tokens: Option<Tokens>, home: &Path, settings: &Settings) -> Self {
         let store = Store::open_with(home.join("registry"), home.join("unpacked"), settings).unwrap();
         let distribution = Distribution::open(&home.join("registry"), store).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let router = distribution.router();
+        let router = match tokens {
+            Some(tokens) => distribution.guarded(tokens),
+            None => distribution.router(),
+        };
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self { address, distribution, _runtime: runtime }
     }
