@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use modelyard_core::package::Package;
 use modelyard_core::{Digest, EnvironmentName};
 use modelyard_registry::distribution::Distribution;
-use modelyard_registry::trust::{VerifyingKey, check_package, signatures};
+use modelyard_registry::trust::{Provenance, VerifyingKey, attestations, check_package, signatures, why_not};
 use serde::{Deserialize, Serialize};
 
 /// What a package must fulfil.
@@ -26,6 +26,23 @@ pub struct Policy {
     /// Bounds of the metrics that it states.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluation: Vec<Bound>,
+    /// Which provenance it must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Origin>,
+}
+
+/// Where a package must come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Public keys in PEM; one of them must have signed the statement.
+    pub keys: Vec<String>,
+    /// Patterns of repositories, in which `*` stands for any letters; any one when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<String>,
+    /// Patterns of builders; any one when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builder: Vec<String>,
 }
 
 /// A bound of one metric.
@@ -98,34 +115,40 @@ impl std::fmt::Display for Bound {
 }
 
 impl Policy {
-    /// Why a package of the local registry does not fulfil the policy: every reason. Every byte of it is read for this when a signature is demanded.
+    /// Why a package of the local registry does not fulfil the policy: every reason. Every byte of it is read for this when a signature or provenance is
+    /// demanded.
     pub fn reasons(&self, distribution: &Distribution, digest: &Digest, package: &Package) -> Vec<String> {
         let mut reasons = self.stated(package);
-        if self.signed_by.is_empty() {
+        if self.signed_by.is_empty() && self.provenance.is_none() {
             return reasons;
         }
-        let keys: Result<Vec<VerifyingKey>, _> = self.signed_by.iter().map(|pem| VerifyingKey::from_pem(pem)).collect();
-        let keys = match keys {
-            Ok(keys) => keys,
-            Err(error) => {
-                reasons.push(format!("a key of the policy cannot be read: {error}"));
-                return reasons;
-            }
-        };
         let changed = check_package(distribution.store(), digest).faults;
         reasons.extend(changed.iter().map(|fault| format!("{}: {}", fault.what, fault.why)));
-        match signatures(distribution, &package.name, digest, &keys) {
-            Ok((found, faults)) => {
-                if found.iter().all(|signature| signature.key.is_none()) {
-                    let others = found.len();
-                    reasons
-                        .push(format!("it is signed by none of the {} keys ({others} other signatures)", keys.len()));
-                    reasons.extend(faults.iter().map(|fault| format!("{}: {}", fault.what, fault.why)));
-                }
-            }
-            Err(error) => reasons.push(format!("its signatures cannot be read: {error}")),
+        if !self.signed_by.is_empty() {
+            reasons.extend(self.unsigned(distribution, digest, package));
+        }
+        if let Some(origin) = &self.provenance {
+            reasons.extend(origin.reasons(distribution, digest, package));
         }
         reasons
+    }
+
+    /// Why no signature is one that is demanded.
+    fn unsigned(&self, distribution: &Distribution, digest: &Digest, package: &Package) -> Vec<String> {
+        let keys = match keys(&self.signed_by) {
+            Ok(keys) => keys,
+            Err(why) => return vec![why],
+        };
+        match signatures(distribution, &package.name, digest, &keys) {
+            Ok((found, faults)) if found.iter().all(|signature| signature.key.is_none()) => {
+                let others = found.len();
+                let why = format!("it is signed by none of the {} keys ({others} other signatures)", keys.len());
+                let faults = faults.iter().map(|fault| format!("{}: {}", fault.what, fault.why));
+                [why].into_iter().chain(faults).collect()
+            }
+            Ok(_) => Vec::new(),
+            Err(error) => vec![format!("its signatures cannot be read: {error}")],
+        }
     }
 
     /// What the package's own document shows.
@@ -146,6 +169,31 @@ impl Policy {
         }
         reasons
     }
+}
+
+impl Origin {
+    /// Why no statement of provenance is one that is demanded.
+    fn reasons(&self, distribution: &Distribution, digest: &Digest, package: &Package) -> Vec<String> {
+        let keys = match keys(&self.keys) {
+            Ok(keys) => keys,
+            Err(why) => return vec![why],
+        };
+        match attestations(distribution, &package.name, digest, &keys) {
+            Ok((stated, faults)) => {
+                let found: Vec<Provenance> = stated.iter().filter_map(Provenance::of).collect();
+                let Some(why) = why_not(&found, &self.source, &self.builder) else { return Vec::new() };
+                let faults = faults.iter().map(|fault| format!("{}: {}", fault.what, fault.why));
+                [why].into_iter().chain(faults).collect()
+            }
+            Err(error) => vec![format!("its provenance cannot be read: {error}")],
+        }
+    }
+}
+
+/// The keys of a policy.
+fn keys(pems: &[String]) -> Result<Vec<VerifyingKey>, String> {
+    let read: Result<Vec<VerifyingKey>, _> = pems.iter().map(|pem| VerifyingKey::from_pem(pem)).collect();
+    read.map_err(|error| format!("a key of the policy cannot be read: {error}"))
 }
 
 /// The policies of a home: a document per environment.

@@ -6,8 +6,9 @@
 use std::path::Path;
 
 use miette::NamedSource;
-use modelyard_control::policy::{Bound, Policy};
+use modelyard_control::policy::{Bound, Origin, Policy};
 use modelyard_core::EnvironmentName;
+use modelyard_registry::trust::VerifyingKey;
 use toml::Value;
 
 use crate::exit::Usage;
@@ -40,6 +41,18 @@ const POLICY: &[Key] = &[
         "none",
         "Bounds of metrics that the package states, such as `\"accuracy >= 0.9\"`; with `>=`, `<=`, `>` or `<`.",
     ),
+    key("provenance", Kind::Table(PROVENANCE), "none", "Where the package must come from, by a signed statement."),
+];
+
+const PROVENANCE: &[Key] = &[
+    key(
+        "keys",
+        Kind::List,
+        "",
+        "Files of public keys, relative to this one. One of them must have signed the statement.",
+    ),
+    key("source", Kind::List, "any", "Patterns of repositories: `\"git+https://git.example/team/*\"`."),
+    key("builder", Kind::List, "any", "Patterns of builders: `\"https://git.example/team/models/.ci/release.yml*\"`."),
 ];
 
 /// Reads the file of an environment.
@@ -47,10 +60,7 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Policy)> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let (table, mut mistakes) = read(&text, ENVIRONMENT);
     let of = |key: &str| table.get("policy").and_then(|policy| policy.get(key));
-    let texts = |key: &str| {
-        let list = of(key).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
-    };
+    let texts = |key: &str| all(of(key));
     let mut evaluation = Vec::new();
     for given in texts("evaluation") {
         match Bound::try_from(given.clone()) {
@@ -74,11 +84,34 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Policy)> {
         )
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let keys: Vec<_> = texts("signed-by").iter().map(|key| folder.join(key)).collect();
-    let keys = crate::commands::sign::verifying_keys(&keys)?;
+    let keys = |files: &[String]| -> miette::Result<Vec<String>> {
+        let files: Vec<_> = files.iter().map(|key| folder.join(key)).collect();
+        Ok(crate::commands::sign::verifying_keys(&files)?.iter().map(VerifyingKey::to_pem).collect())
+    };
+    let provenance = match of("provenance") {
+        None => None,
+        Some(origin) if all(origin.get("keys")).is_empty() => {
+            let what = format!(
+                "{}: `policy.provenance` names no key in `keys`, and anybody could state anything",
+                path.display()
+            );
+            return Err(Usage::new(what, "name the public keys of those whose statements count").into());
+        }
+        Some(origin) => Some(Origin {
+            keys: keys(&all(origin.get("keys")))?,
+            source: all(origin.get("source")),
+            builder: all(origin.get("builder")),
+        }),
+    };
     let samples = of("samples").and_then(Value::as_integer).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
-    let signed_by = keys.iter().map(|key| key.to_pem()).collect();
-    Ok((name, Policy { signed_by, samples, evaluation }))
+    let signed_by = keys(&texts("signed-by"))?;
+    Ok((name, Policy { signed_by, samples, evaluation, provenance }))
+}
+
+/// The texts of a list.
+fn all(list: Option<&Value>) -> Vec<String> {
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod narrate;
 mod reference;
 mod rehearsal;
 mod service_file;
+mod source;
 mod terminal;
 mod traffic;
 mod view;

@@ -1,6 +1,7 @@
 //! The registry behind its tokens, as container clients and Python's meet it.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use std::path::Path;

@@ -78,9 +78,20 @@ fn list(context: &Context) -> miette::Result<Exit> {
     context.print(&all, || {
         let row = |(name, policy): (&EnvironmentName, &Policy)| {
             let bounds: Vec<String> = policy.evaluation.iter().map(ToString::to_string).collect();
-            vec![name.to_string(), policy.signed_by.len().to_string(), policy.samples.to_string(), bounds.join(", ")]
+            let from = policy.provenance.as_ref().map_or("", |_| "demanded").to_owned();
+            vec![
+                name.to_string(),
+                policy.signed_by.len().to_string(),
+                policy.samples.to_string(),
+                bounds.join(", "),
+                from,
+            ]
         };
-        table(&["environment", "keys", "samples", "evaluation"], all.iter().map(row).collect(), Paint::stdout())
+        table(
+            &["environment", "keys", "samples", "evaluation", "provenance"],
+            all.iter().map(row).collect(),
+            Paint::stdout(),
+        )
     })?;
     Ok(Exit::Done)
 }

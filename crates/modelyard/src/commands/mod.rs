@@ -2,6 +2,7 @@
 
 mod alias;
 mod alternative;
+mod attest;
 mod bundle;
 mod demo;
 pub mod deploy;
@@ -86,6 +87,8 @@ pub enum Command {
     Diff(diff::Diff),
     /// Sign a package so that cosign understands it, or make a pair of keys.
     Sign(sign::Sign),
+    /// State where a package comes from, signed: source, builder, inputs. The folder is packaged again, and must give the same digest.
+    Attest(attest::Attest),
     /// Read every byte of a package, compare digests, and check who signed it.
     Verify(verify::Verify),
     /// Set and list what environments demand of a package.
@@ -189,6 +192,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Yank(command) => command.run(context),
         Command::Diff(command) => command.run(context),
         Command::Sign(command) => command.run(context),
+        Command::Attest(command) => command.run(context),
         Command::Verify(command) => command.run(context),
         Command::Env(command) => command.run(context),
         Command::Token(command) => command.run(context),

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::EnvironmentName;
-use modelyard_registry::trust::{Checked, Fault, check_all, check_package, signatures};
+use modelyard_registry::trust::{
+    Checked, Fault, Provenance, attestations, check_all, check_package, signatures, why_not,
+};
 use serde_json::{Value, json};
 
 use super::package::size;
@@ -22,6 +24,13 @@ pub struct Verify {
     /// A public key; a signature by one of them is demanded. May be repeated.
     #[arg(long, value_name = "PUB", requires = "package")]
     key: Vec<PathBuf>,
+    /// Demand provenance by one of the keys instead of a signature, from such a repository: `git+https://git.example/team/*`. May be repeated.
+    #[arg(long, value_name = "PATTERN", requires = "key")]
+    built_from: Vec<String>,
+    /// Demand provenance by one of the keys instead of a signature, of such a builder:
+    /// `https://git.example/team/models/*`. May be repeated.
+    #[arg(long, value_name = "PATTERN", requires = "key")]
+    built_by: Vec<String>,
     /// Also hold it against what an environment demands, as `deploy` would.
     #[arg(long, value_name = "E", requires = "package")]
     env: Option<EnvironmentName>,
@@ -50,8 +59,15 @@ impl Verify {
         };
         let (found, faults) = signatures(&distribution, &reference.model, &digest, &keys)?;
         checked.faults.extend(faults);
-        if !keys.is_empty() && found.iter().all(|signature| signature.key.is_none()) {
-            checked.faults.push(unsigned(&keys.iter().map(|key| key.id()).collect::<Vec<_>>(), found.len()));
+        let (stated, faults) = attestations(&distribution, &reference.model, &digest, &keys)?;
+        checked.faults.extend(faults);
+        let provenance: Vec<Provenance> = stated.iter().filter_map(Provenance::of).collect();
+        if self.built_from.is_empty() && self.built_by.is_empty() {
+            if !keys.is_empty() && found.iter().all(|signature| signature.key.is_none()) {
+                checked.faults.push(unsigned(&keys.iter().map(|key| key.id()).collect::<Vec<_>>(), found.len()));
+            }
+        } else if let Some(why) = why_not(&provenance, &self.built_from, &self.built_by) {
+            checked.faults.push(Fault { what: "provenance".to_owned(), why });
         }
         if let Some(environment) = &self.env {
             let package = store.package(&digest)?;
@@ -65,15 +81,29 @@ impl Verify {
         let mut document = document(&checked);
         (document["package"], document["digest"]) = (json!(what), json!(digest));
         document["signatures"] = json!(signed);
+        document["provenance"] = provenance.iter().map(stated_in_json).collect();
         context.print(&document, || {
             let signed = found.iter().map(|found| match &found.key {
                 Some(key) => format!("signed by {} as {}\n", short(key), found.name),
                 None => format!("signed by another key as {}\n", found.name),
             });
-            format!("{digest}\n{}{}", signed.collect::<String>(), in_words(&checked))
+            let stated = provenance.iter().map(stated_in_words);
+            format!("{digest}\n{}{}{}", signed.collect::<String>(), stated.collect::<String>(), in_words(&checked))
         })?;
         Ok(exit(&checked))
     }
+}
+
+fn stated_in_json(stated: &Provenance) -> Value {
+    let Provenance { object, builder, source, commit, inputs, key } = stated;
+    json!({ "object": object, "builder": builder, "source": source, "commit": commit, "inputs": inputs, "key": key })
+}
+
+fn stated_in_words(stated: &Provenance) -> String {
+    let by = stated.key.as_deref().map_or("another key", short);
+    let source = stated.source.as_deref().unwrap_or("an unknown source").escape_debug();
+    let commit = stated.commit.as_deref().map(|commit| format!(" at {}", commit.escape_debug())).unwrap_or_default();
+    format!("{by} says: built from {source}{commit} by {}\n", stated.builder.escape_debug())
 }
 
 /// That none of the keys signed it.

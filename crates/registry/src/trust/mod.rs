@@ -4,15 +4,21 @@
 //! blob, signature object, payload, signature) is found and named; all faults are told at once.
 //! Absent on purpose: certificates, transparency logs and time stamps (cosign's keyless way): keys are files.
 //!
-//! Source: cosign's signature and attestation specifications; containers' simple signing; OCI image specification 1.1 (`subject`).
+//! Source: cosign's signature and attestation specifications; containers' simple signing; OCI image specification 1.1 (`subject`); in-toto, DSSE and SLSA for
+//! what is attested.
 
+mod attestation;
 mod bytes;
+mod dsse;
 mod key;
 pub(crate) mod object;
+mod provenance;
 mod signature;
 
+pub use self::attestation::{Attested, attest, attestations};
 pub use self::bytes::{Checked, Fault, check_all, check_package};
 pub use self::key::{SigningKey, VerifyingKey};
+pub use self::provenance::{BUILD_TYPE, Build, PROVENANCE, Provenance, Source, why_not};
 pub use self::signature::{Found, Signed, sign, signatures};
 
 /// Why something cannot be signed or checked.
