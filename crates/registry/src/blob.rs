@@ -196,13 +196,8 @@ impl Blobs {
     /// # Errors
     /// [`Error::File`]; nothing is left behind.
     pub fn store_again(&self, source: &mut File, likely: &Digest) -> Result<Stored, Error> {
-        if let Ok(mut there) = File::open(self.path(likely)) {
-            let compared = hash_if_same(source, &mut there).map_err(Error::file("could not read", &self.root))?;
-            if let Some(blob) = compared.filter(|blob| blob.digest == *likely && self.touch_here(likely)) {
-                self.share(likely)?;
-                return Ok(Stored { blob, reused: true });
-            }
-            source.rewind().map_err(Error::file("could not read", &self.root))?;
+        if let Some(blob) = self.compared(source, likely)? {
+            return Ok(Stored { blob, reused: true });
         }
         self.store(source)
     }
@@ -212,24 +207,31 @@ impl Blobs {
     /// # Errors
     /// [`Error::Damaged`] when the bytes have another digest; [`Error::File`]. Nothing is left behind.
     pub fn store_expected(&self, source: &mut (impl Read + Seek), expected: &Digest) -> Result<Stored, Error> {
-        let cannot_read = || Error::file("could not copy into", &self.root);
-        if let Ok(mut there) = File::open(self.path(expected)) {
-            let compared = hash_if_same(source, &mut there).map_err(cannot_read())?;
-            if let Some(blob) = compared.filter(|blob| blob.digest == *expected && self.touch_here(expected)) {
-                self.share(expected)?;
-                return Ok(Stored { blob, reused: true });
-            }
-            source.rewind().map_err(cannot_read())?;
+        if let Some(blob) = self.compared(source, expected)? {
+            return Ok(Stored { blob, reused: true });
         }
         let mut temporary = leftovers::file_in(&self.root).map_err(Error::file("could not write into", &self.root))?;
         let sink = temporary.as_file_mut();
-        let blob = copy(source, sink).map_err(cannot_read())?;
+        let blob = copy(source, sink).map_err(Error::file("could not copy into", &self.root))?;
         if blob.digest != *expected {
             return Err(Error::Damaged { expected: *expected, actual: blob.digest });
         }
         self.keep(temporary, &blob)?;
         self.share(expected)?;
         Ok(Stored { blob, reused: false })
+    }
+
+    /// The blob `likely`, cared for and shared, if `source` has its very bytes; else `source` stands at its start again.
+    fn compared(&self, source: &mut (impl Read + Seek), likely: &Digest) -> Result<Option<Blob>, Error> {
+        let Ok(mut there) = File::open(self.path(likely)) else { return Ok(None) };
+        let cannot_read = || Error::file("could not read", &self.root);
+        let same = hash_if_same(source, &mut there).map_err(cannot_read())?;
+        let same = same.filter(|blob| blob.digest == *likely && self.touch_here(likely));
+        match same {
+            Some(_) => self.share(likely)?,
+            None => source.rewind().map_err(cannot_read())?,
+        }
+        Ok(same)
     }
 
     fn is_same(&self, written: &mut File, blob: &Blob) -> io::Result<bool> {

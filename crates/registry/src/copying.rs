@@ -1,7 +1,8 @@
-//! Copying and hashing the same bytes at the same time.
+//! Copying and hashing the same bytes at the same time; what copies of large files have in common.
 //!
 //! Promises: the digest is of the very bytes that were written; memory stays flat: a few pieces.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -23,6 +24,56 @@ const WAITING: usize = 4;
 /// Bytes that are written before the disk is asked, beside the copy, to keep them.
 // 64 MiB: the last wait for the disk is then short, whatever the size.
 const UNSYNCED: u64 = 64 << 20;
+
+/// Has a file kept by the disk while it is being written, so that the last wait is short.
+#[derive(Debug, Default)]
+pub(crate) struct Flush {
+    unsynced: u64,
+    syncing: Option<thread::JoinHandle<()>>,
+}
+
+impl Flush {
+    /// To be told of each piece that was written.
+    pub fn wrote(&mut self, file: &File, length: usize) -> io::Result<()> {
+        self.unsynced += length as u64;
+        if self.unsynced >= UNSYNCED && self.syncing.as_ref().is_none_or(thread::JoinHandle::is_finished) {
+            self.unsynced = 0;
+            let file = file.try_clone()?;
+            // Its failure shows again when the file is synced whole.
+            self.syncing = Some(thread::spawn(move || drop(file.sync_data())));
+        }
+        Ok(())
+    }
+}
+
+/// Pieces that another thread works on, and whose memory is used again when it is done with them.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    given: VecDeque<Bytes>,
+    most: usize,
+}
+
+impl Pieces {
+    /// At most so many are under way at once.
+    pub fn new(most: usize) -> Self {
+        Self { given: VecDeque::with_capacity(most), most }
+    }
+
+    /// A piece of this length, to be filled; of the oldest one's memory, if that is free.
+    pub fn next(&mut self, length: usize) -> BytesMut {
+        let oldest = (self.given.len() == self.most).then(|| self.given.pop_front()).flatten();
+        let mut piece = oldest.and_then(|piece| piece.try_into_mut().ok()).unwrap_or_default();
+        piece.resize(length, 0);
+        piece
+    }
+
+    /// The piece, to be given away.
+    pub fn give(&mut self, piece: BytesMut) -> Bytes {
+        let piece = piece.freeze();
+        self.given.push_back(piece.clone());
+        piece
+    }
+}
 
 /// Copies everything from `source` into `sink`. What is shorter than a piece is hashed by this thread; else another one hashes while this one copies.
 pub(crate) fn copy(source: &mut dyn Read, sink: &mut File) -> io::Result<Blob> {
@@ -53,25 +104,15 @@ fn hash(pieces: &Receiver<Bytes>) -> Digest {
 /// Writes the first piece and all that follow, and hands each over; how many bytes it were.
 fn copy_on(first: BytesMut, source: &mut dyn Read, sink: &mut File, pieces: SyncSender<Bytes>) -> io::Result<u64> {
     let gone = |_| io::Error::other("the thread that hashes is gone");
-    let (mut piece, mut given) = (first, std::collections::VecDeque::new());
-    let (mut size, mut unsynced, mut syncing) = (0, 0, None::<thread::JoinHandle<()>>);
+    let (mut piece, mut given, mut flush, mut size) = (first, Pieces::new(WAITING + 2), Flush::default(), 0);
     while !piece.is_empty() {
-        let bytes = piece.freeze();
+        let bytes = given.give(piece);
         pieces.send(bytes.clone()).map_err(gone)?;
         sink.write_all(&bytes)?;
+        flush.wrote(sink, bytes.len())?;
         size += bytes.len() as u64;
-        unsynced += bytes.len() as u64;
-        if unsynced >= UNSYNCED && syncing.as_ref().is_none_or(thread::JoinHandle::is_finished) {
-            unsynced = 0;
-            let file = sink.try_clone()?;
-            // Its failure shows again when the file is synced whole.
-            syncing = Some(thread::spawn(move || drop(file.sync_data())));
-        }
-        given.push_back(bytes);
-        // The oldest piece has been hashed by now, mostly: its memory is used again.
-        let oldest = (given.len() > WAITING + 1).then(|| given.pop_front()).flatten();
-        piece = oldest.and_then(|bytes: Bytes| bytes.try_into_mut().ok()).unwrap_or_default();
-        piece.resize(PIECE, 0);
+        drop(bytes);
+        piece = given.next(PIECE);
         let length = fill(source, &mut piece)?;
         piece.truncate(length);
     }

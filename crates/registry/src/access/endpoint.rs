@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
 use super::guard::{refuse, unauthorised};
-use super::{Presented, Tokens, now, secret, short};
+use super::{Presented, Tokens, instant, now, secret, short};
 use crate::distribution::route::Query;
 
 /// Where tokens are given.
@@ -23,13 +23,13 @@ pub fn routes(tokens: Tokens) -> Router {
 }
 
 /// Where a caller finds [`PATH`]: on the host and by the scheme that it used.
-pub fn realm(headers: &HeaderMap, is_tls: bool) -> String {
+pub fn realm(headers: &HeaderMap) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text("host").unwrap_or("127.0.0.1");
     // It stands between quotes: what could end them is no host.
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(*c)).collect();
     // A proxy in front may end TLS.
-    let is_tls = is_tls || text("x-forwarded-proto") == Some("https");
+    let is_tls = text("x-forwarded-proto") == Some("https");
     format!("{}://{host}{PATH}", if is_tls { "https" } else { "http" })
 }
 
@@ -52,10 +52,9 @@ async fn give(State(tokens): State<Tokens>, request: Request) -> Response {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the operating system gave no randomness");
     };
     tracing::debug!(access = access.len(), "a short-lived token was given");
-    let issued = i64::try_from(at.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     let answer = json!({
         "token": token, "access_token": token, "expires_in": short::SECONDS,
-        "issued_at": issued.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string(),
+        "issued_at": instant(at),
     });
     ([(header::CACHE_CONTROL, "no-store")], axum::Json(answer)).into_response()
 }

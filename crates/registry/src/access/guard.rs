@@ -46,10 +46,7 @@ pub async fn guard(State(tokens): State<Tokens>, mut request: Request, next: Nex
         }
     };
     // How to ask: container clients by scope, all others by name and password.
-    let challenge = wanted.is_of_containers.then(|| {
-        let is_tls = request.extensions().get::<OverTls>().is_some();
-        (endpoint::realm(request.headers(), is_tls), wanted.scope())
-    });
+    let challenge = wanted.is_of_containers.then(|| (endpoint::realm(request.headers()), wanted.scope()));
     let ask = |why: &str, error: Option<&str>| challenged(why, challenge.as_ref(), error);
     match shown.presented {
         Presented::NotDemanded => next.run(request).await,
@@ -71,10 +68,6 @@ pub async fn guard(State(tokens): State<Tokens>, mut request: Request, next: Nex
         Presented::Invalid => ask("this token is none, was revoked, or has expired", Some("invalid_token")),
     }
 }
-
-/// A mark of requests that came over TLS.
-#[derive(Clone, Copy, Debug)]
-pub struct OverTls;
 
 /// What a caller showed, and the short-lived token if it was one.
 struct Shown {

@@ -36,6 +36,12 @@ pub async fn on_behalf<T>(grant: Arc<Grant>, work: impl Future<Output = T>) -> T
     CALLER.scope(grant, work).await
 }
 
+/// A time as RFC 3339 writes it.
+pub(crate) fn instant(at: Timestamp) -> String {
+    let at = i64::try_from(at.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+    at.unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
 /// Now.
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

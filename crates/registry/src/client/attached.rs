@@ -14,7 +14,7 @@ use super::http::{Http, Sent};
 use super::remote::Remote;
 use super::transfer;
 use crate::distribution::Distribution;
-use crate::distribution::attach::Object;
+use crate::distribution::attach::Whole;
 use crate::manifest::{INDEX, MANIFEST, MAX_MANIFEST_BYTES};
 use crate::trust::object::{self, ENDINGS, MAX_PART_BYTES, Referrer, tag};
 
@@ -149,14 +149,15 @@ fn fetch(
     }
     transfer::fetch(http, distribution.store(), &missing, &|_, _| {})?;
     // What stands here under the tag stays a referrer: signatures of both places count.
-    distribution.attach(
+    distribution.keep_whole(
         model.as_str(),
-        &Object {
-            manifest: &bytes,
-            subject: *subject,
-            artifact_type: referrer.artifact_type().unwrap_or_default(),
-            parts: &parts,
-            tag: tag.filter(|tag| !distribution.has_tag(model.as_str(), tag)),
+        &Whole {
+            bytes: &bytes,
+            media_type: MANIFEST.to_owned(),
+            subject: Some(*subject),
+            artifact_type: Some(referrer.artifact_type().unwrap_or_default()),
+            blobs: &parts,
+            tag: tag.as_deref().filter(|tag| !distribution.has_tag(model.as_str(), tag)),
             annotations: "{}".to_owned(),
         },
     )?;

@@ -1,6 +1,5 @@
 //! Answers: refusals with the codes of the specification, and bodies that are read from a file piece by piece.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::pin::Pin;
@@ -14,7 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::verified::Check;
-use crate::Error;
+use crate::{Error, copying};
 
 /// Header that names a manifest's or blob's digest.
 pub const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -163,20 +162,16 @@ pub fn file_body(mut file: File, from: u64, length: u64, check: Option<Check>) -
                 return;
             }
         };
-        let mut given: VecDeque<Bytes> = VecDeque::with_capacity(PIECES);
+        let mut given = copying::Pieces::new(PIECES);
         while left > 0 {
-            // The oldest piece has been sent by now, mostly: its memory is used again.
-            let sent = (given.len() == PIECES).then(|| given.pop_front()).flatten();
-            let mut piece = sent.and_then(|sent| sent.try_into_mut().ok()).unwrap_or_default();
-            piece.resize(usize::try_from(left).unwrap_or(PIECE).min(PIECE), 0);
+            let mut piece = given.next(usize::try_from(left).unwrap_or(PIECE).min(PIECE));
             left = left.saturating_sub(PIECE as u64);
             let read = file.read_exact(&mut piece).and_then(|()| match &mut check {
                 Some(check) => check.piece(&piece, left == 0),
                 None => Ok(()),
             });
             let stop = read.is_err();
-            let piece = piece.freeze();
-            given.push_back(piece.clone());
+            let piece = given.give(piece);
             if sender.blocking_send(read.map(|()| piece)).is_err() || stop {
                 return;
             }

@@ -6,24 +6,8 @@ use modelyard_core::Digest;
 
 use super::meta::Known;
 use super::{AnyDigest, Distribution};
-use crate::manifest::{Descriptor, MANIFEST};
+use crate::manifest::Descriptor;
 use crate::{Error, Store};
-
-/// An object that refers to a package.
-pub(crate) struct Object<'a> {
-    /// Its manifest.
-    pub manifest: &'a [u8],
-    /// The package.
-    pub subject: Digest,
-    /// What kind of object it is.
-    pub artifact_type: &'a str,
-    /// What its manifest refers to; stored already.
-    pub parts: &'a [Descriptor],
-    /// The tag that names it, if any.
-    pub tag: Option<String>,
-    /// Its annotations, for lists.
-    pub annotations: String,
-}
 
 /// A manifest of any kind, whose parts are stored already.
 pub(crate) struct Whole<'a> {
@@ -44,8 +28,8 @@ pub(crate) struct Whole<'a> {
 }
 
 impl Distribution {
-    /// Keeps a manifest in a repository.
-    pub(crate) fn keep_whole(&self, repository: &str, whole: &Whole<'_>) -> Result<(), Error> {
+    /// Keeps a manifest in a repository; its digest.
+    pub(crate) fn keep_whole(&self, repository: &str, whole: &Whole<'_>) -> Result<Digest, Error> {
         let _gate = self.inner.gate.together_here()?;
         let blobs = self.inner.store.blobs();
         for part in whole.blobs {
@@ -65,7 +49,7 @@ impl Distribution {
             annotations: whole.annotations.clone(),
         };
         let tags: Vec<String> = whole.tag.map(str::to_owned).into_iter().collect();
-        self.inner.meta.put_manifest(repository, &known, &tags)
+        self.inner.meta.put_manifest(repository, &known, &tags).map(|()| digest)
     }
 
     /// What a tag of a repository names: digest and media type.
@@ -93,30 +77,6 @@ impl Distribution {
     /// Reads a whole blob where it is kept and checks its digest; its length.
     pub(crate) fn verify(&self, digest: &AnyDigest) -> Result<u64, Error> {
         self.inner.blobs.verify(digest)
-    }
-
-    /// Keeps an object that refers to a package of `repository`.
-    pub(crate) fn attach(&self, repository: &str, object: &Object<'_>) -> Result<Digest, Error> {
-        let _gate = self.inner.gate.together_here()?;
-        let blobs = self.inner.store.blobs();
-        for part in object.parts {
-            if blobs.size(&part.digest)? != Some(part.size) {
-                return Err(Error::NoBlob(part.digest));
-            }
-            self.inner.meta.link(repository, &AnyDigest::from(&part.digest))?;
-        }
-        let digest = blobs.put(object.manifest)?.blob.digest;
-        blobs.sync()?;
-        let known = Known {
-            digest: AnyDigest::from(&digest),
-            media_type: MANIFEST.to_owned(),
-            size: object.manifest.len() as u64,
-            subject: Some(object.subject.to_string()),
-            artifact_type: Some(object.artifact_type.to_owned()),
-            annotations: object.annotations.clone(),
-        };
-        self.inner.meta.put_manifest(repository, &known, object.tag.as_slice())?;
-        Ok(digest)
     }
 
     /// Whether something has the tag; also when that cannot be told.

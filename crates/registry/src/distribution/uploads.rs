@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::answer::{Code, Refusal};
 use super::digest::{Algorithm, AnyDigest, Hasher};
 use crate::Error;
+use crate::copying::Flush;
 
 /// An upload that nobody went on with for so long is removed.
 // A day: the longest that a person's interrupted push is likely to be taken up again.
@@ -26,10 +27,6 @@ const FORGOTTEN: Duration = Duration::from_secs(86_400);
 /// Bytes that are gathered before they are written and hashed.
 // 128 KiB: a hand-over to another thread costs little beside it, and 32 pushes at once hold 8 MiB.
 const PIECE: usize = 128 << 10;
-
-/// Bytes that are written before the disk is asked, beside the upload, to keep them.
-// 64 MiB: the last wait for the disk is then short, whatever the size.
-const UNSYNCED: u64 = 64 << 20;
 
 /// All uploads.
 #[derive(Debug)]
@@ -56,8 +53,7 @@ struct Sink {
     offset: u64,
     /// Hash of everything so far; none after a restart, then the file is read again.
     hasher: Option<Hasher>,
-    unsynced: u64,
-    syncing: Option<std::thread::JoinHandle<()>>,
+    flush: Flush,
     ended: bool,
 }
 
@@ -168,7 +164,7 @@ fn unknown() -> Refusal {
 
 impl Session {
     fn new(id: String, repository: String, path: PathBuf, offset: u64, hasher: Option<Hasher>) -> Self {
-        let sink = Sink { path, file: None, offset, hasher, unsynced: 0, syncing: None, ended: false };
+        let sink = Sink { path, file: None, offset, hasher, flush: Flush::default(), ended: false };
         Self { id, repository, turn: Arc::default(), sink: Mutex::new(sink) }
     }
 
@@ -268,13 +264,7 @@ impl Sink {
             hasher.update(piece);
         }
         self.offset += piece.len() as u64;
-        self.unsynced += piece.len() as u64;
-        if self.unsynced >= UNSYNCED && self.syncing.as_ref().is_none_or(std::thread::JoinHandle::is_finished) {
-            self.unsynced = 0;
-            let synced = file.try_clone()?;
-            // Its failure shows again when the upload is sealed.
-            self.syncing = Some(std::thread::spawn(move || drop(synced.sync_data())));
-        }
+        self.flush.wrote(&file, piece.len())?;
         self.file = Some(file);
         Ok(())
     }

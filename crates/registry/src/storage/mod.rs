@@ -7,6 +7,7 @@ mod blobs;
 mod bucket;
 mod postgres;
 mod settings;
+mod sqlite;
 mod transport;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ pub(crate) use self::blobs::{BlobStore, Folder, Object, Shared, Source};
 pub(crate) use self::bucket::Bucket;
 pub(crate) use self::postgres::{Locked, Postgres};
 pub use self::settings::Settings;
+pub(crate) use self::sqlite::Sqlite;
 use crate::Error;
 
 /// The stores beside the folder.

@@ -85,12 +85,7 @@ pub fn attest(
     if let Some(found) = found.iter().find(same) {
         return Ok(Signed { object: found.object, tag, key: id, before: true });
     }
-    let tagged = object::of(distribution, model, digest, ENDING)?.into_iter().find(|(_, tagged)| *tagged);
-    let former = tagged.map(|(holder, _)| holder);
-    let mut layers = match &former {
-        Some(holder) => object::read(distribution, holder)?.1.layers,
-        None => Vec::new(),
-    };
+    let (former, mut layers) = object::tagged(distribution, model, digest, ENDING)?;
     let statement = Statement {
         kind: STATEMENT.to_owned(),
         subject: vec![Subject { name: model.to_string(), digest: [("sha256".to_owned(), digest.hex())].into() }],
@@ -135,19 +130,14 @@ pub fn attestations(
     keys: &[VerifyingKey],
 ) -> Result<(Vec<Attested>, Vec<Fault>), Error> {
     let (mut found, mut faults) = (Vec::new(), Vec::new());
-    for (holder, _) in object::of(distribution, model, digest, ENDING)? {
-        // Objects that cannot be read at all are told with the signatures.
-        let Ok((_, object)) = object::read(distribution, &holder) else { continue };
-        for layer in object.layers.iter().filter(|layer| layer.media_type == ENVELOPE) {
-            match check(distribution, digest, layer, keys) {
-                Ok((statement, key)) => found.push(Attested {
-                    object: holder,
-                    predicate_type: statement.predicate_type,
-                    predicate: statement.predicate,
-                    key,
-                }),
-                Err(why) => faults.push(Fault { what: format!("attestation in object {holder}"), why }),
+    // Objects that cannot be read at all are told with the signatures.
+    let (layers, _) = object::layers(distribution, model, digest, (ENDING, ENVELOPE))?;
+    for (object, layer) in layers {
+        match check(distribution, digest, &layer, keys) {
+            Ok((Statement { predicate_type, predicate, .. }, key)) => {
+                found.push(Attested { object, predicate_type, predicate, key });
             }
+            Err(why) => faults.push(Fault { what: format!("attestation in object {object}"), why }),
         }
     }
     Ok((found, faults))

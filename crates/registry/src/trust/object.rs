@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Error;
 use crate::distribution::Distribution;
-use crate::distribution::attach::Object;
+use crate::distribution::attach::Whole;
 use crate::manifest::{Descriptor, MANIFEST, MAX_MANIFEST_BYTES};
 
 /// Longest part of an object that is read, in bytes: a payload is some hundred, a statement with many files some hundred thousand.
@@ -67,6 +67,42 @@ pub fn read(distribution: &Distribution, digest: &Digest) -> Result<(Vec<u8>, Re
     Ok((bytes, referrer))
 }
 
+/// What stands under the tag: the object, and its layers, to which others can be added.
+pub fn tagged(
+    distribution: &Distribution,
+    model: &ModelName,
+    subject: &Digest,
+    ending: &str,
+) -> Result<(Option<Digest>, Vec<Descriptor>), Error> {
+    match of(distribution, model, subject, ending)?.into_iter().find(|(_, is_tagged)| *is_tagged) {
+        Some((holder, _)) => Ok((Some(holder), read(distribution, &holder)?.1.layers)),
+        None => Ok((None, Vec::new())),
+    }
+}
+
+/// Layers that are found, each with the object that holds it; and objects that cannot be read.
+pub type Layers = (Vec<(Digest, Descriptor)>, Vec<(Digest, crate::Error)>);
+
+/// The layers of one media type in all objects of a package.
+pub fn layers(
+    distribution: &Distribution,
+    model: &ModelName,
+    subject: &Digest,
+    (ending, media_type): (&str, &str),
+) -> Result<Layers, Error> {
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
+    for (holder, _) in of(distribution, model, subject, ending)? {
+        match read(distribution, &holder) {
+            Ok((_, object)) => {
+                let layers = object.layers.into_iter().filter(|layer| layer.media_type == media_type);
+                found.extend(layers.map(|layer| (holder, layer)));
+            }
+            Err(error) => unread.push((holder, error)),
+        }
+    }
+    Ok((found, unread))
+}
+
 /// Keeps layers as one object under its tag, in place of the object `former`.
 ///
 /// The configuration is the one of an image, because cosign reads these objects as images.
@@ -98,14 +134,15 @@ pub fn write(
     let bytes = serde_json::to_vec(&manifest)
         .map_err(|error| crate::Error::Document { what: "the object".to_owned(), why: error.to_string() })?;
     let parts = manifest.parts();
-    let digest = distribution.attach(
+    let digest = distribution.keep_whole(
         model.as_str(),
-        &Object {
-            manifest: &bytes,
-            subject: *subject,
-            artifact_type,
-            parts: &parts,
-            tag: Some(tag(subject, ending)),
+        &Whole {
+            bytes: &bytes,
+            media_type: MANIFEST.to_owned(),
+            subject: Some(*subject),
+            artifact_type: Some(artifact_type),
+            blobs: &parts,
+            tag: Some(&tag(subject, ending)),
             annotations: "{}".to_owned(),
         },
     )?;

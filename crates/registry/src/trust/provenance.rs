@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::attestation::Attested;
-use crate::access::fits;
+use crate::access::{fits, instant};
 
 /// What a statement of provenance calls itself.
 pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
@@ -46,11 +46,6 @@ pub struct Build<'a> {
     pub inputs: &'a BTreeMap<String, Digest>,
     /// When it began and ended.
     pub between: (Timestamp, Timestamp),
-}
-
-fn instant(at: Timestamp) -> String {
-    let at = i64::try_from(at.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-    at.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
 impl Build<'_> {

@@ -87,12 +87,7 @@ pub fn sign(
     name: &str,
     key: &SigningKey,
 ) -> Result<Signed, Error> {
-    let tagged = object::of(distribution, model, digest, ENDING)?.into_iter().find(|(_, tagged)| *tagged);
-    let former = tagged.map(|(holder, _)| holder);
-    let mut layers = match &former {
-        Some(holder) => object::read(distribution, holder)?.1.layers,
-        None => Vec::new(),
-    };
+    let (former, mut layers) = object::tagged(distribution, model, digest, ENDING)?;
     let (object_tag, id) = (object::tag(digest, ENDING), key.public().id());
     let (found, _) = signatures(distribution, model, digest, std::slice::from_ref(key.public()))?;
     if let Some(found) = found.iter().find(|found| found.key.is_some() && found.name == name) {
@@ -120,20 +115,13 @@ pub fn signatures(
     digest: &Digest,
     keys: &[VerifyingKey],
 ) -> Result<(Vec<Found>, Vec<Fault>), Error> {
-    let (mut found, mut faults) = (Vec::new(), Vec::new());
-    for (holder, _) in object::of(distribution, model, digest, ENDING)? {
-        let object = match object::read(distribution, &holder) {
-            Ok((_, object)) => object,
-            Err(error) => {
-                faults.push(Fault::new(format!("object {holder} that refers to the package"), &error));
-                continue;
-            }
-        };
-        for layer in object.layers.iter().filter(|layer| layer.media_type == PAYLOAD) {
-            match check(distribution, digest, layer, keys) {
-                Ok((name, key)) => found.push(Found { object: holder, payload: layer.digest, name, key }),
-                Err(why) => faults.push(Fault { what: format!("signature in object {holder}"), why }),
-            }
+    let (layers, unread) = object::layers(distribution, model, digest, (ENDING, PAYLOAD))?;
+    let told = |(holder, error)| Fault::new(format!("object {holder} that refers to the package"), &error);
+    let (mut found, mut faults) = (Vec::new(), unread.into_iter().map(told).collect::<Vec<_>>());
+    for (object, layer) in layers {
+        match check(distribution, digest, &layer, keys) {
+            Ok((name, key)) => found.push(Found { object, payload: layer.digest, name, key }),
+            Err(why) => faults.push(Fault { what: format!("signature in object {object}"), why }),
         }
     }
     Ok((found, faults))

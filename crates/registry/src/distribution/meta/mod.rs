@@ -9,7 +9,6 @@ mod sqlite;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::sqlite::Sqlite;
 use super::digest::AnyDigest;
 use crate::Error;
 use crate::storage::Storage;
@@ -88,6 +87,6 @@ pub trait Metadata: std::fmt::Debug + Send + Sync {
 pub(crate) fn open(root: &Path, storage: &Storage) -> Result<Arc<dyn Metadata>, Error> {
     match &storage.postgres {
         Some(postgres) => Ok(Arc::new(Arc::clone(postgres))),
-        None => Ok(Arc::new(Sqlite::open(&root.join("distribution.sqlite"))?)),
+        None => Ok(Arc::new(sqlite::open(&root.join("distribution.sqlite"))?)),
     }
 }

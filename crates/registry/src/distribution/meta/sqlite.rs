@@ -1,13 +1,13 @@
 //! The metadata in a file of SQLite.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::{Known, Metadata};
 use crate::Error;
 use crate::distribution::AnyDigest;
+use crate::storage::Sqlite;
 
 /// Version of the tables that this build writes.
 const VERSION: i64 = 1;
@@ -29,68 +29,19 @@ const TABLES: &str = "
         PRIMARY KEY (repository, digest)
     ) STRICT, WITHOUT ROWID;";
 
-/// What the registry knows of repositories, in a file.
-#[derive(Debug)]
-pub struct Sqlite {
-    connection: Mutex<Connection>,
-}
-
-fn failed(error: &rusqlite::Error) -> Error {
-    let why = error.to_string();
-    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
-        let source = std::io::Error::new(std::io::ErrorKind::StorageFull, why);
-        return Error::File { doing: "could not write", path: "distribution.sqlite".into(), source };
-    }
-    Error::Document { what: "the registry's metadata".to_owned(), why }
-}
-
-impl Sqlite {
-    /// Opens the metadata at `path`, making it if needed.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let open = || {
-            let mut connection = Connection::open(path)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            connection.busy_timeout(std::time::Duration::from_secs(10))?;
-            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if found == 0 {
-                transaction.execute_batch(TABLES)?;
-                transaction.pragma_update(None, "user_version", VERSION)?;
-            }
-            transaction.commit()?;
-            Ok((connection, found))
-        };
-        let (connection, found) = open().map_err(|error: rusqlite::Error| failed(&error))?;
-        if found > VERSION {
-            let why = format!("it has form {found}, and this Modelyard reads up to {VERSION}");
-            return Err(Error::Document { what: format!("`{}`", path.display()), why });
-        }
-        Ok(Self { connection: Mutex::new(connection) })
-    }
-
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn query<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        ask(&self.connection()).map_err(|error| failed(&error))
-    }
+/// Opens the metadata at `path`, making it if needed.
+pub fn open(path: &Path) -> Result<Sqlite, Error> {
+    Sqlite::open(path, "the registry's metadata", TABLES, VERSION)
 }
 
 impl Metadata for Sqlite {
     fn link_all(&self, links: &[(&str, &AnyDigest)]) -> Result<(), Error> {
-        let mut connection = self.connection();
-        let mut write = || {
-            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            for (repository, digest) in links {
-                transaction
-                    .prepare_cached("INSERT OR IGNORE INTO links VALUES (?1, ?2)")?
-                    .execute(params![repository, digest.to_string()])?;
-            }
-            transaction.commit()
-        };
-        write().map_err(|error| failed(&error))
+        self.change(|transaction| {
+            let mut link = transaction.prepare_cached("INSERT OR IGNORE INTO links VALUES (?1, ?2)")?;
+            links
+                .iter()
+                .try_for_each(|(repository, digest)| link.execute(params![repository, digest.to_string()]).map(drop))
+        })
     }
 
     fn unlink(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
@@ -109,9 +60,7 @@ impl Metadata for Sqlite {
     }
 
     fn put_manifest(&self, repository: &str, known: &Known, tags: &[String]) -> Result<(), Error> {
-        let mut connection = self.connection();
-        let mut put = || {
-            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        self.change(|transaction| {
             transaction.execute(
                 "INSERT OR REPLACE INTO manifests VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![
@@ -128,9 +77,8 @@ impl Metadata for Sqlite {
                 let sql = "INSERT OR REPLACE INTO tags VALUES (?1, ?2, ?3)";
                 transaction.execute(sql, params![repository, tag, known.digest.to_string()])?;
             }
-            transaction.commit()
-        };
-        put().map_err(|error| failed(&error))
+            Ok(())
+        })
     }
 
     fn manifest(&self, repository: &str, digest: &AnyDigest) -> Result<Option<Known>, Error> {
@@ -156,15 +104,12 @@ impl Metadata for Sqlite {
     }
 
     fn delete_manifest(&self, repository: &str, digest: &AnyDigest) -> Result<bool, Error> {
-        let mut connection = self.connection();
-        let mut delete = || {
-            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        self.change(|transaction| {
             let named = params![repository, digest.to_string()];
             transaction.execute("DELETE FROM tags WHERE repository = ?1 AND digest = ?2", named)?;
             let gone = transaction.execute("DELETE FROM manifests WHERE repository = ?1 AND digest = ?2", named)?;
-            transaction.commit().map(|()| gone > 0)
-        };
-        delete().map_err(|error| failed(&error))
+            Ok(gone > 0)
+        })
     }
 
     fn tags(&self, repository: &str, last: &str, most: usize) -> Result<Vec<String>, Error> {

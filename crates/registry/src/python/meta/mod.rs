@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use modelyard_core::Digest;
 
-use self::sqlite::Sqlite;
 use crate::Error;
 use crate::storage::Storage;
 
@@ -73,6 +72,6 @@ pub trait Files: std::fmt::Debug + Send + Sync {
 pub(crate) fn open(root: &Path, storage: &Storage) -> Result<Box<dyn Files>, Error> {
     match &storage.postgres {
         Some(postgres) => Ok(Box::new(Arc::clone(postgres))),
-        None => Ok(Box::new(Sqlite::open(&root.join("python.sqlite"))?)),
+        None => Ok(Box::new(sqlite::open(&root.join("python.sqlite"))?)),
     }
 }

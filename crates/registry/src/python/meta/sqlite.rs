@@ -1,13 +1,13 @@
 //! What the package index knows, in a file of SQLite.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use modelyard_core::Digest;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Added, Entry, Files};
 use crate::Error;
+use crate::storage::Sqlite;
 
 /// Version of the tables that this build writes.
 const VERSION: i64 = 1;
@@ -21,55 +21,14 @@ const TABLES: &str = "
 
 const COLUMNS: &str = "filename, project, version, digest, size, uploaded, requires_python, metadata, yanked";
 
-/// What the index knows.
-#[derive(Debug)]
-pub struct Sqlite {
-    connection: Mutex<Connection>,
-}
-
-fn failed(error: &rusqlite::Error) -> Error {
-    Error::Document { what: "the package index".to_owned(), why: error.to_string() }
-}
-
-impl Sqlite {
-    /// Opens the index at `path`, making it if needed.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let open = || {
-            let mut connection = Connection::open(path)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            connection.busy_timeout(std::time::Duration::from_secs(10))?;
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if found == 0 {
-                transaction.execute_batch(TABLES)?;
-                transaction.pragma_update(None, "user_version", VERSION)?;
-            }
-            transaction.commit()?;
-            Ok((connection, found))
-        };
-        let (connection, found) = open().map_err(|error: rusqlite::Error| failed(&error))?;
-        if found > VERSION {
-            let why = format!("it has form {found}, and this Modelyard reads up to {VERSION}");
-            return Err(Error::Document { what: format!("`{}`", path.display()), why });
-        }
-        Ok(Self { connection: Mutex::new(connection) })
-    }
-
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn query<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        ask(&self.connection()).map_err(|error| failed(&error))
-    }
+/// Opens the index at `path`, making it if needed.
+pub fn open(path: &Path) -> Result<Sqlite, Error> {
+    Sqlite::open(path, "the package index", TABLES, VERSION)
 }
 
 impl Files for Sqlite {
     fn add(&self, entry: &Entry) -> Result<Added, Error> {
-        let mut connection = self.connection();
-        let mut add = || {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.change(|transaction| {
             let sql = "SELECT digest FROM files WHERE filename = ?1";
             let there: Option<String> = transaction.query_row(sql, [&entry.filename], |row| row.get(0)).optional()?;
             if let Some(there) = there {
@@ -92,9 +51,8 @@ impl Files for Sqlite {
                     entry.yanked
                 ],
             )?;
-            transaction.commit().map(|()| Added::New)
-        };
-        add().map_err(|error| failed(&error))
+            Ok(Added::New)
+        })
     }
 
     fn file(&self, filename: &str) -> Result<Option<Entry>, Error> {
