@@ -3,13 +3,12 @@
 The envelope is opened by securesystemslib, the statement and its predicate are read by in-toto's own bindings of their schemas.
 """
 
-import hashlib
 import json
 import sys
-import urllib.request
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from distribution import MANIFEST, Repository, digest_of
 from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
@@ -18,30 +17,11 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 
 address, repository, tag, public, new_public = sys.argv[1:]
-base = f"http://{address}/v2/{repository}"
-
-
-def ask(path, method="GET", body=None, kind=None):
-    url = path if path.startswith("http") else base + path
-    headers = {"Accept": MANIFEST} | ({"Content-Type": kind} if kind else {})
-    with urllib.request.urlopen(urllib.request.Request(url, method=method, data=body, headers=headers)) as answer:
-        return answer.read(), answer.headers
-
-
-def digest_of(body):
-    return "sha256:" + hashlib.sha256(body).hexdigest()
-
-
-def put_blob(body):
-    location = ask("/blobs/uploads/", "POST", b"")[1]["Location"]
-    place = location if location.startswith("http") else f"http://{address}{location}"
-    ask(f"{place}{'&' if '?' in place else '?'}digest={digest_of(body)}", "PUT", body, "application/octet-stream")
-    return {"digest": digest_of(body), "size": len(body)}
-
+of = Repository(address, repository)
+ask, put_blob = of.ask, of.put_blob
 
 digest = digest_of(ask(f"/manifests/{tag}")[0])
 listed = json.loads(ask(f"/referrers/{digest}?artifactType=application/vnd.dev.cosign.artifact.att.v1%2Bjson")[0])

@@ -4,32 +4,20 @@ Written from cosign's signature specification alone; the cryptography is OpenSSL
 """
 
 import base64
-import hashlib
 import json
 import sys
-import urllib.request
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from distribution import MANIFEST, Repository, digest_of
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE = "dev.cosignproject.cosign/signature"
 
 address, repository, tag, public, new_public = sys.argv[1:]
-base = f"http://{address}/v2/{repository}"
-
-
-def ask(path, method="GET", body=None, kind=None):
-    url = path if path.startswith("http") else base + path
-    headers = {"Accept": MANIFEST} | ({"Content-Type": kind} if kind else {})
-    with urllib.request.urlopen(urllib.request.Request(url, method=method, data=body, headers=headers)) as answer:
-        return answer.read(), answer.headers
-
-
-def digest_of(body):
-    return "sha256:" + hashlib.sha256(body).hexdigest()
+of = Repository(address, repository)
+ask, put_blob = of.ask, of.put_blob
 
 
 def verified(digest, key):
@@ -53,13 +41,6 @@ def verified(digest, key):
         assert said["critical"]["image"]["docker-manifest-digest"] == digest, said
         found.append(said)
     return image, found
-
-
-def put_blob(body):
-    location = ask("/blobs/uploads/", "POST", b"")[1]["Location"]
-    place = location if location.startswith("http") else f"http://{address}{location}"
-    ask(f"{place}{'&' if '?' in place else '?'}digest={digest_of(body)}", "PUT", body, "application/octet-stream")
-    return {"digest": digest_of(body), "size": len(body)}
 
 
 manifest, headers = ask(f"/manifests/{tag}")

@@ -44,6 +44,22 @@ def expect(condition, what, detail=""):
     ok(what)
 
 
+def modelyard(*arguments):
+    """Runs the program; ends the script when it fails."""
+    done = subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"FAILED: modelyard {arguments}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def resolved(document, schema):
+    """The schema itself, `$ref`s followed."""
+    while "$ref" in schema:
+        *_, name = schema["$ref"].split("/")
+        schema = document["components"]["schemas"][name]
+    return schema
+
+
 def traffic(example):
     """Every held-out row of an example as inputs by name."""
     rows = json.loads((EXAMPLES / example / "traffic.json").read_text(encoding="utf-8"))

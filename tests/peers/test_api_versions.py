@@ -6,34 +6,22 @@ The second one is a model of another signature; callers of the first are told by
 import email.utils
 import json
 import os
-import subprocess
-import sys
 import urllib.request
 from urllib.parse import urljoin
 
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from support import BINARY, EXAMPLES, GATEWAY, expect
+from support import EXAMPLES, GATEWAY, expect, modelyard, resolved
 
 CONTROL = os.environ["MODELYARD_CONTROL"]
 URL = f"http://{GATEWAY}/wine/openapi.json"
-
-
-def resolved(document, schema):
-    """The schema itself, `$ref`s followed."""
-    while "$ref" in schema:
-        *_, name = schema["$ref"].split("/")
-        schema = document["components"]["schemas"][name]
-    return schema
 
 
 def deploy():
     """Deploys a model of another signature as version 2 of `wine`."""
     words = ["deploy", EXAMPLES / "iris" / "v1", "--service", "wine-v2", "--wait", "--timeout", "3m"]
     words += ["--set", "api.of=wine", "--set", "api.version=2", "--set", "api.sunset=2099-03-01"]
-    done = subprocess.run([BINARY, *map(str, words)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"FAILED: modelyard {words}:\n{done.stdout}{done.stderr}")
+    modelyard(*words)
 
 
 def main():

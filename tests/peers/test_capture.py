@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import subprocess
 import sys
 import time
 import urllib.request
@@ -11,20 +10,12 @@ from pathlib import Path
 
 import duckdb
 import pandas
-from support import BINARY, EXAMPLES, GATEWAY, expect, post
+from support import EXAMPLES, GATEWAY, expect, modelyard, post
 
 CONTROL = os.environ["MODELYARD_CONTROL"]
 HOME = Path(os.environ["MODELYARD_HOME"])
 ROWS = json.loads((EXAMPLES / "wine" / "traffic.json").read_text(encoding="utf-8"))[:40]
 SECRET = 424242.0
-
-
-def modelyard(*arguments):
-    """Runs the program; ends the script when it fails."""
-    done = subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"FAILED: modelyard {arguments}:\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def until(what, look):

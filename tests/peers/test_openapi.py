@@ -8,17 +8,9 @@ from urllib.parse import urljoin, urlsplit
 
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from support import GATEWAY, SERVICES, expect, get, post, served
+from support import GATEWAY, SERVICES, expect, get, post, resolved, served
 
 JSON = "application/json"
-
-
-def resolved(document, schema):
-    """The schema itself, `$ref`s followed."""
-    while "$ref" in schema:
-        *_, name = schema["$ref"].split("/")
-        schema = document["components"]["schemas"][name]
-    return schema
 
 
 def smallest(schema, text="a"):

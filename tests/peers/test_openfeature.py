@@ -8,7 +8,6 @@ unasked, is held against the same hash made here.
 import json
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -22,7 +21,7 @@ from openfeature.contrib.provider.flagd import FlagdProvider
 from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
-from support import BINARY, EXAMPLES, expect
+from support import EXAMPLES, expect, modelyard
 
 CONTROL = os.environ["MODELYARD_CONTROL"]
 SERVICE = f"http://{CONTROL}/api/services/alarm"
@@ -59,14 +58,6 @@ DEFINITION = {
         "away": {"state": "DISABLED", "variants": {"yes": True}, "defaultVariant": "yes"},
     },
 }
-
-
-def modelyard(*arguments):
-    """Runs the program; ends the script when it fails."""
-    done = subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"FAILED: modelyard {arguments}:\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def bulk(context, tag=None):

@@ -5,7 +5,6 @@ Nobody is told one thing and given another, and nobody changes arm while a share
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from openfeature import api
 from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
-from support import BINARY, EXAMPLES, GATEWAY, expect
+from support import EXAMPLES, GATEWAY, expect, modelyard
 
 CONTROL = os.environ["MODELYARD_CONTROL"]
 NAME = "split-alarm"
@@ -57,14 +56,6 @@ steps = ["5%", "20%", "60%", "100%"]
 manual = true
 bake = "200ms"
 """
-
-
-def modelyard(*arguments):
-    """Runs the program; ends the script when it fails."""
-    done = subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"FAILED: modelyard {arguments}:\n{done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def weights():
