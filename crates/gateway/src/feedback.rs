@@ -12,11 +12,12 @@ use modelyard_core::feedback::{self, LIMIT, Refused};
 use modelyard_core::mirror::ToldFeedback;
 
 use crate::body::Answer;
-use crate::forward::{Call, nobody};
+use crate::forward::{self, Aim, Call};
 use crate::incoming::Refusal;
 use crate::limits;
 use crate::local;
 use crate::mirror::now_ms;
+use crate::table::Service;
 use crate::tap::{NotKept, Route};
 use crate::worker::Worker;
 
@@ -28,7 +29,9 @@ pub async fn answer(
     api: Option<u16>,
     body: Incoming,
 ) -> Response<Answer> {
-    let mut response = match keep(worker, call, service, api, body).await {
+    let found = forward::find(worker, Aim { service, api, revision: None, path: "" }).map(|(service, _)| service);
+    let notice = found.as_ref().ok().and_then(|service| service.notice.clone());
+    let response = match keep(worker, call, found, body).await {
         Ok(accepted) => local::json(StatusCode::ACCEPTED, &serde_json::json!({ "accepted": accepted })),
         Err(refusal) => {
             let mut response = local::refuse(&refusal, false);
@@ -38,23 +41,20 @@ pub async fn answer(
             response
         }
     };
-    if let Some(notice) = worker.tables.service(service, api).and_then(|service| service.notice.clone()) {
-        notice.tell(response.headers_mut());
-    }
-    response
+    forward::told(response, notice)
 }
 
 async fn keep(
     worker: &Worker,
     call: &Call<'_>,
-    service: &str,
-    api: Option<u16>,
+    found: Result<Rc<Service>, Refusal>,
     body: Incoming,
 ) -> Result<usize, Refusal> {
     if call.parts.method != Method::POST {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "feedback is posted"));
     }
-    let route = route(worker, service, api)?;
+    let found = found?;
+    let route = route(&found)?;
     if call.parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         let why = "feedback with a content coding is not read; send it plain";
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
@@ -76,11 +76,7 @@ async fn keep(
 }
 
 /// The service's tap.
-fn route(worker: &Worker, service: &str, api: Option<u16>) -> Result<std::sync::Arc<Route>, Refusal> {
-    let Some(found) = worker.tables.service(service, api) else { return Err(nobody(worker, service)) };
-    if let Some(api) = api.filter(|&api| !found.has(api)) {
-        return Err(Refusal::new(StatusCode::NOT_FOUND, format!("`{}` has no API version {api}", found.name)));
-    }
+fn route(found: &Service) -> Result<std::sync::Arc<Route>, Refusal> {
     let tap = found.watch.as_ref().and_then(|watch| watch.tap.clone());
     tap.ok_or_else(|| {
         let why = format!("no metric of `{}` asks for feedback; nothing was kept", found.name);

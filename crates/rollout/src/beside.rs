@@ -11,7 +11,6 @@ use modelyard_core::strategy::Strategy;
 use modelyard_core::{InstanceId, RevisionNumber, Timestamp, Weight};
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::judge;
 use crate::clock::Clock;
 use crate::plan::FIRST_SHARE_LIMIT;
 use crate::step::Turn;
@@ -158,22 +157,10 @@ impl Turn<'_> {
         let lent: Vec<RevisionNumber> =
             self.state.beside.iter().filter(|(_, one)| !one.out && one.lent.is_some()).map(|(&one, _)| one).collect();
         for revision in lent {
-            if let Some(why) = self.fails_callers(revision) {
-                self.take_away(revision, &why);
+            if let Some(judged) = self.fails_callers(revision) {
+                self.take_away(revision, &judged.why);
             }
         }
-    }
-
-    /// What its answers to callers say against it.
-    fn fails_callers(&mut self, revision: RevisionNumber) -> Option<String> {
-        let counters = self.view.counters_of(revision)?;
-        let stable = self.state.stable.and_then(|stable| self.view.counters_of(stable)).unwrap_or_default();
-        let analysis = self.state.plan.analysis.clone();
-        let latency = analysis.max_latency_ms.is_some() || analysis.max_latency_ratio.is_some();
-        let readings = self.state.arm_readings.entry(revision).or_default();
-        readings.take(self.state.now, &counters, &stable, analysis.window, latency);
-        let judged = judge(readings, &analysis, false);
-        (judged.verdict == Verdict::Fail).then_some(judged.why)
     }
 
     fn take_away(&mut self, revision: RevisionNumber, why: &str) {

@@ -164,7 +164,9 @@ fn services() -> Vec<Operation> {
             .gives(200, JSON, object(&["service", "strategy", "arms", "room"])),
         new("post", "/api/services/{service}/orders", "Steer the open rollout.")
             .takes(json!({ "type": "object", "required": ["order"], "properties": {
-                "order": { "enum": ["promote", "pause", "resume", "abort"] }, "all": { "type": "boolean" },
+                "order": { "enum": ["promote", "pause", "resume", "abort", "try"] }, "all": { "type": "boolean" },
+                "revision": { "type": "integer", "minimum": 1, "maximum": 4_294_967_295_u32 },
+                "share": { "type": "integer", "minimum": 0, "maximum": 10_000 }, "kind": { "enum": ["shadow", "canary"] },
                 "by": text_or_null() } }))
             .gives(202, JSON, taken()),
         new("post", "/api/services/{service}/alternatives", "Try a revision beside a candidate that is held; at no share, take it away.")

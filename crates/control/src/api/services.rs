@@ -22,7 +22,7 @@ use super::{App, actor};
 use crate::controller::lifecycle::TargetSeen;
 use crate::http_client::chain;
 use crate::orders::{self, Accepted, Alternative, ArmPackage, Deploy, Rollback, Tried};
-use crate::store::fold::ServiceState;
+use crate::store::fold::{ServiceState, World};
 
 type Name = Result<Path<ServiceName>, PathRejection>;
 type Body<T> = Result<Json<T>, JsonRejection>;
@@ -33,20 +33,27 @@ pub async fn list(State(app): State<App>) -> Json<Vec<Status>> {
     let (seen, report) = (app.controller.seen(), app.controller.report());
     let world = app.ledger.world();
     let visible = world.present().filter(|state| crate::tokens::may_see(state));
-    Json(visible.filter_map(|state| shown(&app, state, seen.as_deref(), report.as_deref())).collect())
+    Json(visible.filter_map(|state| shown(&app, &world, state, seen.as_deref(), report.as_deref())).collect())
 }
 
 /// `GET /api/services/{service}`
 pub async fn one(State(app): State<App>, name: Name) -> Result<Json<Status>, Refusal> {
     let state = present(&app, name)?;
     let (seen, report) = (app.controller.seen(), app.controller.report());
-    let shown = shown(&app, &state, seen.as_deref(), report.as_deref());
+    let shown = shown(&app, &app.ledger.world(), &state, seen.as_deref(), report.as_deref());
     Ok(Json(shown.ok_or_else(|| orders::Error::NoService(state.name.clone()))?))
 }
 
-fn shown(app: &App, state: &ServiceState, seen: Option<&TargetSeen>, report: Option<&GatewayReport>) -> Option<Status> {
+fn shown(
+    app: &App,
+    world: &World,
+    state: &ServiceState,
+    seen: Option<&TargetSeen>,
+    report: Option<&GatewayReport>,
+) -> Option<Status> {
     let mut shown = status(state, seen, report, app.controller.waiting(state), app.gateway_address())?;
-    shown.apis = versions(&app.ledger.world(), state);
+    shown.apis = versions(world, state);
+    shown.apis.retain(|api| world.services.get(&api.service).is_some_and(|state| crate::tokens::may_see(state)));
     Some(shown)
 }
 

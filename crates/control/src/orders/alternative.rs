@@ -62,7 +62,7 @@ impl Orders {
             let spec = state.spec.as_ref().ok_or_else(|| Error::NoService(name.clone()))?;
             let number = state.next_revision();
             let open = may_try(state, number, share, kind)?;
-            let revision = Box::new(self.revision(spec, &chosen, number));
+            let revision = Box::new(self.revision(spec, &chosen, number, self.ledger.now()));
             let order = Order::Try { revision: number, share, kind };
             let bodies = vec![EventBody::RevisionCreated { revision }, EventBody::Ordered { order }];
             let accepted = Accepted { revision: Some(number), ..accepted(state) };

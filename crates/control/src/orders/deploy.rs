@@ -73,18 +73,19 @@ impl Orders {
         self.room_for(&state, &spec, &surge, made(&state, &chosen)).await?.refuse()?;
         self.decide(name, actor, |state| {
             refuse_open(state)?;
-            let made = made(state, &chosen);
+            // One moment for all of it: a shadow's comparisons count from the start of the rollout on.
+            let (made, now) = (made(state, &chosen), self.ledger.now());
             let numbers: Vec<RevisionNumber> =
                 (state.next_revision().0..).map(RevisionNumber).take(made.len()).collect();
             let revisions = numbers.iter().zip(made).map(|(&number, chosen)| {
-                let revision = self.revision(&spec, chosen, number);
+                let revision = self.revision(&spec, chosen, number, now);
                 EventBody::RevisionCreated { revision: Box::new(revision) }
             });
             let mut before = vec![EventBody::ServiceSet { spec: Box::new(spec.clone()) }];
             before.extend(revisions);
             let (candidate, arms) =
                 numbers.split_first().unwrap_or_else(|| unreachable!("the candidate is always made"));
-            Ok(start(state, *candidate, arms, plan.clone(), before, self.ledger.now()))
+            Ok(start(state, *candidate, arms, plan.clone(), before, now))
         })
         .await
     }
@@ -129,10 +130,16 @@ impl Orders {
         Ok(Chosen { digest: arm.package, package, flags })
     }
 
-    pub(super) fn revision(&self, spec: &ServiceSpec, chosen: &Chosen, number: RevisionNumber) -> Revision {
+    pub(super) fn revision(
+        &self,
+        spec: &ServiceSpec,
+        chosen: &Chosen,
+        number: RevisionNumber,
+        created: Timestamp,
+    ) -> Revision {
         Revision {
             number,
-            created: self.ledger.now(),
+            created,
             model: chosen.package.name.clone(),
             version: chosen.package.version.clone(),
             package: chosen.digest,

@@ -32,6 +32,13 @@ pub(super) fn check(world: &World, spec: &ServiceSpec, now: Timestamp) -> Result
         let why = "`api.sunset` has passed already".to_owned();
         return refuse((why, "name a day on which the callers of the versions before can have moved on".to_owned()));
     }
+    if let Some(first) = world.services.get(&api.of).and_then(|first| first.spec.as_ref())
+        && first.environment != spec.environment
+    {
+        let why =
+            format!("`{}` is in the environment `{}`, and this is `{}`", api.of, first.environment, spec.environment);
+        return refuse((why, "deploy the versions of one API into one environment".to_owned()));
+    }
     match if kept { None } else { taken(world, spec, api) } {
         Some(taken) => refuse(taken),
         None => Ok(()),

@@ -78,7 +78,7 @@ pub async fn call(worker: &Rc<Worker>, call: &Call<'_>, aim: Aim<'_>, body: Inco
 }
 
 /// The answer with what callers of a deprecated API version are told.
-fn told(mut response: Response<Answer>, notice: Option<Rc<Notice>>) -> Response<Answer> {
+pub fn told(mut response: Response<Answer>, notice: Option<Rc<Notice>>) -> Response<Answer> {
     if let Some(notice) = notice {
         notice.tell(response.headers_mut());
     }
@@ -86,7 +86,7 @@ fn told(mut response: Response<Answer>, notice: Option<Rc<Notice>>) -> Response<
 }
 
 /// The service, and which of its pools may answer.
-fn find(worker: &Worker, aim: Aim<'_>) -> Result<(Rc<Service>, Among), Refusal> {
+pub fn find(worker: &Worker, aim: Aim<'_>) -> Result<(Rc<Service>, Among), Refusal> {
     let Some(service) = worker.tables.service(aim.service, aim.api) else { return Err(nobody(worker, aim.service)) };
     let not_found = |why: String| Err(Refusal::new(StatusCode::NOT_FOUND, why));
     let api = aim.api.unwrap_or(service.default_api);

@@ -7,7 +7,7 @@ use modelyard_core::metric::{Better, Metric, MetricSource};
 use modelyard_core::strategy::{Ab, Strategy};
 use modelyard_core::{RevisionNumber, Weight};
 
-use crate::analysis::judge;
+use crate::analysis::{Judgement, judge};
 use crate::judge::{Compared, compare, expect, plan_size, sample_ratio};
 use crate::step::Turn;
 use crate::{Action, Phase, Verdict, Waiting};
@@ -274,15 +274,19 @@ impl Turn<'_> {
     }
 
     fn read_arm(&mut self, arm: RevisionNumber) {
-        let Some(counters) = self.view.counters_of(arm) else { return };
+        if let Some(Judgement { cause: Some(cause), why, .. }) = self.fails_callers(arm) {
+            self.take_out(arm, cause, &why);
+        }
+    }
+
+    /// What the answers of a revision to callers say against it, beside stable's.
+    pub(crate) fn fails_callers(&mut self, revision: RevisionNumber) -> Option<Judgement> {
+        let counters = self.view.counters_of(revision)?;
         let stable = self.state.stable.and_then(|stable| self.view.counters_of(stable)).unwrap_or_default();
         let analysis = self.state.plan.analysis.clone();
         let latency = analysis.max_latency_ms.is_some() || analysis.max_latency_ratio.is_some();
-        let readings = self.state.arm_readings.entry(arm).or_default();
+        let readings = self.state.arm_readings.entry(revision).or_default();
         readings.take(self.state.now, &counters, &stable, analysis.window, latency);
-        let judged = judge(readings, &analysis, false);
-        if let (Verdict::Fail, Some(cause)) = (judged.verdict, judged.cause) {
-            self.take_out(arm, cause, &judged.why);
-        }
+        Some(judge(readings, &analysis, false)).filter(|judged| judged.verdict == Verdict::Fail)
     }
 }
