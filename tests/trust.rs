@@ -465,6 +465,13 @@ fn provenance_is_stated_of_what_a_commit_gives_again_and_of_nothing_else() {
     assert!(changed.ended(1).out.contains(part), "the envelope is named");
 
     assert!(attest(&["--builder", "nobody"]).ended(2).err.contains("no URI"));
+    let notes = world.scratch("notes").join("notes.txt");
+    fs::write(&notes, "nothing").unwrap();
+    let beside = ["attest", "wine:1.0.0", notes.to_str().unwrap(), "--key", &private, "--builder", BUILDER];
+    assert!(
+        plain(&world.run(&beside).ended(2).err).contains("no model folder and no model file"),
+        "its folder is not meant"
+    );
     let card = folder.join("MODEL_CARD.md");
     fs::write(&card, format!("{}\nMore of it.\n", fs::read_to_string(&card).unwrap())).unwrap();
     assert!(plain(&attest(&by).ended(1).err).contains("is not what commit"), "changed since the commit");

@@ -157,23 +157,7 @@ impl Catalogue {
     ) -> Result<Cleared, Error> {
         let by = self.by(actor);
         let served = self.served();
-        let versions = self
-            .ask(move |store| {
-                let verdicts = rules.judge(store.list()?, &served, by.at);
-                for going in verdicts.iter().filter(|verdict| verdict.kept.is_none() && !dry_run) {
-                    let Listed { model, version, .. } = &going.listed;
-                    match store.remove_version(model, version, &by) {
-                        // An alias was pointed to it just now, or somebody else removed it: either way it is as they want it.
-                        Ok(())
-                        | Err(
-                            modelyard_registry::Error::Refused { .. } | modelyard_registry::Error::NoVersion { .. },
-                        ) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                Ok(verdicts)
-            })
-            .await?;
+        let versions = self.ask(move |store| store.retain(&rules, &served, &by, dry_run)).await?;
         // A deploy may have taken a version while it was judged: its bytes stay, and it gets its name back.
         let back =
             versions.iter().filter(|verdict| verdict.kept.is_none() && !dry_run).map(|verdict| verdict.listed.clone());

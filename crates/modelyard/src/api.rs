@@ -223,6 +223,9 @@ pub struct RevisionLine {
     /// Digest of its package.
     #[serde(default, alias = "digest")]
     pub package: String,
+    /// Reference to it, if it is known.
+    #[serde(default)]
+    pub model: Option<String>,
     /// When it was made.
     #[serde(default)]
     pub created: Timestamp,

@@ -18,6 +18,7 @@ use serde_json::Value;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
+use crate::client::encoded;
 use crate::exit::Failed;
 
 /// As many files a model may have.
@@ -166,7 +167,7 @@ impl Server {
             )
         };
         fs::create_dir_all(target.parent().unwrap_or(into)).map_err(unwritable)?;
-        let encoded: Vec<String> = format!("{root}/{path}").split('/').map(percent_encoded).collect();
+        let encoded: Vec<String> = format!("{root}/{path}").split('/').map(encoded).collect();
         let mut answer = self.open(&format!("mlflow-artifacts/artifacts/{}", encoded.join("/")), &[])?;
         if answer.status().as_u16() != 200 {
             return self.told(&format!("the file {path}"), answer).map(|_| ());
@@ -175,13 +176,4 @@ impl Server {
         io::copy(&mut answer.body_mut().with_config().limit(LARGEST).reader(), &mut file).map_err(unwritable)?;
         Ok(())
     }
-}
-
-/// A segment of a path as RFC 3986 wants it.
-fn percent_encoded(segment: &str) -> String {
-    let keeps = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-    segment
-        .bytes()
-        .map(|byte| if keeps(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }

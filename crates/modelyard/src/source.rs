@@ -52,12 +52,15 @@ pub fn source(folder: &Path, address: Option<&str>) -> Result<Option<Source>, Fa
 fn uri(address: &str) -> String {
     let address = address.strip_prefix("git+").unwrap_or(address);
     let url = match address.split_once("://") {
-        // What stands before the host may be a secret over HTTP, and is a mere user name over SSH.
-        Some((scheme, rest)) if scheme.starts_with("http") => {
-            let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-            format!("{scheme}://{}/{path}", host.rsplit('@').next().unwrap_or(host))
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+            // What stands before the host may be a secret over HTTP, and is a user name, perhaps with a password, over SSH.
+            match user.split(':').next().filter(|name| !name.is_empty() && !scheme.starts_with("http")) {
+                Some(name) => format!("{scheme}://{name}@{host}/{path}"),
+                None => format!("{scheme}://{host}/{path}"),
+            }
         }
-        Some(_) => address.to_owned(),
         None => match address.split_once(':') {
             Some((host, path)) if !host.contains('/') => format!("ssh://{host}/{path}"),
             _ => format!("file://{address}"),
@@ -78,6 +81,8 @@ mod tests {
             ("git+https://git.example/a", "git+https://git.example/a"),
             ("git@git.example:team/models.git", "git+ssh://git@git.example/team/models"),
             ("ssh://git@git.example/a.git", "git+ssh://git@git.example/a"),
+            ("ssh://git:secret@git.example/a", "git+ssh://git@git.example/a"),
+            ("file:///srv/git/a", "git+file:///srv/git/a"),
             ("/srv/git/a.git", "git+file:///srv/git/a"),
         ] {
             assert_eq!(uri(address), wanted);

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use modelyard_core::package::Package;
 use modelyard_core::{AliasName, Millis, ModelName, Version};
 use modelyard_registry::catalog::{Diff, Filter, FilterError, Found, Known, Retention, Subject, Verdict, diff};
-use modelyard_registry::{Listed, Reference, ReferenceError, Store, card};
+use modelyard_registry::{Reference, ReferenceError, Store, card};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -271,15 +271,9 @@ async fn retain(State(catalogue): State<Catalogue>, body: Body<Rules>) -> Result
     let rules = Retention { keep_last, keep_tags, older_than: Millis(older_than_ms), models };
     let Cleared { versions, swept } =
         catalogue.clear(rules, Duration::from_millis(grace_ms), dry_run, &actor(by)).await?;
-    let row = |verdict: &Verdict| {
-        let Listed { model, version, digest, .. } = &verdict.listed;
-        json!({ "model": model, "version": version, "digest": digest, "kept": verdict.kept })
-    };
-    let damaged = swept.damaged.iter().map(|(digest, why)| json!({ "manifest": digest.to_string(), "why": why }));
     Ok(Json(json!({
-        "versions": versions.iter().map(row).collect::<Vec<_>>(), "dry_run": dry_run,
-        "swept": { "blobs": swept.blobs.iter().map(ToString::to_string).collect::<Vec<_>>(), "bytes": swept.bytes,
-            "kept": swept.kept, "damaged": damaged.collect::<Vec<_>>() },
+        "versions": versions.iter().map(Verdict::document).collect::<Vec<_>>(), "dry_run": dry_run,
+        "swept": swept.document(),
     })))
 }
 

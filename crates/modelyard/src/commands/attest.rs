@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use modelyard_core::Digest;
 use modelyard_core::package::Package;
-use modelyard_package::{DESCRIPTION, Named};
-use modelyard_registry::Store;
+use modelyard_package::{DESCRIPTION, Named, is_model};
 use modelyard_registry::access::now;
 use modelyard_registry::trust::{Build, PROVENANCE, attest};
 use serde_json::json;
@@ -28,7 +27,7 @@ pub struct Attest {
     /// The package: `wine:2.1.0`, `wine@champion`, `wine@sha256:…`.
     #[arg(value_name = "REF")]
     package: String,
-    /// What it was built from: the model folder, or the bare ONNX file. It is packaged again, and must give the same digest.
+    /// What it was built from: the model folder, or the bare model. It is packaged again, and must give the same digest.
     #[arg(value_name = "DIR|FILE", default_value = ".")]
     from: PathBuf,
     /// The private key, as `sign` takes it.
@@ -53,11 +52,11 @@ impl Attest {
         let key = signing_key(&self.key)?;
         let (digest, package) = super::inspect::find(context, &self.package)?;
         let begun = now();
-        let folder = folder_of(&self.from);
+        let folder = folder_of(&self.from)?;
         // Asked before and after: nothing may change while the folder is read.
-        let source = source(folder, self.source.as_deref())?;
-        let inputs = built_again(&self.from, &digest, &package)?;
-        if source != crate::source::source(folder, self.source.as_deref())? {
+        let source = source(&folder, self.source.as_deref())?;
+        let inputs = built_again(&self.from, &folder, &digest, &package)?;
+        if source != crate::source::source(&folder, self.source.as_deref())? {
             let what = format!("{} was changed while it was packaged", folder.display());
             return Err(Failed::new(what, "nothing was signed; try again").into());
         }
@@ -108,25 +107,35 @@ fn workflow() -> Option<String> {
     github().or_else(gitlab)
 }
 
-fn folder_of(from: &Path) -> &Path {
-    let beside = || from.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if from.is_dir() { from } else { beside() }
+/// Where the paths of the package begin.
+fn folder_of(from: &Path) -> miette::Result<PathBuf> {
+    if !is_model(from) {
+        return Ok(super::package::folder(from, None)?);
+    }
+    let unknown =
+        |error| Failed::from(error, format!("could not find {}", from.display()), "name it by its whole path");
+    let path = std::path::absolute(from).map_err(unknown)?;
+    Ok(path.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// Packages what is named again, into nothing that stays, and compares; every file that went in.
-fn built_again(from: &Path, digest: &Digest, package: &Package) -> miette::Result<BTreeMap<String, Digest>> {
-    let made = tempfile::Builder::new().prefix("modelyard-").tempdir();
-    let scratch = made.map_err(|error| Failed::from(error, "could not make a temporary folder", "set TMPDIR"))?;
-    let store = Store::open(scratch.path().join("registry"), scratch.path().join("unpacked"))?;
+fn built_again(
+    from: &Path,
+    folder: &Path,
+    digest: &Digest,
+    package: &Package,
+) -> miette::Result<BTreeMap<String, Digest>> {
+    let (_scratch, store) = super::inspect::passing_store()?;
+    let is_bare = is_model(from);
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
     let mut options = modelyard_package::BuildOptions::from_source_date_epoch(epoch.as_deref())?;
     options.allow_unlocked = true;
     let _busy = Busy::with(&format!("packaging {} again", from.display()));
-    let built = if modelyard_package::is_model(from) {
+    let built = if is_bare {
         let named = Named { name: package.name.clone(), version: package.version.clone() };
         modelyard_package::build_model(from, &named, &store, &options)?
     } else {
-        modelyard_package::build(folder_of(from), &store, &options)?
+        modelyard_package::build(folder, &store, &options)?
     };
     if built.digest != *digest {
         let what = format!(
@@ -141,8 +150,8 @@ fn built_again(from: &Path, digest: &Digest, package: &Package) -> miette::Resul
     }
     let mut inputs: BTreeMap<String, Digest> =
         built.package.files.into_iter().map(|(path, entry)| (path, entry.digest)).collect();
-    let description = folder_of(from).join(DESCRIPTION);
-    if !modelyard_package::is_model(from) {
+    if !is_bare {
+        let description = folder.join(DESCRIPTION);
         let stored = File::open(&description).map_err(|error| {
             Failed::from(error, format!("could not read {}", description.display()), "is it still there?")
         });

@@ -57,15 +57,12 @@ impl Export {
         let (client, server) = (context.client(&asked.connect)?, Server::new(&asked.server)?);
         let path = format!("/api/services/{}", asked.service);
         let status: api::Status = client.get(&path)?;
-        let document: Value = client.get(&format!("{path}/history"))?;
         let history: api::History = client.get(&format!("{path}/history"))?;
         let stable = status.stable.as_ref().map(|pool| pool.revision);
         let mut written = Vec::new();
         let mut serves = None;
         for revision in &history.revisions {
-            let raw = document["revisions"].as_array().into_iter().flatten();
-            let model = raw.filter(|one| one["number"] == json!(revision.number)).find_map(|one| one["model"].as_str());
-            let Some(model) = model else { continue };
+            let Some(model) = &revision.model else { continue };
             let known = known(&client, &server, model, revision)?;
             let state = state(&history, revision, stable == Some(revision.number));
             let key = format!("modelyard.{}.{}", status.environment, asked.service);

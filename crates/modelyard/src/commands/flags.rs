@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Connect;
-use crate::client::Client;
+use crate::client::{Client, encoded};
 use crate::context::{Context, person};
 use crate::exit::{Exit, Failed, Usage};
 use crate::terminal::{Paint, say, table};
@@ -158,12 +158,6 @@ fn read(file: &std::path::Path) -> Result<Value, Failed> {
     serde_json::from_str(&text).map_err(|error| {
         Failed::from(error, format!("{shown} is no JSON"), "write {\"flags\": {…}}, as flagd's definitions are written")
     })
-}
-
-/// A text as one segment of a path, or a value of a query.
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn listed(listing: &Listing, paint: Paint) -> String {

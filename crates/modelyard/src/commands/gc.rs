@@ -8,10 +8,7 @@ use std::num::NonZeroU32;
 
 use clap::Args;
 use modelyard_core::{Millis, ModelName};
-use modelyard_registry::Listed;
-use modelyard_registry::access::now;
 use modelyard_registry::catalog::{Retention, Verdict};
-use modelyard_registry::distribution::Swept;
 use serde_json::{Value, json};
 
 use super::package::size;
@@ -79,7 +76,7 @@ impl Gc {
         let swept = super::registry::open(context)?.sweep_blocking(self.older_than.as_duration(), self.dry_run);
         let help = "what was removed until then is gone; nothing else changed";
         let swept = swept.map_err(|error| Failed::from(error, "could not sweep the registry", help))?;
-        Ok(shown(&swept))
+        Ok(swept.document())
     }
 
     /// Without a control plane, in a home that never had a service.
@@ -97,17 +94,8 @@ impl Gc {
             models: self.models.iter().cloned().collect(),
         };
         let store = super::inspect::store(context)?;
-        let verdicts = rules.judge(store.list()?, &BTreeSet::new(), now());
-        for Listed { model, version, .. } in verdicts.iter().filter(|one| one.kept.is_none()).map(|one| &one.listed) {
-            if !self.dry_run {
-                store.remove_version(model, version, &by())?;
-            }
-        }
-        let row = |verdict: &Verdict| {
-            let Listed { model, version, digest, .. } = &verdict.listed;
-            json!({ "model": model, "version": version, "digest": digest, "kept": verdict.kept })
-        };
-        let versions: Vec<Value> = verdicts.iter().map(row).collect();
+        let verdicts = store.retain(&rules, &BTreeSet::new(), &by(), self.dry_run)?;
+        let versions: Vec<Value> = verdicts.iter().map(Verdict::document).collect();
         Ok(json!({ "versions": versions, "dry_run": self.dry_run, "swept": self.sweep(context)? }))
     }
 
@@ -128,12 +116,4 @@ impl Gc {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-fn shown(swept: &Swept) -> Value {
-    let damaged = swept.damaged.iter().map(|(digest, why)| json!({ "manifest": digest.to_string(), "why": why }));
-    json!({
-        "blobs": swept.blobs.iter().map(ToString::to_string).collect::<Vec<_>>(), "bytes": swept.bytes,
-        "kept": swept.kept, "damaged": damaged.collect::<Vec<_>>(),
-    })
 }

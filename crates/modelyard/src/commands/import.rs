@@ -66,6 +66,10 @@ impl Import {
             let what = format!("{} holds a model folder already", folder.display());
             return Err(Failed::new(what, "name another folder with `--out DIR`, or remove that one").into());
         }
+        if source.is_none() && lies_in(&folder, Path::new(&asked.model)) {
+            let what = format!("{} would lie in the folder that is imported", folder.display());
+            return Err(Usage::new(what, "name another folder with `--out DIR`").into());
+        }
         let within = folder.join(WITHIN);
         {
             let _busy = Busy::with(&format!("fetching {}", asked.model));
@@ -117,6 +121,13 @@ fn read(path: &Path) -> Result<String, Failed> {
         return Err(Failed::new(format!("{} has more than 4 MiB", path.display()), "that is no model of MLflow"));
     }
     fs::read_to_string(path).map_err(|error| unusable(error, path))
+}
+
+/// Whether a folder, which need not be there yet, is another one or lies in it.
+fn lies_in(folder: &Path, other: &Path) -> bool {
+    let absolute = std::path::absolute(folder).ok();
+    let there = absolute.and_then(|path| path.ancestors().find_map(|one| one.canonicalize().ok()));
+    there.zip(other.canonicalize().ok()).is_some_and(|(there, other)| there.starts_with(other))
 }
 
 /// Copies a folder. Links are not followed: they may lead anywhere.
@@ -208,5 +219,23 @@ fn newest(server: &Server, name: &str) -> miette::Result<Value> {
             );
             Err(Failed::new(what, "write NAME, NAME/VERSION or NAME@ALIAS, or the path of a folder").into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_found_below_another_before_it_is_there() {
+        let made = tempfile::tempdir().unwrap();
+        let model = made.path().join("saved");
+        fs::create_dir(&model).unwrap();
+        assert!(
+            lies_in(&model, &model)
+                && lies_in(&model.join("a/b"), &model)
+                && lies_in(&model.join("../saved/a"), &model)
+        );
+        assert!(!lies_in(&made.path().join("saved2"), &model) && !lies_in(made.path(), &model));
     }
 }

@@ -109,12 +109,17 @@ fn show_card(context: &Context, laid_out: &LaidOut) -> miette::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn scratch(folder: &Path) -> miette::Result<LaidOut> {
+/// A registry of which nothing stays: in its folder alone, whatever keeps the home's.
+pub fn passing_store() -> miette::Result<(TempDir, Store)> {
     let made = tempfile::Builder::new().prefix("modelyard-").tempdir();
     let scratch = made.map_err(|error| Failed::from(error, "could not make a temporary folder", "set TMPDIR"))?;
-    // In the scratch folder alone, whatever keeps the registry.
     let (registry, unpacked) = (scratch.path().join("registry"), scratch.path().join("unpacked"));
     let store = Store::open_with(registry, unpacked, &Settings::default())?;
+    Ok((scratch, store))
+}
+
+fn scratch(folder: &Path) -> miette::Result<LaidOut> {
+    let (scratch, store) = passing_store()?;
     let built = super::package::build_into(&store, folder, None, true)?;
     let folder = store.unpack(&built.digest)?;
     Ok(LaidOut { package: built.package, digest: Some(built.digest), folder, _scratch: Some(scratch) })

@@ -108,7 +108,7 @@ pub fn build_into(store: &Store, what: &Path, called: Option<&Called>, allow_unl
 }
 
 /// The model folder that is meant: itself, or where its description lies.
-fn folder(what: &Path, called: Option<&Called>) -> Result<PathBuf, Usage> {
+pub(super) fn folder(what: &Path, called: Option<&Called>) -> Result<PathBuf, Usage> {
     if what.is_file() && what.file_name().is_none_or(|name| name != DESCRIPTION) {
         let help = "a bare file must be a model of a kind that is known (docs/guide/kinds.md); for anything else `modelyard new DIR` makes a \
                     model folder, whose program serves it";

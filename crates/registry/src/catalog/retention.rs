@@ -1,4 +1,4 @@
-//! Which versions may go. Pure: decides from what is listed, and removes nothing.
+//! Which versions may go: decided from what is listed alone, and carried out.
 //!
 //! Promises: what an alias points to, what a service runs or could go back to, and the newest version always stay.
 
@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use modelyard_core::{Digest, Millis, ModelName, Timestamp};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::Listed;
+use super::By;
+use crate::{Error, Listed, Store};
 
 /// Rules of what stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +75,39 @@ impl Retention {
             .collect();
         kept.reverse();
         listed.into_iter().zip(kept).map(|(listed, kept)| Verdict { listed, kept }).collect()
+    }
+}
+
+impl Verdict {
+    /// As documents have it.
+    pub fn document(&self) -> Value {
+        let Listed { model, version, digest, .. } = &self.listed;
+        json!({ "model": model, "version": version, "digest": digest, "kept": self.kept })
+    }
+}
+
+impl Store {
+    /// Removes the versions that the rules do not keep; with `dry_run` none. What becomes of each.
+    ///
+    /// # Errors
+    /// As [`Store::remove_version`], but for versions that somebody else pointed an alias to or removed meanwhile.
+    pub fn retain(
+        &self,
+        rules: &Retention,
+        served: &BTreeSet<Digest>,
+        by: &By,
+        dry_run: bool,
+    ) -> Result<Vec<Verdict>, Error> {
+        let verdicts = rules.judge(self.list()?, served, by.at);
+        for going in verdicts.iter().filter(|verdict| verdict.kept.is_none() && !dry_run) {
+            let Listed { model, version, .. } = &going.listed;
+            match self.remove_version(model, version, by) {
+                // An alias was pointed to it just now, or somebody else removed it: either way it is as they want it.
+                Ok(()) | Err(Error::Refused { .. } | Error::NoVersion { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(verdicts)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use modelyard_core::Digest;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::Distribution;
 use super::digest::AnyDigest;
@@ -28,6 +29,17 @@ pub struct Swept {
     pub kept: usize,
     /// Manifests that are damaged or gone, with what is wrong. What they seem to refer to stays.
     pub damaged: Damaged,
+}
+
+impl Swept {
+    /// As documents have it.
+    pub fn document(&self) -> Value {
+        let damaged = self.damaged.iter().map(|(digest, why)| json!({ "manifest": digest.to_string(), "why": why }));
+        json!({
+            "blobs": self.blobs.iter().map(ToString::to_string).collect::<Vec<_>>(), "bytes": self.bytes,
+            "kept": self.kept, "damaged": damaged.collect::<Vec<_>>(),
+        })
+    }
 }
 
 #[derive(Deserialize)]
