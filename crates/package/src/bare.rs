@@ -24,7 +24,8 @@ pub fn is_model(path: &Path) -> bool {
         let is_one = called_so || path.join("saved_model.pb").is_file() || is_core_ml(path);
         return is_one && !path.join(DESCRIPTION).exists();
     }
-    is_onnx(path) || kind(path).is_some()
+    // Some names settle it, and then nothing has to be read.
+    is_onnx(path) || path.is_file() && kinds::is_settled_by(&path.to_string_lossy()) || kind(path).is_some()
 }
 
 fn is_core_ml(folder: &Path) -> bool {

@@ -165,6 +165,8 @@ impl Named {
     /// [`Error::Path`] when the path names no file, or one whose name is not UTF-8.
     pub fn after(path: &Path) -> Result<Self, Error> {
         let refuse = |why: String| Error::Path { path: path.display().to_string(), why };
+        // `.` has no name of its own.
+        let path = &std::path::absolute(path).map_err(Error::file("could not find", path))?;
         let version = Version::new("1").map_err(|error| refuse(error.to_string()))?;
         Ok(Self { name: slug(without_ending(file_name(path)?)), version })
     }

@@ -109,13 +109,10 @@ fn workflow() -> Option<String> {
 
 /// Where the paths of the package begin.
 fn folder_of(from: &Path) -> miette::Result<PathBuf> {
-    if !is_model(from) {
-        return Ok(super::package::folder(from, None)?);
+    match is_model(from) {
+        true => Ok(super::package::folder_of_model(from)?),
+        false => Ok(super::package::folder(from, None)?),
     }
-    let unknown =
-        |error| Failed::from(error, format!("could not find {}", from.display()), "name it by its whole path");
-    let path = std::path::absolute(from).map_err(unknown)?;
-    Ok(path.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// Packages what is named again, into nothing that stays, and compares; every file that went in.

@@ -78,9 +78,9 @@ pub struct LaidOut {
 pub fn laid_out(context: &Context, what: &str) -> miette::Result<LaidOut> {
     let path = Path::new(what);
     if modelyard_package::is_model(path) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let package = modelyard_package::package_of_model(path)?;
-        return Ok(LaidOut { package, digest: None, folder: folder.to_owned(), _scratch: None });
+        let folder = super::package::folder_of_model(path)?;
+        return Ok(LaidOut { package, digest: None, folder, _scratch: None });
     }
     if path.exists() {
         let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::standalone::{self, Exported};
 use crate::context::Context;
-use crate::exit::{Exit, Usage};
+use crate::exit::{Exit, Failed, Usage};
 use crate::terminal::{Busy, Paint, say, table};
 
 /// What a package can be exported as today.
@@ -105,6 +105,15 @@ pub fn build_into(store: &Store, what: &Path, called: Option<&Called>, allow_unl
     let paint = Paint::stderr();
     built.warnings.iter().for_each(|warning| say(&format!("{}: {warning}", paint.warn("warning"))));
     Ok(built)
+}
+
+/// The folder that a bare model lies in: where the paths of its package begin.
+pub(super) fn folder_of_model(model: &Path) -> Result<PathBuf, Failed> {
+    let unknown =
+        |error| Failed::from(error, format!("could not find {}", model.display()), "name it by its whole path");
+    // `.` has no parent of its own.
+    let path = std::path::absolute(model).map_err(unknown)?;
+    Ok(path.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// The model folder that is meant: itself, or where its description lies.

@@ -84,8 +84,11 @@ pub(super) fn model_file(reader: &mut Reader<'_>, within: &Table<'_>) -> Option<
     // Its mistakes were told when the runtime was read.
     let DeValue::Table(entries) = within.entries.get("runtime")?.get_ref() else { return None };
     let kind = entries.get("kind").and_then(|kind| kind.get_ref().as_str());
+    if kind == Some("onnx") {
+        return None;
+    }
     let table = Table { name: "runtime".to_owned(), at: 0..0, entries, known: &RUNTIME };
-    let model = reader.text(&table, "model").filter(|_| kind != Some("onnx"))?;
+    let model = reader.text(&table, "model")?;
     path(reader, "model", &model);
     Some(model)
 }

@@ -109,10 +109,12 @@ pub(crate) fn read_from(source: &mut dyn Source, length: u64, name: &str) -> Res
     source.seek(SeekFrom::Start(0)).map_err(unreadable)?;
     source.take(64).read_to_end(&mut start).map_err(unreadable)?;
     let called = called(name);
-    if let Some((kind, what)) = called.zip(onnx::foreign(&start)) {
+    // Safetensors begin with the length of their header, which may look like anything.
+    let may_begin_so = called == Some(ModelKind::Safetensors) && start.get(8) == Some(&b'{');
+    if let Some((kind, what)) = called.zip(onnx::foreign(&start)).filter(|_| !may_begin_so) {
         return Err(broken(kind)(format!("it is {what}")));
     }
-    for read in [gguf::attempt, archive::attempt, pickle::attempt, message, safetensors::attempt] {
+    for read in [safetensors::attempt, gguf::attempt, archive::attempt, pickle::attempt, message] {
         source.seek(SeekFrom::Start(0)).map_err(unreadable)?;
         match read(source, length, &start) {
             Ok(None) => {}
@@ -129,6 +131,11 @@ pub(crate) fn read_from(source: &mut dyn Source, length: u64, name: &str) -> Res
         Some(kind) => Err(broken(kind)("nothing in it is as it should be".to_owned())),
         None => Ok(pickle::by_name(name)),
     }
+}
+
+/// Whether a file of that name is a model or a risk whatever is in it, broken perhaps.
+pub(crate) fn is_settled_by(name: &str) -> bool {
+    called(name).is_some() || is_called_like_a_pickle(name)
 }
 
 /// What a file of that name must be: names that are never used for anything else.

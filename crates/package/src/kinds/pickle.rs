@@ -7,7 +7,7 @@
 //! Source: CPython, `Lib/pickletools.py`, protocols 0 to 5; NumPy, "NEP 1: a simple file format"; joblib, `numpy_pickle_utils.py`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 
 use flate2::read::{GzDecoder, ZlibDecoder};
 use modelyard_core::model_file::ModelKind;
@@ -85,7 +85,18 @@ fn packed(mut source: impl Read) -> std::io::Result<Option<Seen>> {
     let mut start = [0; 2];
     match source.read_exact(&mut start) {
         Ok(()) if start[0] == 0x80 && (2..=5).contains(&start[1]) => {
-            look_through(BufReader::new((&start[..]).chain(source.take(MAX_BYTES))))
+            match look_through(BufReader::new((&start[..]).chain(source.take(MAX_BYTES)))) {
+                // It is damaged, not out of reach.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+                    ) =>
+                {
+                    Ok(None)
+                }
+                looked => looked,
+            }
         }
         // Nothing that was compressed, or something else.
         _ => Ok(None),

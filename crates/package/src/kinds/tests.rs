@@ -167,6 +167,25 @@ fn safetensors(header: &str, data: usize) -> Vec<u8> {
 }
 
 #[test]
+fn safetensors_may_begin_like_anything() {
+    let header = r#"{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}"#;
+    // As a pickle of protocol 4 or 5, as a page of the web, as compressed by gzip.
+    for length in [0x480, 0x580, 0x13c, 0x8b1f] {
+        let found = read(&safetensors(&format!("{header:length$}"), 8), "x.safetensors").unwrap().unwrap();
+        assert_eq!((found.file.kind, &found.file.facts["parameters"]), (ModelKind::Safetensors, &json!(8)), "{length}");
+    }
+}
+
+#[test]
+fn a_compressed_pickle_that_is_cut_off_is_a_risk_by_its_name() {
+    let whole = fs::read(fixture("packed.joblib")).unwrap();
+    for length in [whole.len() / 2, whole.len() - 1] {
+        let found = read(&whole[..length], "packed.joblib").unwrap().unwrap();
+        assert_eq!(found.file.kind, ModelKind::Pickle, "{length}");
+    }
+}
+
+#[test]
 fn safetensors_headers_are_checked_entirely() {
     let one = |body: &str| format!("{{\"a\":{body}}}");
     let tensor = |dtype: &str, shape: &str, begin: u64, end: u64| {
