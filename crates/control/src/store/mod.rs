@@ -12,6 +12,7 @@ mod worker;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use modelyard_core::event::{Event, EventBody};
 use modelyard_core::{ServiceName, Timestamp};
@@ -230,6 +231,10 @@ pub fn kind_of(body: &EventBody) -> String {
     value.get("event").and_then(|kind| kind.as_str()).unwrap_or("unknown").to_owned()
 }
 
+/// How long the lock of a control plane that is gone may still be held: a child that it had forked shares the lock until
+/// it runs a program of its own.
+const HANDOVER: Duration = Duration::from_secs(2);
+
 fn hold(path: &Path) -> Result<File, Error> {
     let beside = path.with_extension("lock");
     let wrap = |doing| {
@@ -238,16 +243,22 @@ fn hold(path: &Path) -> Result<File, Error> {
     };
     let options = File::options().create(true).truncate(false).write(true).open(&beside);
     let file = options.map_err(wrap("open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Held { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(wrap("lock")(source)),
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => return Err(Error::Held { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(wrap("lock")(source)),
+        }
     }
 }
 
 fn connect(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(Duration::from_secs(5))?;
     let damaged = |source: rusqlite::Error| match source.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
             Error::Damaged { path: path.to_owned(), why: source.to_string() }

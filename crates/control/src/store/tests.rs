@@ -67,6 +67,24 @@ async fn a_store_is_held_by_one_alone() {
     Store::open(&path(&folder)).unwrap();
 }
 
+/// What a control plane that is killed leaves behind: a child between fork and exec, which has the lock a moment longer.
+#[test]
+fn a_lock_that_is_about_to_fall_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let beside = path(&folder).with_extension("lock");
+    std::fs::create_dir_all(beside.parent().unwrap()).unwrap();
+    let lock = File::create(&beside).unwrap();
+    lock.try_lock().unwrap();
+    let child = lock.try_clone().unwrap();
+    drop(lock);
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| Store::open(&path(&folder)).map(drop));
+        assert!(!opened.is_finished());
+        drop(child);
+        opened.join().unwrap().unwrap();
+    });
+}
+
 #[test]
 fn damaged_and_foreign_files_are_refused_with_a_word() {
     let folder = tempfile::tempdir().unwrap();
