@@ -217,6 +217,36 @@ fn another_implementation_of_cosigns_signatures_agrees() {
     verify(&world, &["wine:1.0.0", "--key", &public]).ended(0);
 }
 
+/// Keys behind a password: ours opened by Python's `cryptography` and libsodium, and theirs by us.
+#[test]
+#[ignore = "needs the Python peers"]
+fn keys_behind_a_password_are_those_of_cosign() {
+    let python = std::env::var("MODELYARD_TEST_PYTHON").expect("MODELYARD_TEST_PYTHON names a Python with the peers");
+    let mut world = World::default();
+    packaged(&world);
+    world.environment.push(("COSIGN_PASSWORD", "correct horse".to_owned()));
+    let folder = world.scratch("sealed");
+    let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let [ours, our_public, theirs, their_public] = ["ours", "ours.pub", "theirs", "theirs.pub"].map(file);
+    world.json(&["sign", "--generate-key", &ours]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/sealed_key.py");
+    let mut command = Command::new(python);
+    command.arg(script).args([&ours, &our_public, &theirs, &their_public]).env("COSIGN_PASSWORD", "correct horse");
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    for (key, public) in [(&ours, &our_public), (&theirs, &their_public)] {
+        world.json(&["sign", "wine:1.0.0", "--key", key]);
+        verify(&world, &["wine:1.0.0", "--key", public]).ended(0);
+    }
+    world.environment.pop();
+    let refused = world.run(&["sign", "wine:1.0.0", "--key", &theirs]).ended(1);
+    assert!(refused.err.contains("COSIGN_PASSWORD"), "{}", refused.err);
+    world.environment.push(("COSIGN_PASSWORD", "wrong".to_owned()));
+    let refused = world.run(&["sign", "wine:1.0.0", "--key", &theirs]).ended(1);
+    assert!(refused.err.contains("the password is not that of this key"), "{}", refused.err);
+}
+
 /// Status and body of a request, with a token as `Bearer` or without.
 fn ask(method: &str, url: &str, token: Option<&str>, body: &str) -> (u16, String) {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();

@@ -22,13 +22,14 @@ pub struct Sign {
     /// The package: `wine:2.1.0`, `wine@champion`, `wine@sha256:…`.
     #[arg(value_name = "REF", required_unless_present = "generate_key", requires = "key")]
     package: Option<String>,
-    /// The private key: ECDSA P-256 in PEM, not encrypted.
+    /// The private key: ECDSA P-256 in PEM; one of cosign with its password in `COSIGN_PASSWORD`.
     #[arg(long, value_name = "FILE", env = "MODELYARD_SIGNING_KEY")]
     key: Option<PathBuf>,
     /// The name under which it is signed, such as `registry.example/team/wine`. Default: the model's name.
     #[arg(long = "as", value_name = "NAME", requires = "package")]
     name: Option<String>,
-    /// Make a pair of keys instead: the private one in FILE, readable by you alone, the public one beside it as FILE.pub.
+    /// Make a pair of keys instead: the private one in FILE, readable by you alone (and encrypted with `COSIGN_PASSWORD`, if it is set), the public one beside it as
+    /// FILE.pub.
     #[arg(long, value_name = "FILE", conflicts_with = "package")]
     generate_key: Option<PathBuf>,
 }
@@ -58,13 +59,16 @@ impl Sign {
 }
 
 fn generate(context: &Context, path: &Path) -> miette::Result<Exit> {
-    let (key, text) = SigningKey::generate()?;
+    let password = password()?;
+    let (key, text) = SigningKey::generate(password.as_deref())?;
     let public = path.with_added_extension("pub");
     write_new(path, &text, 0o600)?;
     write_new(&public, &key.public().to_pem(), 0o644)?;
     let id = key.public().id();
     context.print(&json!({ "private": path, "public": public, "key": id }), || {
-        say("the private key is not encrypted: keep it out of the model folder and of version control");
+        if password.is_none() {
+            say("the private key is not encrypted: keep it out of the model folder and of version control");
+        }
         format!("{}\n{}\nkey {id}", path.display(), public.display())
     })?;
     Ok(Exit::Done)
@@ -93,9 +97,23 @@ fn text(path: &Path) -> Result<String, Failed> {
     Ok(text)
 }
 
+/// The variable with the password of private keys, as cosign has it.
+const PASSWORD: &str = "COSIGN_PASSWORD";
+
+/// The password of private keys, if there is one. An empty one is one: cosign's keys without a password have it.
+fn password() -> Result<Option<String>, Failed> {
+    match std::env::var(PASSWORD) {
+        Ok(password) => Ok(Some(password)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Failed::new(format!("{PASSWORD} is not text"), "give the password in UTF-8"))
+        }
+    }
+}
+
 /// Reads a private key.
 pub fn signing_key(path: &Path) -> miette::Result<SigningKey> {
-    let key = SigningKey::from_pem(&text(path)?);
+    let key = SigningKey::from_pem(&text(path)?, password()?.as_deref());
     key.map_err(|error| miette::Report::new(error).wrap_err(format!("{} is no key to sign with", path.display())))
 }
 

@@ -126,7 +126,7 @@ fn wine() -> ModelName {
 fn full() -> (Site, What, SigningKey, Digest) {
     let site = Site::new();
     let digest = site.package("1.0.0", &[("run", b"#!/bin/sh\n"), ("weights.bin", &[7; 300_000])]);
-    let (key, _) = SigningKey::generate().unwrap();
+    let (key, _) = SigningKey::generate(None).unwrap();
     sign(&site.distribution, &wine(), &digest, "wine:1.0.0", &key).unwrap();
     site.wheel("1.0.0");
     site.image("1");

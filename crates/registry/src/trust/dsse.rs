@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn an_envelope_opens_for_its_key_and_type_and_for_no_changed_byte() {
-        let ((key, _), (other, _)) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let ((key, _), (other, _)) = (SigningKey::generate(None).unwrap(), SigningKey::generate(None).unwrap());
         let keys = [other.public().clone(), key.public().clone()];
         let sealed = Envelope::seal("text", b"wine", &key).unwrap();
         assert_eq!(sealed.open("text", &keys).unwrap(), (b"wine".to_vec(), Some(key.public().id())));
@@ -102,7 +102,7 @@ mod tests {
         #[test]
         fn no_document_makes_it_panic(kind in ".{0,20}", payload in ".{0,60}", sig in ".{0,60}") {
             let envelope = Envelope { payload_type: kind.clone(), payload, signatures: vec![Signature { keyid: String::new(), sig }] };
-            let (key, _) = SigningKey::generate().unwrap();
+            let (key, _) = SigningKey::generate(None).unwrap();
             let opened = envelope.open(&kind, std::slice::from_ref(key.public()));
             proptest::prop_assert!(opened.is_err() || opened.unwrap().1.is_none());
         }

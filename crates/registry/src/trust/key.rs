@@ -11,7 +11,7 @@ use ring::signature::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
 
-use super::Error;
+use super::{Error, sealed};
 use crate::blob::digest_of;
 
 /// What precedes the point in the DER form of every P-256 public key.
@@ -89,23 +89,31 @@ impl std::fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// A new key, and the same in PEM (`PRIVATE KEY`, not encrypted: keep it where only you can read it).
+    /// A new key, and the same in PEM: behind the password as cosign keeps it, or, without one, as `PRIVATE KEY` that only its owner may be able to read.
     ///
     /// # Errors
     /// [`Error::Key`] when the operating system gives no randomness.
-    pub fn generate() -> Result<(Self, String), Error> {
+    pub fn generate(password: Option<&str>) -> Result<(Self, String), Error> {
         let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new());
         let document = made.map_err(|_| Error::key("the operating system gave no randomness"))?;
-        Ok((Self::from_pkcs8(document.as_ref())?, pem("PRIVATE KEY", document.as_ref())))
+        let text = match password {
+            Some(password) => sealed::seal(document.as_ref(), password)?,
+            None => pem("PRIVATE KEY", document.as_ref()),
+        };
+        Ok((Self::from_pkcs8(document.as_ref())?, text))
     }
 
-    /// Reads a `PRIVATE KEY` or `EC PRIVATE KEY` in PEM.
+    /// Reads a `PRIVATE KEY` or `EC PRIVATE KEY` in PEM, or cosign's encrypted form of the first.
     ///
     /// # Errors
-    /// [`Error::Key`] when the text holds no P-256 private key, or an encrypted one.
-    pub fn from_pem(text: &str) -> Result<Self, Error> {
+    /// [`Error::Key`] when the text holds no P-256 private key, one that is encrypted in another way, or one whose password is missing or wrong.
+    pub fn from_pem(text: &str, password: Option<&str>) -> Result<Self, Error> {
+        if sealed::is_sealed(text) {
+            let password = password.ok_or_else(|| Error::key("it is encrypted, and there is no password"))?;
+            return Self::from_pkcs8(&sealed::open(text, password)?);
+        }
         if text.contains("-----BEGIN ENCRYPTED ") || text.contains("Proc-Type: 4,ENCRYPTED") {
-            return Err(Error::key("it is encrypted, which is not read"));
+            return Err(Error::key("it is encrypted in another way than cosign's, which is not read"));
         }
         match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
             Ok(PrivateKeyDer::Pkcs8(key)) => Self::from_pkcs8(key.secret_pkcs8_der()),
@@ -154,7 +162,8 @@ fn in_pkcs8(sec1: &[u8]) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+/// DER or other bytes in PEM.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut lines = String::new();
     for start in (0..text.len()).step_by(64) {
@@ -178,7 +187,7 @@ mod tests {
         let public = VerifyingKey::from_pem(PUBLIC).unwrap();
         assert_eq!(public.to_pem(), PUBLIC);
         for text in [SEC1, OPENSSL] {
-            let key = SigningKey::from_pem(text).unwrap();
+            let key = SigningKey::from_pem(text, None).unwrap();
             assert_eq!(*key.public(), public);
             assert!(public.accepts(b"wine", &key.sign(b"wine").unwrap()));
         }
@@ -186,8 +195,8 @@ mod tests {
 
     #[test]
     fn a_generated_key_signs_and_nothing_else_passes() {
-        let (key, text) = SigningKey::generate().unwrap();
-        assert_eq!(SigningKey::from_pem(&text).unwrap().public(), key.public());
+        let (key, text) = SigningKey::generate(None).unwrap();
+        assert_eq!(SigningKey::from_pem(&text, None).unwrap().public(), key.public());
         let mut signature = key.sign(b"wine").unwrap();
         assert!(key.public().accepts(b"wine", &signature) && !key.public().accepts(b"wines", &signature));
         for place in 0..signature.len() {
@@ -202,8 +211,11 @@ mod tests {
         let told = |error: Error| error.to_string();
         let encrypted =
             "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n";
-        assert!(told(SigningKey::from_pem(encrypted).unwrap_err()).contains("encrypted"));
-        assert!(told(SigningKey::from_pem(PUBLIC).unwrap_err()).contains("PRIVATE KEY"));
+        assert!(told(SigningKey::from_pem(encrypted, None).unwrap_err()).contains("there is no password"));
+        assert!(told(SigningKey::from_pem(encrypted, Some("p")).unwrap_err()).contains("damaged"));
+        let openssl = encrypted.replace("SIGSTORE ", "");
+        assert!(told(SigningKey::from_pem(&openssl, Some("p")).unwrap_err()).contains("another way than cosign's"));
+        assert!(told(SigningKey::from_pem(PUBLIC, None).unwrap_err()).contains("PRIVATE KEY"));
         assert!(told(VerifyingKey::from_pem(OPENSSL).unwrap_err()).contains("PUBLIC KEY"));
         let other = pem("PUBLIC KEY", &[0x30, 0x03, 1, 2, 3]);
         assert!(told(VerifyingKey::from_pem(&other).unwrap_err()).contains("another kind"));
@@ -212,8 +224,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_makes_it_panic(text in ".{0,300}", bytes in proptest::collection::vec(0u8.., 0..300)) {
-            let _ = (SigningKey::from_pem(&text), VerifyingKey::from_pem(&text));
-            let _ = SigningKey::from_pem(&pem("EC PRIVATE KEY", &bytes));
+            let _ = (SigningKey::from_pem(&text, None), VerifyingKey::from_pem(&text));
+            let _ = SigningKey::from_pem(&pem("EC PRIVATE KEY", &bytes), None);
             let _ = VerifyingKey::from_pem(&pem("PUBLIC KEY", &bytes));
         }
     }

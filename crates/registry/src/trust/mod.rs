@@ -13,6 +13,7 @@ mod dsse;
 mod key;
 pub(crate) mod object;
 mod provenance;
+mod sealed;
 mod signature;
 
 pub use self::attestation::{Attested, attest, attestations};
@@ -29,8 +30,8 @@ pub enum Error {
     #[diagnostic(
         code(modelyard::trust::key),
         help(
-            "keys are ECDSA P-256 in PEM, not encrypted: `modelyard sign --generate-key FILE` makes a pair; `openssl pkey` decrypts one; cosign.pub \
-             can be used as it is"
+            "keys are ECDSA P-256 in PEM: `modelyard sign --generate-key FILE` makes a pair; cosign.key and cosign.pub can be used as they are, with the \
+             password in COSIGN_PASSWORD; `openssl pkey` decrypts others"
         )
     )]
     Key {
