@@ -6,7 +6,8 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use support::{World, examples};
 
 fn packaged(world: &World, example: &str) -> String {
@@ -91,4 +92,136 @@ fn skopeo_reads_bundles_and_what_it_writes_is_loaded() {
     skopeo(&["copy", "--preserve-digests", &archive(&copied, "wine:1.0.0"), &archive(&image, "team/copy:2")]);
     let loaded = there.json(&["bundle", "load", text(&image)]);
     assert_eq!(loaded["items"][0]["kind"], "package", "a package keeps the name that it says: {loaded}");
+}
+
+/// Puts a blob or a manifest into a registry over plain HTTP, as any client does.
+fn put(url: &str, kind: &str, bytes: &[u8]) {
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let upload = kind == "application/octet-stream";
+    let request = if upload { agent.post(url) } else { agent.put(url) };
+    let mut answer = request.header("content-type", kind).send(bytes).unwrap();
+    assert_eq!(answer.status().as_u16(), 201, "{}", answer.body_mut().read_to_string().unwrap_or_default());
+}
+
+/// Puts an artefact into a registry: its configuration and its layers, each with its media type and the path that is noted, if any.
+fn pushed(repository: &str, tag: &str, config: (&str, &Value), layers: &[(&str, Option<&str>, Vec<u8>)]) {
+    let blob = |kind: &str, path: Option<&str>, bytes: &[u8]| {
+        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        put(&format!("{repository}/blobs/uploads/?digest=sha256:{hex}"), "application/octet-stream", bytes);
+        let mut told = json!({"mediaType": kind, "digest": format!("sha256:{hex}"), "size": bytes.len()});
+        if let Some(path) = path {
+            told["annotations"] = json!({"org.cncf.model.filepath": path});
+        }
+        told
+    };
+    let layers: Vec<Value> = layers.iter().map(|(kind, path, bytes)| blob(kind, *path, bytes)).collect();
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": kind, "config": blob(config.0, None, config.1.to_string().as_bytes()), "layers": layers,
+    });
+    put(&format!("{repository}/manifests/{tag}"), kind, manifest.to_string().as_bytes());
+}
+
+/// What GNU tar makes of these files of a folder.
+fn archive(folder: &Path, options: &[&str], files: &[&str]) -> Vec<u8> {
+    let output = Command::new("tar").args(options).arg("-C").arg(folder).args(files).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+const KITFILE: &str = "application/vnd.kitops.modelkit.config.v1+json";
+const KIT_MODEL: &str = "application/vnd.kitops.modelkit.model.v1.tar+gzip";
+
+#[test]
+fn a_modelkit_becomes_a_package_that_serves() {
+    let (there, here) = (World::up(), World::up());
+    let (wine, kits) = (examples().join("wine/v1"), format!("http://{}/v2/team/wine-kit", there.control));
+    let kitfile = json!({
+        "manifestVersion": "1.0.0",
+        "package": {"name": "wine", "version": "7.0.0", "description": "Told apart by chemistry", "authors": ["Ada"], "license": "MIT"},
+        "model": {"name": "forest", "path": "./model.onnx", "framework": "scikit-learn", "parameters": {"trees": 20}},
+        "code": [{"path": "train.py"}],
+    });
+    let code = "application/vnd.kitops.modelkit.code.v1.tar";
+    let layers = [
+        (KIT_MODEL, None, archive(&wine, &["-cz"], &["./model.onnx"])),
+        (code, None, archive(&wine, &["-cP"], &["../train.py"])),
+    ];
+    pushed(&kits, "reaches-out", (KITFILE, &kitfile), &layers);
+    std::fs::create_dir_all(here.scratch("kit")).unwrap();
+    let out = here.scratch("kit").join("wine");
+    let remote = |tag: &str| format!("{}/team/wine-kit:{tag}", there.control);
+    let refused = here.run(&["import", "oci", &remote("reaches-out"), "--out", text(&out)]).ended(1);
+    assert!(refused.err.contains("leaves the folder"), "{}", refused.err);
+    assert_eq!(std::fs::read_dir(here.scratch("kit")).unwrap().count(), 0, "nothing was left");
+
+    let layers = [
+        (KIT_MODEL, None, archive(&wine, &["-cz"], &["./model.onnx"])),
+        (code, None, archive(wine.parent().unwrap(), &["-c"], &["train.py"])),
+    ];
+    pushed(&kits, "v7", (KITFILE, &kitfile), &layers);
+    let made = here.json(&["import", "oci", &remote("v7"), "--out", text(&out)]);
+    assert_eq!(
+        (&made["name"], &made["version"], &made["runtime"]),
+        (&json!("wine"), &json!("7.0.0"), &json!("onnx")),
+        "{made}"
+    );
+    let again = here.scratch("kit").join("again");
+    assert_eq!(here.json(&["import", "oci", &remote("v7"), "--out", text(&again)])["digest"], made["digest"]);
+    let occupied = here.run(&["import", "oci", &remote("v7"), "--out", text(&out)]).ended(1);
+    assert!(occupied.err.contains("holds a model folder already"), "{}", occupied.err);
+
+    let shown = here.json(&["inspect", "wine:7.0.0"]);
+    let package = shown.get("package").unwrap_or(&shown);
+    assert_eq!(package["parameters"]["trees"], json!(20), "{shown}");
+    assert_eq!(package["annotations"]["oci.source"], json!(remote("v7")), "{shown}");
+    here.run(&["deploy", "wine:7.0.0", "--wait", "--timeout", "3m"]).ended(0);
+    let body = r#"{"inputs":[{"name":"features","datatype":"FP32","shape":[1,13],"data":[14.2,1.7,2.4,15.6,127,2.8,3.1,0.3,2.3,5.6,1.0,3.9,1065]}]}"#;
+    let url = format!("http://{}/v2/models/wine/infer", here.gateway);
+    let answer: Value = ureq::post(&url).send(body).unwrap().body_mut().read_json().unwrap();
+    assert_eq!(answer["model_version"], "7.0.0", "{answer}");
+    here.down();
+    there.down();
+}
+
+#[test]
+fn a_modelpack_artefact_of_another_tool_becomes_a_package() {
+    let (there, here) = (World::up(), World::default());
+    let (wine, packs) = (examples().join("wine/v1"), format!("http://{}/v2/team/packed", there.control));
+    let config = json!({
+        "descriptor": {"name": "team/wine", "family": "forest", "licenses": ["Apache-2.0"], "authors": ["Ada"]},
+        "config": {"format": "onnx", "precision": "float32"},
+        "modelfs": {"type": "layers", "diffIds": []},
+    });
+    let model = std::fs::read(wine.join("model.onnx")).unwrap();
+    let layers = [
+        ("application/vnd.cncf.model.weight.v1.raw", Some("model.onnx"), model.clone()),
+        (
+            "application/vnd.cncf.model.code.v1.tar",
+            Some("train.py"),
+            archive(wine.parent().unwrap(), &["-c"], &["train.py"]),
+        ),
+    ];
+    pushed(&packs, "3", ("application/vnd.cncf.model.config.v1+json", &config), &layers);
+    let (remote, out) = (format!("{}/team/packed:3", there.control), here.scratch("pack").join("packed"));
+    let made = here.json(&["import", "oci", &remote, "--out", text(&out)]);
+    // `team/wine` is no name of a model here: the repository's last part is.
+    assert_eq!(
+        (&made["name"], &made["version"], &made["runtime"]),
+        (&json!("packed"), &json!("3"), &json!("onnx")),
+        "{made}"
+    );
+    assert_eq!(std::fs::read(out.join("model.onnx")).unwrap(), model);
+    let toml = std::fs::read_to_string(out.join("modelyard.toml")).unwrap();
+    assert!(toml.contains("modelpack.precision") && toml.contains("Apache-2.0"), "{toml}");
+
+    // What is neither, and what `pull` is for.
+    packaged(&there, "wine/v1");
+    there.run(&["push", "wine:1.0.0", &format!("{}/team/ours:1", there.control)]).ended(0);
+    let ours = here.run(&["import", "oci", &format!("{}/team/ours:1", there.control)]).ended(1);
+    assert!(ours.err.contains("modelyard pull"), "{}", ours.err);
+    pushed(&packs, "image", ("application/vnd.oci.image.config.v1+json", &json!({})), &[]);
+    let image = here.run(&["import", "oci", &format!("{}/team/packed:image", there.control)]).ended(1);
+    assert!(image.err.contains("image.config"), "{}", image.err);
+    there.down();
 }

@@ -47,6 +47,11 @@ fn kind(path: &Path) -> Option<ModelKind> {
     }
 }
 
+/// Whether the native model server serves it: ONNX, by its name or its content.
+pub(crate) fn is_native(path: &Path) -> bool {
+    is_onnx(path) || kind(path) == Some(ModelKind::Onnx)
+}
+
 /// Reads a bare model; also the folder that it lies in.
 fn draft(path: &Path, named: &Named) -> Result<(Draft, PathBuf), Error> {
     // `.` has no name, and neither has a path that ends in `..`.
@@ -61,7 +66,7 @@ fn draft(path: &Path, named: &Named) -> Result<(Draft, PathBuf), Error> {
         card: None,
     };
     let name = file_name(&path)?;
-    let draft = match is_onnx(&path) || kind(&path) == Some(ModelKind::Onnx) {
+    let draft = match is_native(&path) {
         true => Draft::of_model(&folder, name, model)?,
         false => Draft::of_kept(&folder, name, model)?,
     };

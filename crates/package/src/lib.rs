@@ -12,6 +12,7 @@ mod draft;
 mod error;
 mod files;
 mod flags;
+pub mod foreign;
 pub mod kinds;
 pub mod lock;
 pub mod mlflow;

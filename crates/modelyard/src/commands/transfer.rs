@@ -78,7 +78,8 @@ impl Pull {
     }
 }
 
-fn chosen(remote: Remote, plain_http: bool) -> Remote {
+/// The remote, over plain HTTP if that was asked for.
+pub fn chosen(remote: Remote, plain_http: bool) -> Remote {
     if plain_http { remote.over_plain_http() } else { remote }
 }
 

@@ -85,6 +85,18 @@ pub enum ClientError {
         /// What is missing.
         why: String,
     },
+    /// It is there, but it is no model that another tool put there.
+    #[error("{remote} is no model that can be imported: {why}")]
+    #[diagnostic(
+        code(modelyard::registry::no_model),
+        help("ModelKits of KitOps and ModelPack artefacts are read; nothing was left in the folder")
+    )]
+    NoModel {
+        /// What was asked for.
+        remote: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Credentials are configured and cannot be had.
     #[error("the credentials for {host} cannot be had: {why}")]
     #[diagnostic(

@@ -9,12 +9,14 @@
 mod attached;
 mod auth;
 mod error;
+mod foreign;
 mod http;
 mod remote;
 mod transfer;
 
 pub use self::attached::{pull_referrers, push_referrers};
 pub use self::error::ClientError;
+pub use self::foreign::{Foreign, Layout, fetch_foreign};
 pub use self::remote::{Remote, RemoteError};
 
 use modelyard_core::{Digest, ModelName, Version};

@@ -5,34 +5,22 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use modelyard_core::{ModelName, Version};
 use modelyard_package::mlflow::{MLMODEL, MOST_BYTES, Origin, WITHIN, describe};
 use serde_json::{Value, json};
 
-use super::package::{Called, build_into};
+use super::occupied;
+use crate::commands::package::{Called, build_into};
+use crate::commands::{inspect, lock};
 use crate::context::Context;
 use crate::exit::{Exit, Failed, Usage};
 use crate::mlflow::Server;
 use crate::terminal::{Busy, say};
 
-/// Arguments of `import`.
-#[derive(Debug, Args)]
-pub struct Import {
-    #[command(subcommand)]
-    from: Source,
-}
-
-/// Where a model comes from.
-#[derive(Debug, Subcommand)]
-enum Source {
-    /// A model of an MLflow server, or a folder with an `MLmodel` file.
-    Mlflow(Mlflow),
-}
-
 /// Arguments of `import mlflow`.
 #[derive(Debug, Args)]
-struct Mlflow {
+pub struct Mlflow {
     /// `NAME`, `NAME/VERSION` or `NAME@ALIAS` on the server (with `models:/` before it if you like); or a folder.
     #[arg(value_name = "MODEL|DIR")]
     model: String,
@@ -50,10 +38,10 @@ struct Mlflow {
     allow_unlocked: bool,
 }
 
-impl Import {
+impl Mlflow {
     /// Imports it.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let Source::Mlflow(asked) = self.from;
+        let asked = self;
         let (origin, source) = if Path::new(&asked.model).join(MLMODEL).is_file() {
             (local(&asked)?, None)
         } else {
@@ -62,10 +50,7 @@ impl Import {
             (origin, Some((server, address)))
         };
         let folder = asked.out.clone().unwrap_or_else(|| PathBuf::from(origin.name.as_str()));
-        if folder.join(modelyard_package::DESCRIPTION).exists() {
-            let what = format!("{} holds a model folder already", folder.display());
-            return Err(Failed::new(what, "name another folder with `--out DIR`, or remove that one").into());
-        }
+        occupied(&folder)?;
         if source.is_none() && lies_in(&folder, Path::new(&asked.model)) {
             let what = format!("{} would lie in the folder that is imported", folder.display());
             return Err(Usage::new(what, "name another folder with `--out DIR`").into());
@@ -94,10 +79,10 @@ impl Import {
         if described.needs_requirements {
             write("requirements.txt", &requirements)?;
             if !asked.allow_unlocked {
-                super::lock::pin(&folder, false)?;
+                lock::pin(&folder, false)?;
             }
         }
-        let built = build_into(&super::inspect::store(context)?, &folder, None, asked.allow_unlocked)?;
+        let built = build_into(&inspect::store(context)?, &folder, None, asked.allow_unlocked)?;
         say(&format!(
             "the model folder is {}: add samples there, so that an instance can be told to answer rightly",
             folder.display()
