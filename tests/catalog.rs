@@ -75,6 +75,68 @@ fn versions_are_tagged_found_compared_and_withdrawn() {
 }
 
 #[test]
+fn what_a_package_was_made_from_is_kept_and_shown() {
+    let world = World::default();
+    let first = packaged(&world, "1", "");
+    let more = "[lineage]\nbuilt_from = [\"tiny:1\"]\nsource = \"https://example.com/tiny\"\nrevision = \"0123abc\"\n\n\
+                [lineage.datasets]\ntrain = \"train.csv\"";
+    let path = folder(&world, "2", more);
+    std::fs::write(path.join("train.csv"), "abc").unwrap();
+    let text = path.to_str().unwrap();
+    let second = world.json(&["package", text]);
+    // SHA-256 of `abc`. Source: FIPS 180-4, example B.1.
+    let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let shown = world.json(&["inspect", "tiny:2"]);
+    let expected = json!({
+        "built_from": [{ "name": "tiny", "version": "1", "digest": first["digest"] }], "datasets": { "train": abc },
+        "source": "https://example.com/tiny", "revision": "0123abc",
+    });
+    assert_eq!(shown["lineage"], expected);
+    assert!(shown["files"]["train.csv"].is_null(), "data is named by its digest and not packaged: {shown}");
+    assert_eq!(world.json(&["inspect", text])["digest"], second["digest"], "a folder is the same wherever it is built");
+    let told = world.run(&["inspect", "tiny:2"]).ended(0).out;
+    assert!(told.contains("built from") && told.contains("0123abc") && told.contains(abc), "{told}");
+    let card = world.json(&["inspect", "tiny:2", "--card"]);
+    let card = card["markdown"].as_str().unwrap();
+    assert!(card.starts_with("# Tiny") && card.contains("## Made from") && card.contains(abc), "{card}");
+    let diff = world.json(&["diff", "tiny:1", "tiny:2"]);
+    assert_eq!(diff["changes"]["lineage"]["revision"], json!({ "after": "0123abc" }), "{diff}");
+    assert_eq!(diff["changes"]["lineage"]["data set train"], json!({ "after": abc }));
+
+    let third = folder(&world, "3", "[lineage]\nrevision = \"in the file\"");
+    let third = third.to_str().unwrap();
+    world.run(&["package", third, "--source-revision", "two\nlines"]).ended(2);
+    world.json(&["package", third, "--source-revision", "feed"]);
+    assert_eq!(world.json(&["inspect", "tiny:3"])["lineage"], json!({ "revision": "feed" }));
+    // Both give the same digest again: with what only the home's registry knows, and what only the command line said.
+    let private = world.scratch("keys").join("k");
+    let private = world.json(&["sign", "--generate-key", private.to_str().unwrap()])["private"].clone();
+    for (name, path) in [("tiny:2", text), ("tiny:3", third)] {
+        let by = ["--key", private.as_str().unwrap(), "--builder", "https://ci.example/release"];
+        world.run(&[&["attest", name, path], &by[..]].concat()).ended(0);
+    }
+}
+
+#[test]
+fn lineage_that_says_nothing_fixed_is_refused_with_its_place() {
+    let world = World::default();
+    for (more, why) in [
+        ("[lineage]\nbuilt_from = [\"tiny@best\"]", "names what moves"),
+        ("[lineage]\nbuilt_from = [\"tiny:77\"]", "tiny"),
+        ("[lineage]\nrevision = \"\"", "one line"),
+        ("[lineage]\nrevison = \"x\"", "did you mean `revision`"),
+        ("[lineage.datasets]\ntrain = \"../train.csv\"", "leaves the folder"),
+        ("[lineage.datasets]\ntrain = \"runn\"", "there is no file `runn`; did you mean `run`?"),
+        ("[lineage.datasets]\ntrain = \"sha256:ab\"", "is not a digest"),
+    ] {
+        let refused = world.run(&["package", folder(&world, "4", more).to_str().unwrap()]).ended(1);
+        let told = refused.err.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+        assert!(told.contains(why), "{more}: {}", refused.err);
+    }
+    assert!(world.run(&["inspect", "tiny:4"]).code != 0, "nothing was kept");
+}
+
+#[test]
 fn versions_that_no_rule_keeps_are_let_go() {
     let world = World::default();
     for version in ["1", "2", "3", "4", "5"] {

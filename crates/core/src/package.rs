@@ -99,9 +99,52 @@ pub struct Package {
     /// Authors, as people write them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authors: Vec<String>,
-    /// Free annotations: source revision, data set digests and the like.
+    /// Free annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// What it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
+}
+
+/// What a package was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lineage {
+    /// The packages that it was built from: a model that was trained further, a part of a pipeline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub built_from: Vec<Ancestor>,
+    /// Where its source is, such as the address of a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Which revision of the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Data that it was trained and measured with, by name; only digests are kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub datasets: BTreeMap<String, Digest>,
+}
+
+/// A package that another one was built from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ancestor {
+    /// Name of the model.
+    pub name: ModelName,
+    /// Version, if it was named by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// Digest of the package.
+    pub digest: Digest,
+}
+
+impl std::fmt::Display for Ancestor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.version {
+            Some(version) => write!(f, "{}:{version}@{}", self.name, self.digest),
+            None => write!(f, "{}@{}", self.name, self.digest),
+        }
+    }
 }
 
 /// One file of a package.

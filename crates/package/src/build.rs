@@ -10,18 +10,22 @@ use modelyard_core::{Digest, ModelName, Version};
 use modelyard_registry::Store;
 use modelyard_registry::blob::Stored;
 
-use crate::Error;
 use crate::draft::{Draft, look};
 use crate::publish::publish;
 use crate::scaffold::slug;
+use crate::{Error, lineage};
 
 /// What a build may be told from outside.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
     /// Seconds since 1970 to stamp on the package; without it the package holds no time at all.
     pub source_date_epoch: Option<u64>,
     /// Whether a Python package without a complete lock is built all the same.
     pub allow_unlocked: bool,
+    /// Revision of the source that it is built from, in place of the one that the folder names.
+    pub source_revision: Option<String>,
+    /// Registry in which packages that it was built from are looked up, if it is another than the one that it is built into.
+    pub ancestors: Option<Store>,
 }
 
 impl BuildOptions {
@@ -78,9 +82,10 @@ pub(crate) fn finish(
     options: &BuildOptions,
     start: Instant,
 ) -> Result<Built, Error> {
+    let lineage = lineage::resolve(&draft.description, folder, store, options)?;
     let (files, reused) = store_files(&draft, folder, store)?;
     let (warnings, weights) = (draft.warnings(), draft.weights.clone());
-    let package = package(draft, files);
+    let package = Package { lineage, ..package(draft, files) };
     let (digest, size_bytes) = publish(&package, &weights, store, options)?;
     Ok(Built { package, digest, size_bytes, reused, seconds: start.elapsed().as_secs_f64(), warnings })
 }
@@ -146,6 +151,7 @@ pub(crate) fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Packa
         license: words.license,
         authors: words.authors,
         annotations: description.annotations,
+        lineage: None,
     }
 }
 

@@ -16,7 +16,7 @@ use modelyard_core::signature::{Datatype, Signature};
 use modelyard_registry::{MAX_DOCUMENT_BYTES, paths};
 use serde_json::Value;
 
-use crate::description::{Description, Mistake, Model, Placed, Samples};
+use crate::description::{DataSet, Description, Mistake, Model, Placed, Samples};
 use crate::{DESCRIPTION, Error, files, flags, kinds, onnx, profile, python, samples};
 
 /// How a file looked: what was read of it before must be what is stored of it after.
@@ -219,6 +219,13 @@ fn gather(folder: &Path, description: &Description) -> Result<BTreeSet<String>, 
     {
         wrong.push((data.at.clone(), why));
     }
+    for data in description.lineage.iter().flat_map(|lineage| lineage.datasets.values()) {
+        if let DataSet::File(path) = data
+            && let Err(why) = files::length(folder, &path.value)
+        {
+            wrong.push((path.at.clone(), why));
+        }
+    }
     if let Some(model) = &description.model_file
         && let Err(why) = files::expand(folder, &model.value, &mut paths)
     {
@@ -260,6 +267,11 @@ fn everything_unless_listed(
     }
     if let Some(data) = &description.reference {
         paths.remove(&data.value);
+    }
+    for data in description.lineage.iter().flat_map(|lineage| lineage.datasets.values()) {
+        if let DataSet::File(path) = data {
+            paths.remove(&path.value);
+        }
     }
     refused.map(|why| (description.runtime.at.clone(), why))
 }

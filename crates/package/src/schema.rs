@@ -35,8 +35,27 @@ struct File {
     resources: Option<Resources>,
     /// Free annotations.
     annotations: Option<BTreeMap<String, String>>,
+    /// What it was made from.
+    lineage: Option<Lineage>,
     /// What the package needs as a Python package.
     python: Option<Python>,
+}
+
+/// The table `[lineage]`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Lineage {
+    /// Packages that it was built from: `wine:1.0.0`, or `wine@sha256:…`.
+    #[schemars(length(max = 64))]
+    built_from: Option<Vec<String>>,
+    /// Where its source is, such as the address of a repository.
+    #[schemars(length(min = 1, max = 500))]
+    source: Option<String>,
+    /// Which revision of the source.
+    #[schemars(length(min = 1, max = 500))]
+    revision: Option<String>,
+    /// Data that it was trained and measured with, by name: files of the folder (only their digests are kept), or digests.
+    datasets: Option<BTreeMap<String, String>>,
 }
 
 /// The table `[python]`.

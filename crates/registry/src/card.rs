@@ -5,6 +5,7 @@
 //!
 //! Source: CommonMark with tables; a YAML block on top, as model hubs write it, is left out.
 
+use modelyard_core::package::Package;
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
 
 /// Longest card that is read, in bytes.
@@ -37,6 +38,18 @@ fn safe(event: Event<'_>) -> Option<Event<'_>> {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// What a package was made from, as a section under its card; nothing if it says nothing.
+pub fn lineage(package: &Package) -> String {
+    let Some(lineage) = &package.lineage else { return String::new() };
+    let code = |text: &str| text.replace(['`', '\n'], "");
+    let mut lines = vec!["\n\n## Made from\n".to_owned()];
+    lines.extend(lineage.built_from.iter().map(|one| format!("- package `{one}`")));
+    let texts = [("source", &lineage.source), ("revision", &lineage.revision)];
+    lines.extend(texts.into_iter().filter_map(|(key, text)| Some(format!("- {key} `{}`", code(text.as_ref()?)))));
+    lines.extend(lineage.datasets.iter().map(|(name, digest)| format!("- data set `{}`: `{digest}`", code(name))));
+    lines.join("\n") + "\n"
 }
 
 /// The card as a page of its own.

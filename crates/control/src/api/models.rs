@@ -158,12 +158,13 @@ async fn version(State(catalogue): State<Catalogue>, name: Named) -> Result<Json
 
 /// `GET /api/models/{model}/versions/{version}/card`: the model card as a page.
 async fn model_card(State(catalogue): State<Catalogue>, name: Named) -> Result<Response, Refusal> {
-    let (Found { listed, .. }, card) = find(&catalogue, name).await?;
+    let (Found { listed, package }, card) = find(&catalogue, name).await?;
     let none = || {
         let error = format!("`{}:{}` has no model card", listed.model, listed.version);
         Refusal::new(StatusCode::NOT_FOUND, error, "name one with `card` in modelyard.toml and package it anew")
     };
-    let page = card::page(&format!("{}:{}", listed.model, listed.version), &card.ok_or_else(none)?);
+    let card = card.ok_or_else(none)? + &card::lineage(&package);
+    let page = card::page(&format!("{}:{}", listed.model, listed.version), &card);
     let mut response = ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response();
     // Nothing of a card is loaded or run, whatever it holds.
     let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; sandbox");

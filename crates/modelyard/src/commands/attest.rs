@@ -55,7 +55,7 @@ impl Attest {
         let folder = folder_of(&self.from)?;
         // Asked before and after: nothing may change while the folder is read.
         let source = source(&folder, self.source.as_deref())?;
-        let inputs = built_again(&self.from, &folder, &digest, &package)?;
+        let inputs = built_again(context, &self.from, &folder, (&digest, &package))?;
         if source != crate::source::source(&folder, self.source.as_deref())? {
             let what = format!("{} was changed while it was packaged", folder.display());
             return Err(Failed::new(what, "nothing was signed; try again").into());
@@ -117,21 +117,24 @@ fn folder_of(from: &Path) -> miette::Result<PathBuf> {
 
 /// Packages what is named again, into nothing that stays, and compares; every file that went in.
 fn built_again(
+    context: &Context,
     from: &Path,
     folder: &Path,
-    digest: &Digest,
-    package: &Package,
+    (digest, package): (&Digest, &Package),
 ) -> miette::Result<BTreeMap<String, Digest>> {
     let (_scratch, store) = super::inspect::passing_store()?;
     let is_bare = is_model(from);
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
     let mut options = modelyard_package::BuildOptions::from_source_date_epoch(epoch.as_deref())?;
     options.allow_unlocked = true;
+    // It may have been said on the command line then, and is stated as a parameter.
+    options.source_revision = package.lineage.as_ref().and_then(|lineage| lineage.revision.clone());
     let _busy = Busy::with(&format!("packaging {} again", from.display()));
     let built = if is_bare {
         let named = Named { name: package.name.clone(), version: package.version.clone() };
         modelyard_package::build_model(from, &named, &store, &options)?
     } else {
+        options.ancestors = super::inspect::ancestors(context, folder)?;
         modelyard_package::build(folder, &store, &options)?
     };
     if built.digest != *digest {

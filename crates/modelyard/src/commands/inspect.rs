@@ -8,7 +8,7 @@ use modelyard_core::Digest;
 use modelyard_core::model_file::ModelFile;
 use modelyard_core::package::{LOCK, Package, Runtime};
 use modelyard_core::signature::TensorSpec;
-use modelyard_package::is_called_like_a_pickle;
+use modelyard_package::{BuildOptions, is_called_like_a_pickle, needs_ancestors};
 use modelyard_registry::storage::Settings;
 use modelyard_registry::{Reference, ReferenceError, Store, card};
 use serde_json::{Value, json};
@@ -84,7 +84,7 @@ pub fn laid_out(context: &Context, what: &str) -> miette::Result<LaidOut> {
     }
     if path.exists() {
         let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
-        return scratch(folder);
+        return scratch(context, folder);
     }
     let (digest, package) = find(context, what)?;
     let folder = store(context)?.unpack(&digest)?;
@@ -102,7 +102,7 @@ fn show_card(context: &Context, laid_out: &LaidOut) -> miette::Result<Exit> {
     let mut bytes = Vec::new();
     let read = std::fs::File::open(&path).and_then(|file| file.take(card::MAX_BYTES).read_to_end(&mut bytes));
     read.map_err(|error| Failed::from(error, format!("could not read {}", path.display()), "package it again"))?;
-    let markdown = String::from_utf8_lossy(&bytes);
+    let markdown = String::from_utf8_lossy(&bytes).into_owned() + &card::lineage(package);
     context.print(&json!({ "name": package.name, "version": package.version, "markdown": markdown }), || {
         card::text(&markdown)
     })?;
@@ -118,9 +118,17 @@ pub fn passing_store() -> miette::Result<(TempDir, Store)> {
     Ok((scratch, store))
 }
 
-fn scratch(folder: &Path) -> miette::Result<LaidOut> {
+/// The home's registry, if the folder names packages in it that it was built from; else the home is left alone.
+pub fn ancestors(context: &Context, folder: &Path) -> miette::Result<Option<Store>> {
+    needs_ancestors(folder).then(|| store(context)).transpose()
+}
+
+fn scratch(context: &Context, folder: &Path) -> miette::Result<LaidOut> {
     let (scratch, store) = passing_store()?;
-    let built = super::package::build_into(&store, folder, None, true)?;
+    // What it was built from is in the home's registry, not in this one.
+    let ancestors = ancestors(context, folder)?;
+    let options = BuildOptions { allow_unlocked: true, ancestors, ..BuildOptions::default() };
+    let built = super::package::build_into(&store, folder, None, options)?;
     let folder = store.unpack(&built.digest)?;
     Ok(LaidOut { package: built.package, digest: Some(built.digest), folder, _scratch: Some(scratch) })
 }
@@ -161,6 +169,12 @@ fn text(digest: Option<Digest>, package: &Package) -> String {
     let unsaid = |path: &&String| !package.risks.contains_key(*path) && is_called_like_a_pickle(path);
     for path in package.files.keys().filter(unsaid) {
         row("risk", format!("{path} is called like a pickle: loading it as one runs whatever code is in it"));
+    }
+    if let Some(lineage) = &package.lineage {
+        lineage.built_from.iter().for_each(|one| row("built from", one.to_string()));
+        row("source", lineage.source.clone().unwrap_or_default());
+        row("revision", lineage.revision.clone().unwrap_or_default());
+        lineage.datasets.iter().for_each(|(name, digest)| row("data set", format!("{name}  {digest}")));
     }
     row("licence", package.license.clone().unwrap_or_default());
     for (path, file) in &package.files {

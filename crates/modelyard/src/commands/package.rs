@@ -42,6 +42,17 @@ pub struct Package {
     /// Package a Python function even if its dependencies are not all pinned in `modelyard.lock`.
     #[arg(long)]
     allow_unlocked: bool,
+    /// Revision of the source that it is built from, in place of `[lineage] revision`.
+    #[arg(long, value_name = "TEXT", env = "MODELYARD_SOURCE_REVISION", value_parser = line)]
+    source_revision: Option<String>,
+}
+
+/// One line, as `[lineage]` takes it.
+fn line(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.len() > 500 || text.chars().any(char::is_control) {
+        true => Err("write one line of 1 to 500 bytes".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// What somebody calls a bare model.
@@ -85,13 +96,14 @@ pub fn not_run(package: &Document) -> Usage {
 
 /// Packages a folder, or a bare model, into the local registry.
 pub fn build(context: &Context, what: &Path, called: Option<&Called>) -> miette::Result<Built> {
-    build_into(&super::inspect::store(context)?, what, called, false)
+    build_into(&super::inspect::store(context)?, what, called, BuildOptions::default())
 }
 
 /// Packages a folder, or a bare model, into `store`, and says what is probably not meant.
-pub fn build_into(store: &Store, what: &Path, called: Option<&Called>, allow_unlocked: bool) -> miette::Result<Built> {
+pub fn build_into(store: &Store, what: &Path, called: Option<&Called>, options: BuildOptions) -> miette::Result<Built> {
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let options = BuildOptions { allow_unlocked, ..BuildOptions::from_source_date_epoch(epoch.as_deref())? };
+    let BuildOptions { source_date_epoch, .. } = BuildOptions::from_source_date_epoch(epoch.as_deref())?;
+    let options = BuildOptions { source_date_epoch, ..options };
     let built = {
         let _busy = Busy::with(&format!("packaging {}", what.display()));
         match is_model(what) {
@@ -150,7 +162,9 @@ impl Package {
     /// Builds it.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         let store = super::inspect::store(context)?;
-        let built = build_into(&store, &self.what, self.named.as_ref(), self.allow_unlocked)?;
+        let (allow_unlocked, source_revision) = (self.allow_unlocked, self.source_revision.clone());
+        let options = BuildOptions { allow_unlocked, source_revision, ..BuildOptions::default() };
+        let built = build_into(&store, &self.what, self.named.as_ref(), options)?;
         let mut exported = Vec::new();
         for format in &self.format {
             let folder = super::inspect::store(context)?.unpack(&built.digest)?;

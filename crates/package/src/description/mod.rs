@@ -3,6 +3,7 @@
 //! Promises: every mistake at once, each at its place in the text and, for a misspelt key, with what was probably meant.
 //! Absent on purpose: files. Whether what it names is there is looked up when the package is built.
 
+mod lineage;
 mod reader;
 mod signature;
 mod tables;
@@ -19,13 +20,15 @@ use modelyard_core::{ModelName, Version};
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
+pub(crate) use self::lineage::DataSet;
+pub use self::lineage::Lineage;
 pub(crate) use self::reader::nearest;
 use self::reader::{Reader, Table};
 pub(crate) use self::tables::request_path_fault;
 
 /// Keys that stand above the first table.
 const ALONE: [&str; 2] = ["files", "samples"];
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "model",
     "runtime",
     "signature",
@@ -38,6 +41,7 @@ const KEYS: [&str; 13] = [
     "reference",
     "resources",
     "annotations",
+    "lineage",
     "python",
 ];
 const REFERENCE: [&str; 1] = ["data"];
@@ -72,6 +76,8 @@ pub struct Description {
     pub resources: Resources,
     /// Free annotations.
     pub annotations: BTreeMap<String, String>,
+    /// What it was made from.
+    pub lineage: Option<Lineage>,
 }
 
 /// The table `[model]`.
@@ -145,6 +151,7 @@ impl Description {
             flags: BTreeMap::new(),
             resources: Resources::default(),
             annotations: BTreeMap::new(),
+            lineage: None,
         }
     }
 
@@ -190,6 +197,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     let resources = tables::resources(reader, whole);
     let mut annotations = reader.named_texts(whole, "annotations");
     python(reader, whole, &mut annotations);
+    let lineage = lineage::lineage(reader, whole);
     let (model, (runtime, at)) = (model?, runtime?);
     let runtime = Placed { value: runtime, at };
     Some(Description {
@@ -206,6 +214,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
         flags,
         resources,
         annotations,
+        lineage,
     })
 }
 

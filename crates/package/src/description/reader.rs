@@ -168,6 +168,11 @@ impl<'t> Reader<'t> {
         self.each(within, key, |reader, name, value| reader.as_text(name, value).map(|text| text.value))
     }
 
+    /// The texts of a free table, with their places.
+    pub(super) fn named_placed(&mut self, within: &Table<'_>, key: &str) -> BTreeMap<String, Placed<String>> {
+        self.each(within, key, Self::as_text)
+    }
+
     /// The numbers of a free table.
     pub(super) fn named_numbers(&mut self, within: &Table<'_>, key: &str) -> BTreeMap<String, f64> {
         self.each(within, key, Self::as_number)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use modelyard_core::package::Package;
+use modelyard_core::package::{Lineage, Package};
 use modelyard_core::signature::compatible;
 use modelyard_core::{ModelName, Version};
 use serde::Serialize;
@@ -38,7 +38,8 @@ pub struct Diff {
     pub from: Side,
     /// The other.
     pub to: Side,
-    /// Respects that differ: `files`, `inputs`, `outputs`, `parameters`, `metrics`, `dependencies`, `flags`, `models`, `risks`, `other`.
+    /// Respects that differ: `files`, `inputs`, `outputs`, `parameters`, `metrics`, `dependencies`, `flags`, `models`, `risks`, `lineage`,
+    /// `other`.
     pub changes: BTreeMap<&'static str, Changes>,
     /// Why callers of the one would break with the other; empty when they would not.
     pub breaks: Vec<String>,
@@ -56,6 +57,7 @@ pub fn diff(one: &Package, other: &Package) -> Diff {
         ("flags", of(one, other, |package| map(&package.flags))),
         ("models", of(one, other, |package| map(&package.models))),
         ("risks", of(one, other, |package| map(&package.risks))),
+        ("lineage", of(one, other, |package| lineage(package.lineage.as_ref()))),
         ("other", of(one, other, rest)),
     ];
     Diff {
@@ -94,6 +96,17 @@ fn named(tensors: &Value) -> BTreeMap<String, Value> {
     tensors.as_array().into_iter().flatten().filter_map(named).collect()
 }
 
+/// What it was made from: packages by their model, data sets by their name.
+fn lineage(lineage: Option<&Lineage>) -> BTreeMap<String, Value> {
+    let Some(lineage) = lineage else { return BTreeMap::new() };
+    let ancestors = lineage.built_from.iter();
+    let ancestors = ancestors.map(|one| (format!("built from {}", one.name), json!(one.to_string())));
+    let datasets = lineage.datasets.iter().map(|(name, digest)| (format!("data set {name}"), json!(digest)));
+    let texts = [("source", &lineage.source), ("revision", &lineage.revision)];
+    let texts = texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), json!(text.as_ref()?))));
+    ancestors.chain(datasets).chain(texts).collect()
+}
+
 /// What has no place of its own.
 fn rest(package: &Package) -> BTreeMap<String, Value> {
     let mut all = map(package);
@@ -108,6 +121,7 @@ fn rest(package: &Package) -> BTreeMap<String, Value> {
         "flags",
         "models",
         "risks",
+        "lineage",
         "format_version",
     ] {
         all.remove(told);

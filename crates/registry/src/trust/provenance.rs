@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use modelyard_core::package::Package;
+use modelyard_core::package::{Lineage, Package};
 use modelyard_core::{Digest, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -69,6 +69,12 @@ impl Build<'_> {
             }
             input
         }));
+        if let Some(lineage) = &package.lineage {
+            dependencies.extend(made_from(lineage));
+            if let Some(revision) = &lineage.revision {
+                parameters["revision"] = json!(revision);
+            }
+        }
         json!({
             "buildDefinition": {
                 "buildType": BUILD_TYPE, "externalParameters": parameters, "resolvedDependencies": dependencies,
@@ -79,6 +85,21 @@ impl Build<'_> {
             },
         })
     }
+}
+
+/// The packages and data sets that a package names, as its document has them: digests alone, for neither was at hand.
+fn made_from(lineage: &Lineage) -> impl Iterator<Item = Value> + '_ {
+    let ancestors = lineage.built_from.iter().map(|one| {
+        let name = match &one.version {
+            Some(version) => format!("{}:{version}", one.name),
+            None => one.name.to_string(),
+        };
+        json!({ "name": name, "digest": { "sha256": one.digest.hex() }, "annotations": { "kind": "package" } })
+    });
+    let datasets = lineage.datasets.iter().map(|(name, digest)| {
+        json!({ "name": name, "digest": { "sha256": digest.hex() }, "annotations": { "kind": "data set" } })
+    });
+    ancestors.chain(datasets)
 }
 
 /// A statement of provenance, in short.
@@ -211,6 +232,40 @@ mod tests {
         assert_eq!(of("git+https://git.example/a@refs/heads/main"), "git+https://git.example/a");
         assert_eq!(of("git+ssh://git@git.example/a"), "git+ssh://git@git.example/a");
         assert_eq!(of("git+ssh://git@git.example/a@refs/tags/v1"), "git+ssh://git@git.example/a");
+    }
+
+    #[test]
+    fn what_a_package_says_it_was_made_from_is_stated_of_it() {
+        let (base, data) = (crate::blob::digest_of(b"base"), crate::blob::digest_of(b"data"));
+        let document = |lineage: Value| {
+            let mut package = json!({
+                "format_version": 1, "name": "wine", "version": "2", "files": {},
+                "runtime": { "kind": "none" }, "signature": { "inputs": [], "outputs": [] },
+            });
+            if lineage.is_object() {
+                package["lineage"] = lineage;
+            }
+            serde_json::from_value::<Package>(package).unwrap()
+        };
+        let inputs = BTreeMap::new();
+        let between = (Timestamp(0), Timestamp(0));
+        let build =
+            Build { builder: "https://ci.example/release", version: "1", source: None, inputs: &inputs, between };
+        let made = json!({
+            "built_from": [{ "name": "wine", "version": "1", "digest": base }, { "name": "grape", "digest": base }],
+            "revision": "4f2c1ab", "datasets": { "train": data },
+        });
+        let stated = build.predicate(&document(made))["buildDefinition"].take();
+        assert_eq!(stated["externalParameters"], json!({ "name": "wine", "version": "2", "revision": "4f2c1ab" }));
+        let part = |name: &str, digest: Digest, kind: &str| json!({ "name": name, "digest": { "sha256": digest.hex() }, "annotations": { "kind": kind } });
+        let expected =
+            json!([part("wine:1", base, "package"), part("grape", base, "package"), part("train", data, "data set")]);
+        assert_eq!(stated["resolvedDependencies"], expected);
+        let plain = build.predicate(&document(Value::Null))["buildDefinition"].take();
+        assert_eq!(
+            (&plain["externalParameters"]["revision"], &plain["resolvedDependencies"]),
+            (&Value::Null, &json!([]))
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::{ModelName, Version};
+use modelyard_package::BuildOptions;
 use modelyard_package::mlflow::{MLMODEL, MOST_BYTES, Origin, WITHIN, describe};
 use serde_json::{Value, json};
 
@@ -82,7 +83,8 @@ impl Mlflow {
                 lock::pin(&folder, false)?;
             }
         }
-        let built = build_into(&inspect::store(context)?, &folder, None, asked.allow_unlocked)?;
+        let options = BuildOptions { allow_unlocked: asked.allow_unlocked, ..BuildOptions::default() };
+        let built = build_into(&inspect::store(context)?, &folder, None, options)?;
         say(&format!(
             "the model folder is {}: add samples there, so that an instance can be told to answer rightly",
             folder.display()

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::{ModelName, Version};
+use modelyard_package::BuildOptions;
 use modelyard_package::foreign::{Said, describe, kitfile, modelpack};
 use modelyard_registry::client::{Foreign, Layout, Remote, fetch_foreign};
 use serde_json::json;
@@ -69,7 +70,8 @@ impl Oci {
             fs::write(&path, text).map_err(|error| unusable(error, &path))?;
         }
         settle(scratch, &folder).map_err(|error| unusable(error, &folder))?;
-        let built = build_into(&store, &folder, None, self.allow_unlocked)?;
+        let options = BuildOptions { allow_unlocked: self.allow_unlocked, ..BuildOptions::default() };
+        let built = build_into(&store, &folder, None, options)?;
         if !brought {
             say(&format!(
                 "the model folder is {}: add samples there, so that an instance can be told to answer rightly",
