@@ -5,6 +5,7 @@
 //! Absent on purpose: running the model. Packaging needs neither Python nor the inference engine.
 
 mod bare;
+pub mod bill;
 mod build;
 mod canonical;
 mod description;

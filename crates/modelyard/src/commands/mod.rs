@@ -33,6 +33,7 @@ mod registry;
 mod rehearse;
 mod report;
 mod rollback;
+mod sbom;
 mod serve;
 pub mod sign;
 mod standalone;
@@ -83,6 +84,8 @@ pub enum Command {
     Tag(tag::Tag),
     /// Withdraw a version: nothing new is deployed from it, and what runs goes on.
     Yank(yank::Yank),
+    /// Tell what a package is made of, as a CycloneDX bill of materials.
+    Sbom(sbom::Sbom),
     /// Show what differs between two packages.
     Diff(diff::Diff),
     /// Sign a package so that cosign understands it, or make a pair of keys.
@@ -190,6 +193,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Alias(command) => command.run(context),
         Command::Tag(command) => command.run(context),
         Command::Yank(command) => command.run(context),
+        Command::Sbom(command) => command.run(context),
         Command::Diff(command) => command.run(context),
         Command::Sign(command) => command.run(context),
         Command::Attest(command) => command.run(context),
