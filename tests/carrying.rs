@@ -225,3 +225,58 @@ fn a_modelpack_artefact_of_another_tool_becomes_a_package() {
     assert!(image.err.contains("image.config"), "{}", image.err);
     there.down();
 }
+
+#[test]
+fn a_package_goes_out_as_a_modelkit_and_comes_back() {
+    let (there, here) = (World::up(), World::default());
+    packaged(&here, "wine/v1");
+    let remote = format!("{}/team/wine-kit:1", there.control);
+    let made = here.json(&["export", "kit", "wine", &remote]);
+    let again = here.json(&["export", "kit", "wine", &remote]);
+    assert_eq!((&again["digest"], &again["blobs"]), (&made["digest"], &json!(0)), "{again}");
+
+    let get = |path: &str| -> Vec<u8> {
+        ureq::get(format!("http://{}/v2/team/wine-kit/{path}", there.control))
+            .call()
+            .unwrap()
+            .body_mut()
+            .read_to_vec()
+            .unwrap()
+    };
+    let manifest: Value = serde_json::from_slice(&get("manifests/1")).unwrap();
+    assert_eq!((&manifest["config"]["mediaType"], manifest.get("artifactType")), (&json!(KITFILE), None), "{manifest}");
+    let blob = |descriptor: &Value| get(&format!("blobs/{}", descriptor["digest"].as_str().unwrap()));
+    let kitfile: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
+    assert_eq!(
+        (&kitfile["package"]["name"], &kitfile["model"]["path"]),
+        (&json!("wine"), &json!("model.onnx")),
+        "{kitfile}"
+    );
+    assert_eq!(kitfile["model"]["digest"], manifest["layers"][0]["digest"]);
+    // What GNU tar finds in the layers is what the Kitfile lists, in its order.
+    let folder = here.scratch("kit");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut found = Vec::new();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let file = folder.join("layer.tar");
+        std::fs::write(&file, blob(layer)).unwrap();
+        let output = Command::new("tar").arg("-tf").arg(&file).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        found.extend(String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned));
+    }
+    let listed = ["code", "docs"].iter().flat_map(|list| kitfile[list].as_array().into_iter().flatten());
+    let listed: Vec<&str> =
+        std::iter::once(&kitfile["model"]).chain(listed).map(|entry| entry["path"].as_str().unwrap()).collect();
+    assert_eq!(found, listed);
+
+    let out = folder.join("wine");
+    let back = there.json(&["import", "oci", &remote, "--out", text(&out)]);
+    assert_eq!((&back["name"], &back["version"], &back["runtime"]), (&json!("wine"), &json!("1.0.0"), &json!("onnx")));
+    assert_eq!(
+        std::fs::read(out.join("model.onnx")).unwrap(),
+        std::fs::read(examples().join("wine/v1/model.onnx")).unwrap()
+    );
+    let card = |path: &Path| std::fs::read(path.join("MODEL_CARD.md")).unwrap();
+    assert_eq!(card(&out), card(&examples().join("wine/v1")));
+    there.down();
+}

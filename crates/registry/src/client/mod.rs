@@ -11,12 +11,14 @@ mod auth;
 mod error;
 mod foreign;
 mod http;
+mod kit;
 mod remote;
 mod transfer;
 
 pub use self::attached::{pull_referrers, push_referrers};
 pub use self::error::ClientError;
 pub use self::foreign::{Foreign, Layout, fetch_foreign};
+pub use self::kit::push_kit;
 pub use self::remote::{Remote, RemoteError};
 
 use modelyard_core::{Digest, ModelName, Version};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use modelyard_core::ServiceName;
 use serde_json::{Value, json};
 
@@ -14,23 +14,9 @@ use crate::exit::{Exit, Failed};
 use crate::mlflow::Server;
 use crate::terminal::{Paint, table};
 
-/// Arguments of `export`.
-#[derive(Debug, Args)]
-pub struct Export {
-    #[command(subcommand)]
-    to: To,
-}
-
-/// Where it is written to.
-#[derive(Debug, Subcommand)]
-enum To {
-    /// An MLflow server: versions, tags and an alias in its registry, outcomes as metrics of the runs that the models came from.
-    Mlflow(Mlflow),
-}
-
 /// Arguments of `export mlflow`.
 #[derive(Debug, Args)]
-struct Mlflow {
+pub struct Mlflow {
     /// The service.
     service: ServiceName,
     /// The MLflow server. MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks.
@@ -50,10 +36,10 @@ struct Known {
     run: Option<String>,
 }
 
-impl Export {
+impl Mlflow {
     /// Writes it; what was written before stays as it is.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let To::Mlflow(asked) = self.to;
+        let asked = self;
         let (client, server) = (context.client(&asked.connect)?, Server::new(&asked.server)?);
         let path = format!("/api/services/{}", asked.service);
         let status: api::Status = client.get(&path)?;
