@@ -203,3 +203,36 @@ fn no_spikes(quiet: &Histogram, swaps: &Histogram) {
     eprintln!("p99 {before:.1} ms before, {during:.1} ms during swaps, of {} requests", swaps.count());
     assert!(during <= 10.0 * before + 250.0, "p99 {before:.1} ms before, {during:.1} ms during swaps");
 }
+
+/// Whoever deploys is told who bars it, since when and why; what brings a service back is not barred.
+#[test]
+fn who_bars_deploys_is_named_to_whoever_deploys_and_going_back_still_works() {
+    let world = World::up();
+    let deploy = |version: &str| world.deploy(&format!("breast-cancer/{version}"), &["--strategy", "recreate"]);
+    deploy("v1").ended(0);
+    deploy("v2").ended(0);
+    world.run(&["freeze", SERVICE]).ended(2);
+    world.run(&["freeze", SERVICE, "--reason", "two\nlines"]).ended(1);
+    assert_eq!(world.json(&["freeze", SERVICE, "--reason", "audit"])["changed"], true);
+    assert_eq!(world.json(&["freeze", SERVICE, "--reason", "audit"])["changed"], false);
+    let told = deploy("v1").ended(1).err;
+    let since = world.json(&["status", SERVICE])["frozen"]["since"].as_u64().unwrap();
+    let day =
+        jiff::Timestamp::from_millisecond(i64::try_from(since).unwrap()).unwrap().strftime("%Y-%m-%d").to_string();
+    for part in ["tester", "audit", &day] {
+        assert!(told.contains(part), "`{part}` is missing: {told}");
+    }
+    // Nobody lifts it by another reason, nor by removing the service.
+    world.run(&["freeze", SERVICE, "--reason", "other"]).ended(1);
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let removed = agent.delete(format!("http://{}/api/services/{SERVICE}", world.control)).call().unwrap();
+    assert_eq!(removed.status().as_u16(), 409);
+    world.run(&["rollback", SERVICE]).ended(0);
+    assert_eq!(world.json(&["status", SERVICE])["stable"]["version"], "1.0.0");
+    assert_eq!(world.json(&["freeze", SERVICE, "--undo"])["changed"], true);
+    deploy("v2").ended(0);
+    let url = format!("http://{}/api/events?service={SERVICE}", world.control);
+    let events = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+    assert!(events.contains(r#""event":"frozen""#) && events.contains(r#""event":"unfrozen""#), "{events}");
+    world.down();
+}

@@ -77,7 +77,7 @@ fn why_not(ledger: &Ledger, grant: &Grant, method: &Method, uri: &Uri) -> Option
             role == Role::Admin && grant.scope.environment.is_none()
         }
         (&Method::GET | &Method::HEAD, _) | (_, ["api", "services", _, "ofrep", ..]) => true,
-        (_, ["api", "services", _, "orders" | "rollback"]) => role.may_steer(),
+        (_, ["api", "services", _, "orders" | "rollback" | "freeze"]) => role.may_steer(),
         _ => role.may_deploy(),
     };
     if !may {

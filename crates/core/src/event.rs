@@ -313,6 +313,13 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         definition: Option<serde_json::Value>,
     },
+    /// Deploys of the service were barred: what runs goes on, and may be taken back.
+    Frozen {
+        /// Why, for people.
+        why: String,
+    },
+    /// Deploys of the service are let in again.
+    Unfrozen,
     /// A service was removed.
     ServiceRemoved,
     /// An alias of the registry was moved, or taken away.

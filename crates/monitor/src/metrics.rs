@@ -101,6 +101,8 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Notified { .. } => "notified",
         EventBody::RolloutFinished { .. } => "rollout-finished",
         EventBody::FlagsSet { .. } => "flags-set",
+        EventBody::Frozen { .. } => "frozen",
+        EventBody::Unfrozen => "unfrozen",
         EventBody::ServiceRemoved => "service-removed",
         EventBody::AliasMoved { .. } => "alias-moved",
         EventBody::Tagged { .. } => "tagged",

@@ -117,6 +117,10 @@ pub fn narrate(event: &Event) -> String {
         EventBody::FlagsSet { definition: None } => {
             format!("The flag definition of {service} was taken away{}.", by(&event.actor))
         }
+        EventBody::Frozen { why } => {
+            format!("Deploys of {service} were barred{}: {}.", by(&event.actor), detail(why))
+        }
+        EventBody::Unfrozen => format!("Deploys of {service} are let in again{}.", by(&event.actor)),
         EventBody::ServiceRemoved => format!("{} was removed{}.", capital(service), by(&event.actor)),
         EventBody::AliasMoved { .. }
         | EventBody::Tagged { .. }

@@ -36,6 +36,7 @@ impl From<orders::Error> for Refusal {
         let status = match &error {
             E::NoService(_) | E::NoRevision { .. } | E::Package(_) => StatusCode::NOT_FOUND,
             E::Open { .. }
+            | E::Frozen { .. }
             | E::NotOpen(_)
             | E::NotTried { .. }
             | E::Withdrawn { .. }

@@ -85,6 +85,7 @@ pub fn router(app: App) -> Router {
         .route("/api/services/{service}/orders", post(services::order))
         .route("/api/services/{service}/alternatives", post(services::try_beside))
         .route("/api/services/{service}/rollback", post(services::roll_back))
+        .route("/api/services/{service}/freeze", post(services::freeze))
         .route("/api/services/{service}/history", get(services::history))
         .route("/api/services/{service}/at", get(history::at))
         .route("/api/services/{service}/logs", get(services::logs))

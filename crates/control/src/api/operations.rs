@@ -178,6 +178,9 @@ fn services() -> Vec<Operation> {
         new("post", "/api/services/{service}/rollback", "Return to an earlier revision.")
             .takes(body(&[], json!({ "to": { "type": ["integer", "null"], "minimum": 1, "maximum": 4_294_967_295_u32 }, "by": text_or_null() })))
             .gives(202, JSON, taken()),
+        new("post", "/api/services/{service}/freeze", "Bar deploys; without a reason, let them in again.")
+            .takes(body(&[], json!({ "why": text_or_null(), "by": text_or_null() })))
+            .gives(200, JSON, object(&["service", "frozen", "changed"])),
         new("get", "/api/services/{service}/history", "Its revisions and rollouts.")
             .gives(200, JSON, object(&["service", "revisions", "rollouts"])),
         new("get", "/api/services/{service}/at", "What served at a moment, and who decided it.")

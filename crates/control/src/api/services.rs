@@ -162,6 +162,31 @@ pub async fn roll_back(State(app): State<App>, name: Name, body: Body<RollbackBo
     Ok((StatusCode::ACCEPTED, Json(app.orders.roll_back(&name, rollback).await?)))
 }
 
+/// Longest reason, in bytes.
+const MAX_REASON_BYTES: usize = 1000;
+
+/// Body of a bar on deploys; without `why` it is lifted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeBody {
+    why: Option<String>,
+    by: Option<String>,
+}
+
+/// `POST /api/services/{service}/freeze`
+pub async fn freeze(State(app): State<App>, name: Name, body: Body<FreezeBody>) -> Result<Json<Value>, Refusal> {
+    let (Path(name), Json(FreezeBody { why, by })) = (name?, body?);
+    let is_reason =
+        |why: &String| !why.trim().is_empty() && why.len() <= MAX_REASON_BYTES && !why.chars().any(char::is_control);
+    if !why.as_ref().is_none_or(is_reason) {
+        let help =
+            format!("say why on one line of at most {MAX_REASON_BYTES} bytes: others read it when they are refused");
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "the reason is none", help));
+    }
+    let changed = app.orders.freeze(&name, why.clone(), actor(by)).await?;
+    Ok(Json(json!({ "service": name, "frozen": why.is_some(), "why": why, "changed": changed })))
+}
+
 /// Who removes.
 #[derive(Deserialize)]
 pub struct By {

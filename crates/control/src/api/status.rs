@@ -12,7 +12,7 @@ use modelyard_rollout::Waiting;
 use serde::Serialize;
 
 use crate::controller::lifecycle::TargetSeen;
-use crate::store::fold::{Instance, Notice, Open, Record, ServiceState, Stage};
+use crate::store::fold::{Freeze, Instance, Notice, Open, Record, ServiceState, Stage};
 
 /// A service as it stands.
 #[derive(Debug, Serialize)]
@@ -41,6 +41,9 @@ pub struct Status {
     others: Vec<Pool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rollout: Option<Rollout>,
+    /// By whom and why deploys are barred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frozen: Option<Freeze>,
     /// What was noticed of the revision that serves since the last rollout.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     noticed: Vec<Notice>,
@@ -124,6 +127,7 @@ pub fn status(
             .open
             .as_ref()
             .map(|open| rollout(open, state.rollouts.last().map(AsRef::as_ref), waiting, gateway)),
+        frozen: state.frozen.as_deref().cloned(),
         noticed: state.noticed().map(|notice| (**notice).clone()).collect(),
         apis: Vec::new(),
         spec: (**spec).clone(),

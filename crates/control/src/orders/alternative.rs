@@ -52,6 +52,7 @@ impl Orders {
             }
             Tried::Package(arm) => arm,
         };
+        super::freeze::refuse_frozen(&state)?;
         may_try(&state, state.next_revision(), share, kind)?;
         let chosen = self.alternative(&state, arm).await?;
         let spec = state.spec.as_ref().ok_or_else(|| Error::NoService(name.clone()))?;
@@ -60,6 +61,7 @@ impl Orders {
         self.decide(name, actor, |state| {
             let state = present(state)?;
             let spec = state.spec.as_ref().ok_or_else(|| Error::NoService(name.clone()))?;
+            super::freeze::refuse_frozen(state)?;
             let number = state.next_revision();
             let open = may_try(state, number, share, kind)?;
             let revision = Box::new(self.revision(spec, &chosen, number, self.ledger.now()));

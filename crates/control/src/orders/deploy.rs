@@ -62,7 +62,7 @@ impl Orders {
     /// Makes a revision for the candidate and for each further arm, and starts a rollout to it, in one transaction.
     ///
     /// # Errors
-    /// [`Error::Open`] while a rollout has no outcome yet; whatever is wrong with rules, package, arms or flags.
+    /// [`Error::Frozen`], [`Error::Open`] while a rollout has no outcome yet; whatever is wrong with rules, package, arms or flags.
     #[tracing::instrument(name = "order.deploy", skip_all, fields(service = %name, package = %deploy.package), err(level = "info"))]
     pub async fn deploy(&self, name: &ServiceName, deploy: Deploy) -> Result<Accepted, Error> {
         let Checked { plan, chosen } = self.check(name, &deploy).await?;
@@ -189,8 +189,9 @@ fn check_fields(quality: &QualityPolicy, signature: &Signature) -> Result<(), Er
     Ok(())
 }
 
-/// A rollout without outcome must end first. One that only keeps its old pool is closed by the next.
+/// Deploys must not be barred, and a rollout without outcome must end first. One that only keeps its old pool is closed by the next.
 pub fn refuse_open(state: &ServiceState) -> Result<(), Error> {
+    super::freeze::refuse_frozen(state)?;
     match state.undecided() {
         Some(open) => Err(Error::Open { service: state.name.clone(), rollout: open.id.clone() }),
         None => Ok(()),

@@ -6,6 +6,7 @@ mod alternative;
 mod deploy;
 mod flags;
 mod foresee;
+mod freeze;
 mod rollback;
 mod versions;
 
@@ -60,6 +61,18 @@ pub enum Error {
         service: ServiceName,
         /// The rollout.
         rollout: RolloutId,
+    },
+    /// Deploys of the service are barred.
+    #[error("deploys of `{service}` are barred by {by} since {since}: {why}")]
+    Frozen {
+        /// Service.
+        service: ServiceName,
+        /// Who barred them.
+        by: String,
+        /// Since when, for people.
+        since: String,
+        /// Why.
+        why: String,
     },
     /// No rollout is open.
     #[error("no rollout of `{0}` is open")]
@@ -168,6 +181,9 @@ impl Error {
             Self::AlreadyStable { service, .. } => format!("nothing to do; see `modelyard status {service}`"),
             Self::Open { service, .. } => {
                 format!("wait for it (`modelyard watch {service}`), or end it with `modelyard promote {service} --all` or `modelyard abort {service}`")
+            }
+            Self::Frozen { service, .. } => {
+                format!("nothing was changed; ask them, or lift it with `modelyard freeze {service} --undo`; `modelyard rollback {service}` still works")
             }
             Self::NotOpen(service) => {
                 format!("start one with `modelyard deploy`; go back with `modelyard rollback {service}`")
@@ -279,11 +295,12 @@ impl Orders {
     /// Removes a service: its instances are drained and stopped, its route goes; its history stays.
     ///
     /// # Errors
-    /// [`Error::NoService`].
+    /// [`Error::NoService`], [`Error::Frozen`].
     #[tracing::instrument(name = "order.remove", skip_all, fields(service = %name), err(level = "info"))]
     pub async fn remove(&self, name: &ServiceName, actor: Actor) -> Result<Accepted, Error> {
         self.decide(name, actor, |state| {
             let state = present(state)?;
+            freeze::refuse_frozen(state)?;
             let mut bodies = Vec::new();
             if state.undecided().is_some() {
                 let (cause, failure, stable) = (None, None, state.stable);

@@ -97,6 +97,8 @@ pub struct ServiceState {
     pub trouble: BTreeMap<RevisionNumber, Trouble>,
     /// Split that the gateway applied last.
     pub applied: BTreeMap<RevisionNumber, Weight>,
+    /// By whom and why deploys are barred, if they are.
+    pub frozen: Option<Arc<Freeze>>,
     /// Its flag definition, if it has one.
     pub flags: Option<Arc<Defined>>,
     /// Drops of quality between rollouts, oldest first, the last [`NOTICES`].
@@ -116,6 +118,17 @@ pub struct Notice {
     /// `quality` or `drift`.
     pub cause: Cause,
     /// Why, with figures.
+    pub why: String,
+}
+
+/// Deploys are barred.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Freeze {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who barred them.
+    pub by: Actor,
+    /// Why.
     pub why: String,
 }
 
@@ -259,6 +272,7 @@ impl ServiceState {
             numbered: BTreeMap::new(),
             trouble: BTreeMap::new(),
             applied: BTreeMap::new(),
+            frozen: None,
             flags: None,
             notices: Vec::new(),
         }
@@ -307,6 +321,11 @@ impl ServiceState {
                 let surplus = self.notices.len().saturating_sub(NOTICES);
                 self.notices.drain(..surplus);
             }
+            EventBody::Frozen { why } => {
+                let freeze = Freeze { since: event.at, by: event.actor.clone(), why: why.clone() };
+                self.frozen = Some(Arc::new(freeze));
+            }
+            EventBody::Unfrozen => self.frozen = None,
             EventBody::ServiceRemoved => self.remove(),
             EventBody::InstanceStarting { instance, revision } => self.ask_for(instance, *revision, event),
             EventBody::InstanceLive { instance, .. } => self.go_live(instance, event.at),
@@ -428,6 +447,7 @@ impl ServiceState {
         self.stable = None;
         self.open = None;
         self.desired = Desired::default();
+        self.frozen = None;
         self.flags = None;
         self.trouble.clear();
     }

@@ -14,6 +14,7 @@ mod export;
 mod feedback;
 mod flags;
 mod foreseen;
+mod freeze;
 mod gateway;
 mod gc;
 mod history;
@@ -149,6 +150,8 @@ pub enum Command {
     Abort(orders::Abort),
     /// Try another revision beside a candidate that is held, as shadow or with a small share.
     Try(alternative::Try),
+    /// Bar deploys of a service for a reason, or let them in again; what runs goes on.
+    Freeze(freeze::Freeze),
     /// Return a service to an earlier revision.
     Rollback(rollback::Rollback),
     /// Replace the gateway by this version without failing a request.
@@ -225,6 +228,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::Resume(command) => command.run(context, &modelyard_core::event::Order::Resume),
         Command::Abort(command) => command.run(context),
         Command::Try(command) => command.run(context),
+        Command::Freeze(command) => command.run(context),
         Command::Rollback(command) => command.run(context),
         Command::UpgradeGateway(command) => command.run(context),
         Command::Gateway(command) => command.run(context),

@@ -92,6 +92,10 @@ fn one(document: &Value) -> String {
             );
         }
     }
+    if let Some(why) = document.pointer("/frozen/why").and_then(Value::as_str) {
+        let by = document.pointer("/frozen/by/person").and_then(Value::as_str).unwrap_or("somebody");
+        lines.push(paint.warn(&format!("barred   deploys, by {by}: {why}")));
+    }
     for notice in &status.noticed {
         lines.push(paint.warn(&format!("noticed  {}: {}", notice.cause, notice.why)));
     }
