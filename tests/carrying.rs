@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use support::artefacts::{Artefacts, SECRET};
 use support::{World, examples};
 
 fn packaged(world: &World, example: &str) -> String {
@@ -66,6 +67,136 @@ fn a_bundle_that_was_changed_or_is_none_is_refused_with_the_reason() {
     there.run(&["bundle", "load", "no-such-file.tar"]).ended(1);
     there.run(&["bundle", "create", "--file", text(&file)]).ended(2);
     there.run(&["bundle", "create", "--image", "no:tag", "--file", text(&file)]).ended(1);
+}
+
+/// The three kinds of generic artefact registry: address, the variables that say who we are, and which of them is the secret.
+fn places(registry: &Artefacts) -> [(String, Vec<(&'static str, String)>); 3] {
+    let (at, secret) = (registry.address, SECRET.to_owned());
+    [
+        (format!("gitlab://{at}/ml/models"), vec![("GITLAB_TOKEN", secret.clone())]),
+        (
+            format!("nexus://{at}/raw-models"),
+            vec![("NEXUS_USERNAME", "ada".to_owned()), ("NEXUS_PASSWORD", secret.clone())],
+        ),
+        (format!("github://{at}/own/models"), vec![("GITHUB_TOKEN", secret)]),
+    ]
+}
+
+fn world_with(variables: &[(&'static str, String)]) -> World {
+    let mut world = World::default();
+    world.environment = variables.to_vec();
+    world
+}
+
+/// Text for people, whatever its lines are broken at.
+fn told(text: &str) -> String {
+    text.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn packages_go_to_generic_artefact_registries_and_come_back() {
+    for kind in 0..3 {
+        let registry = Artefacts::start();
+        let (place, variables) = places(&registry)[kind].clone();
+        let (here, there) = (world_with(&variables), world_with(&variables));
+        let digest = packaged(&here, "wine/v1");
+        let nothing = there.run(&["pull", &place, "wine:1.0.0"]).ended(1);
+        assert!(told(&nothing.err).contains("has no wine:1.0.0"), "{}", nothing.err);
+        registry.calls();
+
+        let pushed = here.json(&["push", "wine", &place]);
+        assert_eq!(pushed["digest"], json!(digest), "{pushed}");
+        let size = pushed["size_bytes"].as_u64().unwrap();
+        assert!(registry.state().files.values().any(|file| file.len() as u64 == size), "{:?}", registry.calls());
+        let calls = registry.calls();
+        let path = [
+            "/api/v4/projects/ml%2Fmodels/packages/generic/wine/1.0.0/",
+            "/repository/raw-models/wine/1.0.0/",
+            "/api/uploads/",
+        ];
+        assert!(calls.iter().any(|call| call.contains(path[kind]) && call.contains("wine-1.0.0.tar")), "{calls:?}");
+
+        // It is there already: nothing is sent again.
+        assert_eq!(here.json(&["push", "wine", &place])["bytes"], json!(0));
+        let calls = registry.calls();
+        assert!(calls.iter().all(|call| call.starts_with("GET ")), "{calls:?}");
+
+        // The connection breaks twice, and the download goes on where it stood.
+        registry.state().breaks = 2;
+        let pulled = there.json(&["pull", &place, "wine:1.0.0"]);
+        assert_eq!((&pulled["digest"], &pulled["bundle"]), (&json!(digest), &pushed["bundle"]), "{pulled}");
+        let starts: Vec<_> =
+            registry.state().seen.iter().filter_map(|(_, _, headers)| headers.get("range").cloned()).collect();
+        assert!(starts.iter().any(|range| range == "bytes=512-"), "{starts:?}");
+        assert!(starts.iter().any(|range| range == "bytes=1024-"), "{starts:?}");
+        assert_eq!(there.json(&["inspect", "wine:1.0.0"])["digest"], json!(digest));
+
+        // Another package of that name and version is refused, and what lies there stays.
+        let other = world_with(&variables);
+        let folder = other.scratch("other");
+        for file in std::fs::read_dir(examples().join("wine/v1")).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+        }
+        std::fs::write(folder.join("MODEL_CARD.md"), "# Another\n").unwrap();
+        other.json(&["package", text(&folder)]);
+        let refused = other.run(&["push", "wine", &place]).ended(1);
+        assert!(told(&refused.err).contains("lies there already, and is another package"), "{}", refused.err);
+        assert_eq!(here.json(&["push", "wine", &place])["bytes"], json!(0));
+    }
+}
+
+#[test]
+fn what_a_generic_artefact_registry_gives_or_refuses_wrongly_is_told_and_leaves_nothing() {
+    for kind in 0..3 {
+        let registry = Artefacts::start();
+        let (place, variables) = places(&registry)[kind].clone();
+        let (here, there) = (world_with(&variables), world_with(&variables));
+        packaged(&here, "wine/v1");
+
+        let (secret, _) = variables.last().unwrap();
+        let mut stranger = here.command(&["push", "wine", &place]);
+        let refused = stranger.env(secret, "an0ther").output().unwrap();
+        let error = told(&String::from_utf8_lossy(&refused.stderr));
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(error.contains("does not let us") && error.contains(secret) && !error.contains("an0ther"), "{error}");
+        assert!(registry.state().files.is_empty());
+
+        // A byte that flips on the way there.
+        registry.state().flips = true;
+        let refused = here.run(&["push", "wine", &place]).ended(1);
+        assert!(told(&refused.err).contains("has other bytes for `wine-1.0.0.tar`"), "{}", refused.err);
+        there.run(&["pull", &place, "wine:1.0.0"]).ended(1);
+        let pushed = here.json(&["push", "wine", &place]);
+        assert_ne!(pushed["bytes"], json!(0), "the broken file is replaced");
+
+        // A download that breaks off again and again gives nothing a name.
+        registry.state().breaks = 100;
+        let refused = there.run(&["pull", &place, "wine:1.0.0"]).ended(1);
+        assert!(told(&refused.err).contains("broke off after"), "{}", refused.err);
+        assert_eq!(there.json(&["models"])["models"], json!([]));
+        registry.state().breaks = 0;
+
+        // A byte that flips where it lies.
+        let size = pushed["size_bytes"].as_u64().unwrap();
+        let flip = || {
+            let mut state = registry.state();
+            let file = state.files.values_mut().find(|file| file.len() as u64 == size).expect("the bundle");
+            file[size as usize - 100] ^= 1;
+        };
+        flip();
+        let refused = there.run(&["pull", &place, "wine:1.0.0"]).ended(1);
+        let error = told(&refused.err);
+        assert!(error.contains("has other bytes for `wine-1.0.0.tar`"), "{error}");
+        assert_eq!(there.json(&["models"])["models"], json!([]));
+        let left: Vec<_> = std::fs::read_dir(there.home().join("carried")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        flip();
+        there.json(&["pull", &place, "wine:1.0.0"]);
+
+        for wrong in [vec!["pull", &place], vec!["pull", &place, "wine"], vec!["pull", "gitlab://host", "wine:1.0.0"]] {
+            there.run(&wrong).ended(2);
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 pub mod alarm;
+pub mod artefacts;
 pub mod load;
 pub mod process;
 pub mod terminal;

@@ -2,10 +2,11 @@
 //!
 //! Promises: a version names one digest for ever; a blob is written whole or not at all and is checked against its digest whenever
 //! it leaves; several processes may use one store at once.
-//! The network is in [`distribution`], [`client`] and [`python`] alone.
+//! The network is in [`distribution`], [`client`], [`artefacts`] and [`python`] alone.
 
 pub mod access;
 pub mod alias;
+pub mod artefacts;
 pub mod blob;
 pub mod bundle;
 pub mod card;

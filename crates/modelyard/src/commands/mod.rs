@@ -2,6 +2,7 @@
 
 mod alias;
 mod alternative;
+mod artefacts;
 mod attest;
 mod bundle;
 mod demo;
@@ -99,9 +100,9 @@ pub enum Command {
     Env(env::Env),
     /// Make, list and revoke tokens: who may do what.
     Token(token::Token),
-    /// Push a package to any OCI registry.
+    /// Push a package to any OCI registry, or as a bundle to GitLab's packages, a raw repository of Nexus, a release on GitHub.
     Push(transfer::Push),
-    /// Pull a package from any OCI registry.
+    /// Pull a package from any OCI registry, from GitLab, Nexus or GitHub.
     Pull(transfer::Pull),
     /// Carry packages in one file to where no network leads, and back.
     #[command(subcommand)]

@@ -1,16 +1,18 @@
-//! `modelyard push` and `modelyard pull`: packages to and from any OCI registry.
+//! `modelyard push` and `modelyard pull`: packages to and from any OCI registry; [`super::artefacts`] does it with other registries.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use modelyard_registry::client::{Moved, Remote, pull, pull_referrers, push, push_referrers};
+use modelyard_registry::artefacts::{Place, PlaceError};
+use modelyard_registry::client::{Moved, Remote, RemoteError, pull, pull_referrers, push, push_referrers};
 use serde_json::json;
 
 use super::package::size;
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 
 /// How often progress is drawn.
 const FRAME: Duration = Duration::from_millis(100);
@@ -21,9 +23,10 @@ pub struct Push {
     /// The package: `wine:2.1.0`, `wine@champion`, `wine@sha256:…`.
     #[arg(value_name = "REF")]
     package: String,
-    /// Where to: `registry.example/team/wine`, with a tag if it is not to be the version.
+    /// Where to: `registry.example/team/wine`, with a tag if it is not to be the version; or `gitlab://HOST/GROUP/PROJECT`,
+    /// `nexus://HOST/REPOSITORY[/FOLDER]`, `github://github.com/OWNER/NAME`.
     #[arg(value_name = "REMOTE")]
-    remote: Remote,
+    remote: Far,
     /// Speak plain HTTP with a registry that is not on this machine.
     #[arg(long)]
     plain_http: bool,
@@ -32,19 +35,46 @@ pub struct Push {
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub struct Pull {
-    /// What to fetch: `registry.example/team/wine:2.1.0`, or by digest.
+    /// What to fetch: `registry.example/team/wine:2.1.0`, or by digest; or where from: `gitlab://…`, `nexus://…`, `github://…`.
     #[arg(value_name = "REMOTE")]
-    remote: Remote,
+    remote: Far,
+    /// The package, where REMOTE is a place that holds many: `wine:2.1.0`.
+    #[arg(value_name = "NAME:VERSION")]
+    package: Option<String>,
     /// Speak plain HTTP with a registry that is not on this machine.
     #[arg(long)]
     plain_http: bool,
+}
+
+/// The other side.
+#[derive(Clone, Debug)]
+enum Far {
+    /// An OCI registry.
+    Oci(Remote),
+    /// A generic artefact registry.
+    Place(Place),
+}
+
+impl FromStr for Far {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if Place::is_meant(text) {
+            return text.parse().map(Self::Place).map_err(|error: PlaceError| error.to_string());
+        }
+        text.parse().map(Self::Oci).map_err(|error: RemoteError| error.to_string())
+    }
 }
 
 impl Push {
     /// Pushes what the registry does not have.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         let (digest, package) = super::inspect::find(context, &self.package)?;
-        let remote = chosen(self.remote.or_tag(package.version.as_str()), self.plain_http);
+        let remote = match self.remote {
+            Far::Place(place) => return super::artefacts::push(context, place, self.plain_http, &digest, &package),
+            Far::Oci(remote) => remote,
+        };
+        let remote = chosen(remote.or_tag(package.version.as_str()), self.plain_http);
         let progress = Progress::default();
         let began = Instant::now();
         let moved = push(&super::inspect::store(context)?, &digest, &remote, &|done, all| progress.tell(done, all));
@@ -61,7 +91,16 @@ impl Push {
 impl Pull {
     /// Pulls what this registry does not have.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
-        let remote = chosen(self.remote, self.plain_http);
+        let remote = match (self.remote, self.package) {
+            (Far::Place(place), package) => {
+                return super::artefacts::pull(context, place, self.plain_http, package.as_deref());
+            }
+            (Far::Oci(_), Some(package)) => {
+                let what = format!("`{package}` is too much: the address of an OCI registry names the package");
+                return Err(Usage::new(what, "write HOST/REPOSITORY:TAG alone").into());
+            }
+            (Far::Oci(remote), None) => chosen(remote, self.plain_http),
+        };
         let progress = Progress::default();
         let began = Instant::now();
         let pulled = pull(&super::inspect::store(context)?, &remote, &|done, all| progress.tell(done, all));

@@ -19,6 +19,7 @@ pub use self::attached::{pull_referrers, push_referrers};
 pub use self::error::ClientError;
 pub use self::foreign::{Foreign, Layout, fetch_foreign};
 pub use self::kit::push_kit;
+pub(crate) use self::remote::is_loopback;
 pub use self::remote::{Remote, RemoteError};
 
 use modelyard_core::{Digest, ModelName, Version};

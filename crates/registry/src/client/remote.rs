@@ -110,7 +110,7 @@ impl FromStr for Remote {
 }
 
 /// Whether the host is this machine: registries there speak plain HTTP, as Docker takes it too.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),

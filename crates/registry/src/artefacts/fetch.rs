@@ -1,0 +1,87 @@
+//! A download that goes on where it stood: within a call, and from one call to the next.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::content::Content;
+use super::error::ArtefactError;
+use super::http::{PAUSE, TRIES};
+use super::shelf::Shelf;
+use super::{Note, scratch_failed};
+use crate::client::Tell;
+
+/// Fetches the bundle that `note` speaks of into `folder`, and compares its digest; where it is then.
+pub(super) fn fetch(
+    shelf: &Shelf<'_>,
+    file: &str,
+    note: &Note,
+    folder: &Path,
+    tell: Tell<'_>,
+) -> Result<PathBuf, ArtefactError> {
+    let path = folder.join(format!("pull-{}.part", note.bundle.hex()));
+    std::fs::create_dir_all(folder).map_err(scratch_failed(folder))?;
+    let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+    let mut sink = open.map_err(scratch_failed(&path))?;
+    let mut broken = 0;
+    loop {
+        match go_on(shelf, file, note, &mut sink, &path, tell) {
+            Ok(()) => break,
+            Err(ArtefactError::Unreachable { .. }) if broken + 1 < TRIES => {
+                broken += 1;
+                std::thread::sleep(PAUSE * broken);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    drop(sink);
+    match Content::of_file(&path)?.digest {
+        actual if actual == note.bundle => Ok(path),
+        actual => {
+            let _ = std::fs::remove_file(&path); // nobody goes on from wrong bytes
+            Err(shelf.wrong(file, &note.bundle, &actual))
+        }
+    }
+}
+
+fn go_on(
+    shelf: &Shelf<'_>,
+    file: &str,
+    note: &Note,
+    sink: &mut File,
+    path: &Path,
+    tell: Tell<'_>,
+) -> Result<(), ArtefactError> {
+    let failed = || scratch_failed(path);
+    let mut at = sink.seek(SeekFrom::End(0)).map_err(failed())?;
+    if at > note.size_bytes {
+        sink.set_len(0).map_err(failed())?;
+        at = sink.seek(SeekFrom::Start(0)).map_err(failed())?;
+    }
+    if at == note.size_bytes {
+        return Ok(());
+    }
+    let lost = || shelf.garbled(format!("`{file}` is not there, though a document speaks of it"));
+    let (answer, goes_on) = shelf.get(file, at)?.ok_or_else(lost)?;
+    if !goes_on {
+        // It gives all of it again.
+        sink.set_len(0).map_err(failed())?;
+        at = sink.seek(SeekFrom::Start(0)).map_err(failed())?;
+    }
+    let mut body = answer.into_body().into_reader();
+    let mut chunk = vec![0; 256 << 10];
+    while at < note.size_bytes {
+        let most = usize::try_from(note.size_bytes - at).unwrap_or(chunk.len()).min(chunk.len());
+        let broke = |why: String| shelf.http().unreachable(why);
+        let read = body.read(&mut chunk[..most]);
+        let length =
+            read.map_err(|error| broke(format!("it broke off after {at} of {} bytes: {error}", note.size_bytes)))?;
+        if length == 0 {
+            return Err(broke(format!("it broke off after {at} of {} bytes", note.size_bytes)));
+        }
+        sink.write_all(&chunk[..length]).map_err(failed())?;
+        at += length as u64;
+        tell(at, note.size_bytes);
+    }
+    Ok(())
+}
