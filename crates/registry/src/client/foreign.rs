@@ -17,7 +17,7 @@ use serde_json::Value;
 use tar::{Archive, EntryType};
 
 use super::http::Http;
-use super::{ClientError, Remote, Tell, parts, transfer};
+use super::{ClientError, Remote, Tell, lacking, parts, transfer};
 use crate::manifest::{Descriptor, FILEPATH, MODEL_CONFIG, Manifest};
 use crate::{Store, paths};
 
@@ -80,19 +80,17 @@ pub fn fetch_foreign(store: &Store, remote: &Remote, folder: &Path, tell: Tell<'
         return Err(wrong("it is a package of Modelyard's, which `modelyard pull` fetches".to_owned()));
     }
     let forms = manifest.layers.iter().map(form).collect::<Result<Vec<Form>, String>>().map_err(wrong)?;
-    let mut missing = parts(&manifest);
-    for (index, part) in missing.clone().into_iter().enumerate().rev() {
-        if store.blobs().size(&part.digest)? == Some(part.size) && store.blobs().touch(&part.digest)? {
-            missing.remove(index);
-        }
-    }
+    let missing = lacking(store, &parts(&manifest))?;
     transfer::fetch(&http, store, &missing, tell)?;
     let config = store.blobs().read(&manifest.config.digest, MOST_CONFIG_BYTES)?;
     let config =
         serde_json::from_slice(&config).map_err(|error| wrong(format!("its configuration is no JSON: {error}")))?;
     let mut files = Vec::new();
     for (layer, form) in manifest.layers.iter().zip(forms) {
-        store.blobs().verify(&layer.digest)?;
+        // What came just now was compared as it came; what lay here before may have been damaged since.
+        if missing.iter().all(|part| part.digest != layer.digest) {
+            store.blobs().verify(&layer.digest)?;
+        }
         let laid = lay_out(&store.blobs().path(&layer.digest), layer, form, folder, &mut files);
         laid.map_err(|why| wrong(format!("layer {}: {why}", layer.digest)))?;
     }

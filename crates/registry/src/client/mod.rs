@@ -71,13 +71,7 @@ pub fn pull(store: &Store, remote: &Remote, tell: Tell<'_>) -> Result<(Moved, Mo
     let wrong = |why: String| ClientError::NoPackage { remote: remote.to_string(), why };
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let parts = parts(&manifest);
-    let blobs = store.blobs();
-    let mut missing = Vec::new();
-    for part in &parts {
-        if blobs.size(&part.digest)? != Some(part.size) || !blobs.touch(&part.digest)? {
-            missing.push(part.clone());
-        }
-    }
+    let missing = lacking(store, &parts)?;
     transfer::fetch(&http, store, &missing, tell)?;
     store.blobs().put(&bytes)?;
     let package = store.package(&digest).map_err(|error| match error {
@@ -86,6 +80,18 @@ pub fn pull(store: &Store, remote: &Remote, tell: Tell<'_>) -> Result<(Moved, Mo
     })?;
     store.adopt(&package.name, &package.version, &digest)?;
     Ok((moved(digest, &parts, &missing), package.name, package.version))
+}
+
+/// The parts that the local registry does not have; the others are kept from being swept meanwhile.
+fn lacking(store: &Store, parts: &[Descriptor]) -> Result<Vec<Descriptor>, ClientError> {
+    let blobs = store.blobs();
+    let mut missing = Vec::new();
+    for part in parts {
+        if blobs.size(&part.digest)? != Some(part.size) || !blobs.touch(&part.digest)? {
+            missing.push(part.clone());
+        }
+    }
+    Ok(missing)
 }
 
 /// Everything that a manifest refers to, each once.

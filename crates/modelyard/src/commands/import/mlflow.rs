@@ -11,7 +11,7 @@ use modelyard_package::BuildOptions;
 use modelyard_package::mlflow::{MLMODEL, MOST_BYTES, Origin, WITHIN, describe};
 use serde_json::{Value, json};
 
-use super::occupied;
+use super::{occupied, unusable};
 use crate::commands::package::{Called, build_into};
 use crate::commands::{inspect, lock};
 use crate::context::Context;
@@ -96,10 +96,6 @@ impl Mlflow {
         context.print(&document, || format!("{}:{}  {}", built.package.name, built.package.version, built.digest))?;
         Ok(Exit::Done)
     }
-}
-
-fn unusable(error: io::Error, path: &Path) -> Failed {
-    Failed::from(error, format!("could not use {}", path.display()), "choose another folder with `--out DIR`")
 }
 
 fn read(path: &Path) -> Result<String, Failed> {

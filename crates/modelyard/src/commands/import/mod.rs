@@ -3,6 +3,7 @@
 mod mlflow;
 mod oci;
 
+use std::io;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
@@ -43,4 +44,8 @@ fn occupied(folder: &Path) -> Result<(), Failed> {
         return Err(Failed::new(what, "name another folder with `--out DIR`, or remove that one"));
     }
     Ok(())
+}
+
+fn unusable(error: io::Error, path: &Path) -> Failed {
+    Failed::from(error, format!("could not use {}", path.display()), "choose another folder with `--out DIR`")
 }

@@ -11,7 +11,7 @@ use modelyard_package::foreign::{Said, describe, kitfile, modelpack};
 use modelyard_registry::client::{Foreign, Layout, Remote, fetch_foreign};
 use serde_json::json;
 
-use super::occupied;
+use super::{occupied, unusable};
 use crate::commands::inspect;
 use crate::commands::package::{Called, build_into};
 use crate::commands::transfer::{Progress, chosen};
@@ -136,8 +136,4 @@ fn settle(scratch: tempfile::TempDir, folder: &Path) -> io::Result<()> {
     fs::rename(scratch.path(), folder)?;
     let _gone = scratch.keep();
     Ok(())
-}
-
-fn unusable(error: io::Error, path: &Path) -> Failed {
-    Failed::from(error, format!("could not use {}", path.display()), "choose another folder with `--out DIR`")
 }
