@@ -7,13 +7,14 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, command, has, root};
 
 /// Debian package by the program that shows that it is installed.
-const DEBIAN: [(&str, &str); 6] = [
+const DEBIAN: [(&str, &str); 7] = [
     ("promtool", "prometheus"),
     ("skopeo", "skopeo"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx-light"),
     ("dockerd", "docker.io"),
     ("pg_createcluster", "postgresql"),
+    ("ip", "iproute2"),
 ];
 
 /// The Python environment that holds the Python peers.
@@ -40,6 +41,7 @@ pub fn is_here(need: &str) -> bool {
         // `environment` in test.rs has found it, or the run has ended with the reason.
         "ONNX Runtime" => true,
         "pip and a package index" => has("pip") || has("pip3"),
+        "root and network namespaces" => has("ip") && is_root().unwrap_or(false) && has_namespaces(),
         "dockerd and root" => has("dockerd") && is_root().unwrap_or(false),
         program => has(program),
     }
@@ -49,6 +51,11 @@ pub fn is_here(need: &str) -> bool {
 fn has_postgres() -> bool {
     std::fs::read_dir("/usr/lib/postgresql")
         .is_ok_and(|versions| versions.flatten().any(|version| version.path().join("bin/initdb").is_file()))
+}
+
+/// Whether the kernel gives a network of its own to who asks; in a container it often does not.
+fn has_namespaces() -> bool {
+    command("unshare", &["--net", "true"]).status().is_ok_and(|status| status.success())
 }
 
 /// Installs everything that is missing.

@@ -405,11 +405,9 @@ fn ask_together(gateway: SocketAddr, count: u32) -> Vec<u32> {
 }
 
 #[test]
+#[ignore = "needs root and network namespaces"]
 fn a_machine_that_is_cut_off_costs_no_request_and_its_sessions_come_back() {
-    let (stables, arms) = match (Machine::start(0), Machine::start(1)) {
-        (Ok(one), Ok(two)) => (one, two),
-        (Err(why), _) | (_, Err(why)) => return eprintln!("left out: no network name space can be made here ({why})"),
-    };
+    let (stables, arms) = (Machine::start(0).unwrap(), Machine::start(1).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(folder.path());
     let ok = |stream: &mut TcpStream, _: &Seen| answer(stream, 200, "ok");
