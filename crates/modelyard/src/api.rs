@@ -20,6 +20,9 @@ pub struct Status {
     /// Share of live traffic that is applied, by revision.
     #[serde(default)]
     pub weights: BTreeMap<RevisionNumber, Weight>,
+    /// Share of the requests that stable answers and that goes to a shadow as well, by revision.
+    #[serde(default)]
+    pub mirrors: BTreeMap<RevisionNumber, Weight>,
     /// What is wanted of instances and shares.
     #[serde(default)]
     pub desired: Desired,

@@ -67,6 +67,9 @@ fn one(document: &Value) -> String {
     let paint = Paint::stdout();
     let mut lines = vec![format!("{}  {}", paint.bold(status.service.as_str()), paint.dim(&status.environment))];
     lines.push(format!("traffic  {}", shares(&status.weights)));
+    if !status.mirrors.is_empty() {
+        lines.push(format!("copies   {}", shares(&status.mirrors)));
+    }
     if let Some(wanted) = wanted(&status) {
         lines.push(format!("wanted   {wanted}"));
     }

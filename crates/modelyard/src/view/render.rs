@@ -30,6 +30,7 @@ pub fn lines(scene: &Scene, paint: Paint, width: usize) -> Vec<String> {
     rows.extend(status.stable.iter().map(|pool| row("stable", pool, scene, paint, cells)));
     rows.extend(status.candidate.iter().map(|pool| row("candidate", pool, scene, paint, cells)));
     rows.extend(status.arms.iter().map(|pool| row("arm", pool, scene, paint, cells)));
+    rows.extend(status.beside.iter().map(|pool| row("beside", pool, scene, paint, cells)));
     rows.extend(status.others.iter().map(|pool| row("kept", pool, scene, paint, cells)));
     if !wide {
         rows.iter_mut().for_each(|row| drop(row.remove(RETRIED)));
@@ -61,7 +62,10 @@ fn title(status: &api::Status, paint: Paint) -> String {
 }
 
 fn row(role: &str, pool: &api::Pool, scene: &Scene, paint: Paint, cells: usize) -> Vec<String> {
-    let weight = scene.status.weights.get(&pool.revision).copied().unwrap_or(Weight::NONE);
+    // A shadow carries nothing: its share is that of the copies.
+    let (weights, mirrors) = (&scene.status.weights, &scene.status.mirrors);
+    let weight = mirrors.get(&pool.revision).or(weights.get(&pool.revision)).copied().unwrap_or(Weight::NONE);
+    let role = if mirrors.contains_key(&pool.revision) && role == "beside" { "shadow" } else { role };
     let figures = scene.figures.get(&pool.revision).copied().unwrap_or_default();
     let live = pool.instances.iter().filter(|instance| ["live", "running"].contains(&instance.state.as_str())).count();
     let share = bar(f64::from(weight.basis_points()) / 10_000.0, cells);
@@ -109,7 +113,8 @@ mod tests {
         let status = serde_json::from_value(serde_json::json!({
             "service": "wine", "environment": "dev", "weights": {"1": 9000, "2": 1000},
             "stable": {"revision": 1, "version": "1.0.0", "instances": [{"id": "wine-r1-1", "state": "live"}]},
-            "candidate": {"revision": 2, "version": "2.0.0", "instances": []},
+            "candidate": {"revision": 2, "version": "2.0.0", "instances": []}, "mirrors": {"3": 1000},
+            "beside": [{"revision": 3, "version": "1.5.0"}, {"revision": 4, "version": "1.6.0"}],
             "rollout": {"id": "wine-2", "strategy": "canary", "phase": "baking at 10 %",
                 "waiting": {"for": "evidence", "why": "not enough evidence yet: 312 of about 900 units"}},
         }));
@@ -137,6 +142,9 @@ mod tests {
             shown[5].trim_end(),
             "  candidate  r2 2.0.0  ██░░░░░░░░░░░░░░░░░░░░░░     10 %     0     42       3        2   940 µs  12.3 ms"
         );
+        let beside = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()[..3].join(" ");
+        assert_eq!([beside(&shown[6]), beside(&shown[7])], ["shadow r3 1.5.0", "beside r4 1.6.0"]);
+        assert!(shown[6].contains("10 %") && shown[7].contains(" 0 %"), "{shown:?}");
         assert!(lines(&scene(None), Paint::plain(), 80).iter().all(|line| line.chars().count() <= 80));
         assert_eq!(shown.len(), lines(&scene(None), Paint::plain(), 110).len());
     }
