@@ -9,6 +9,7 @@ mod models;
 #[allow(dead_code, reason = "each test uses a part of the support")]
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 use std::path::{Path, PathBuf};
 

@@ -17,14 +17,20 @@ const TOLD: &str = "MODELYARD_TEST_STORES";
 /// The bucket that there is.
 pub const BUCKET: &str = "models";
 
-/// Runs a database below `$1` with the programs of `$2` until the standard input ends. As root it may not run.
+/// Runs a database below `$1` with the programs of `$2` until the standard input ends; `$3` is its port, and `$4`, if it is there, an address at
+/// which it takes TLS and nothing else. As root it may not run.
 const POSTGRES: &str = r#"
 as=""
 if [ "$(id -u)" = 0 ]; then chown nobody "$1"; as="setpriv --reuid=nobody --regid=nogroup --clear-groups"; fi
 cd "$1" || exit 1
 $as "$2/initdb" -D "$1/data" -U modelyard -A trust -E UTF8 --locale=C --locale-provider=icu --icu-locale=en-US --no-sync || { cd /; rm -rf "$1"; exit 1; }
-printf 'local all guarded scram-sha-256\nlocal all all trust\n' > "$1/data/pg_hba.conf"
-$as "$2/postgres" -D "$1/data" -k "$1" -h '' -F -c max_connections=400 &
+printf 'local all guarded scram-sha-256\nlocal all all trust\nhostssl all all 127.0.0.0/8 trust\n' > "$1/data/pg_hba.conf"
+if [ -n "$4" ]; then
+  printf '[req]\ndistinguished_name=name\nx509_extensions=more\n[name]\n[more]\nsubjectAltName=IP:%s\nbasicConstraints=CA:FALSE\n' "$4" > data/tls.conf
+  $as openssl req -x509 -config data/tls.conf -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=tests -keyout data/server.key -out data/server.crt
+  tls="-c ssl=on"
+fi
+$as "$2/postgres" -D "$1/data" -k "$1" -h "$4" -p "$3" -F -c max_connections=400 $tls &
 server=$!
 read -r _
 kill -INT $server; wait $server; cd /; rm -rf "$1"
@@ -48,7 +54,7 @@ impl Stores {
 
     fn start() -> Self {
         let endpoint = start_s3();
-        Self { socket: start_postgres(), endpoint }
+        Self { socket: start_postgres(5432, None), endpoint }
     }
 
     /// What a test program that is started again has to be told.
@@ -175,16 +181,18 @@ fn start_s3() -> String {
     endpoint.trim().to_owned()
 }
 
-fn start_postgres() -> PathBuf {
+/// Starts a database; the folder of its socket. At `tls`, if it is there, it takes TLS with the certificate `data/server.crt`.
+pub fn start_postgres(port: u16, tls: Option<&str>) -> PathBuf {
     let programs = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed as Debian has it");
     let newest = programs.map(|entry| entry.unwrap().path().join("bin")).max().expect("a version of PostgreSQL");
     let folder = tempfile::Builder::new().prefix("modelyard-pg-").tempdir().unwrap().keep();
     let log = std::fs::File::create(folder.with_extension("log")).unwrap();
     let mut script = Command::new("sh");
-    script.args(["-c", POSTGRES, "sh"]).arg(&folder).arg(newest).stdout(log.try_clone().unwrap()).stderr(log);
+    script.args(["-c", POSTGRES, "sh"]).arg(&folder).arg(newest).arg(port.to_string());
+    script.args(tls).stdout(log.try_clone().unwrap()).stderr(log);
     lasting(&mut script);
     let deadline = Instant::now() + Duration::from_secs(60);
-    while UnixStream::connect(folder.join(".s.PGSQL.5432")).is_err() || !is_ready(&folder) {
+    while UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).is_err() || !is_ready(&folder, port) {
         let log = || std::fs::read_to_string(folder.with_extension("log")).unwrap_or_default();
         assert!(Instant::now() < deadline, "the database is not ready: {}", log());
         std::thread::sleep(Duration::from_millis(50));
@@ -193,8 +201,8 @@ fn start_postgres() -> PathBuf {
     folder
 }
 
-fn is_ready(socket: &Path) -> bool {
+fn is_ready(socket: &Path, port: u16) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let url = format!("postgresql://modelyard@{}/postgres", socket.display().to_string().replace('/', "%2F"));
+    let url = format!("postgresql://modelyard@{}:{port}/postgres", socket.display().to_string().replace('/', "%2F"));
     runtime.block_on(async { tokio_postgres::connect(&url, tokio_postgres::NoTls).await.is_ok() })
 }
