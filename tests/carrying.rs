@@ -175,6 +175,9 @@ fn what_a_generic_artefact_registry_gives_or_refuses_wrongly_is_told_and_leaves_
         assert!(told(&refused.err).contains("broke off after"), "{}", refused.err);
         assert_eq!(there.json(&["models"])["models"], json!([]));
         registry.state().breaks = 0;
+        let swept = there.json(&["gc", "--older-than", "0s"]);
+        let path = swept["downloads"][0]["path"].as_str().unwrap();
+        assert!(path.ends_with(".part") && !std::path::Path::new(path).exists(), "{swept}");
 
         // A byte that flips where it lies.
         let size = pushed["size_bytes"].as_u64().unwrap();

@@ -20,6 +20,7 @@ pub mod fuzz;
 mod layout;
 mod leftovers;
 pub mod manifest;
+pub mod partial;
 pub mod paths;
 pub mod python;
 mod reference;

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failed, Usage};
 
 /// Folder in the home where bundles are while they move.
-const SCRATCH: &str = "carried";
+pub(super) const SCRATCH: &str = "carried";
 
 /// Pushes a package as a bundle.
 pub(super) fn push(

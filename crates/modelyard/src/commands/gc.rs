@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use clap::Args;
 use modelyard_core::{Millis, ModelName};
 use modelyard_registry::catalog::{Retention, Verdict};
+use modelyard_registry::partial;
 use serde_json::{Value, json};
 
 use super::package::size;
@@ -68,6 +69,7 @@ impl Gc {
         // What a sweep removed stands at the top, where it stood before versions could go as well.
         let mut told = document["swept"].clone();
         (told["versions"], told["dry_run"]) = (document["versions"].clone(), json!(self.dry_run));
+        told["downloads"] = self.downloads(context)?;
         context.print(&told, || self.told(&told))?;
         Ok(Exit::Done)
     }
@@ -77,6 +79,16 @@ impl Gc {
         let help = "what was removed until then is gone; nothing else changed";
         let swept = swept.map_err(|error| Failed::from(error, "could not sweep the registry", help))?;
         Ok(swept.document())
+    }
+
+    /// Downloads that broke off and that nobody went on with.
+    fn downloads(&self, context: &Context) -> Result<Value, Failed> {
+        let folder = context.home.root().join(super::artefacts::SCRATCH);
+        let left = partial::sweep(&folder, self.older_than.as_duration(), self.dry_run);
+        let left = left.map_err(|error| {
+            Failed::from(error, format!("could not look into {}", folder.display()), "may it be read?")
+        })?;
+        Ok(left.iter().map(|left| json!({ "path": left.path, "size_bytes": left.bytes })).collect())
     }
 
     /// Without a control plane, in a home that never had a service.
@@ -108,6 +120,8 @@ impl Gc {
             .collect();
         let blobs = document["blobs"].as_array().map(Vec::as_slice).unwrap_or_default();
         lines.extend(blobs.iter().map(|digest| format!("{done}: {}", text(digest))));
+        let downloads = document["downloads"].as_array().map(Vec::as_slice).unwrap_or_default();
+        lines.extend(downloads.iter().map(|left| format!("{done}: {}, which broke off", text(&left["path"]))));
         let (bytes, kept) = (document["bytes"].as_u64().unwrap_or_default(), &document["kept"]);
         lines.push(format!("{} blobs, {} {done}; {kept} kept", blobs.len(), size(bytes)));
         lines.join("\n")

@@ -10,6 +10,7 @@ use super::http::{PAUSE, TRIES};
 use super::shelf::Shelf;
 use super::{Note, scratch_failed};
 use crate::client::Tell;
+use crate::partial;
 
 /// Fetches the bundle that `note` speaks of into `folder`, and compares its digest; where it is then.
 pub(super) fn fetch(
@@ -19,10 +20,9 @@ pub(super) fn fetch(
     folder: &Path,
     tell: Tell<'_>,
 ) -> Result<PathBuf, ArtefactError> {
-    let path = folder.join(format!("pull-{}.part", note.bundle.hex()));
+    let path = folder.join(format!("pull-{}.{}", note.bundle.hex(), partial::SUFFIX));
     std::fs::create_dir_all(folder).map_err(scratch_failed(folder))?;
-    let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
-    let mut sink = open.map_err(scratch_failed(&path))?;
+    let mut sink = partial::open(&path).map_err(scratch_failed(&path))?;
     let mut broken = 0;
     loop {
         match go_on(shelf, file, note, &mut sink, &path, tell) {

@@ -21,16 +21,19 @@ mod shelf;
 pub use self::error::ArtefactError;
 pub use self::place::{Kind, Login, Place, PlaceError};
 
+use std::fs::File;
 use std::path::Path;
 
 use modelyard_core::{Digest, ModelName, Version};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use self::content::Content;
 use self::shelf::Shelf;
 use crate::bundle::{self, Loaded, What};
 use crate::client::Tell;
 use crate::distribution::Distribution;
+use crate::leftovers;
 
 /// Longest document that says what a bundle is, in bytes.
 const MAX_NOTE_BYTES: u64 = 64 << 10;
@@ -95,7 +98,7 @@ pub fn push(
     tell: Tell<'_>,
 ) -> Result<Pushed, ArtefactError> {
     let shelf = Shelf::new(at)?;
-    let folder = scratch_in(scratch)?;
+    let (folder, _lock) = scratch_in(scratch)?;
     let path = folder.path().join(at.bundle());
     let what = What { packages: vec![(at.name.clone(), *digest)], images: Vec::new() };
     bundle::create(distribution, &what, &path, &|_, _| {})?;
@@ -156,9 +159,11 @@ fn read_note(shelf: &Shelf<'_>, at: &Whereabouts<'_>) -> Result<Option<Note>, Ar
     serde_json::from_slice(&bytes).map(Some).map_err(|error| shelf.garbled(format!("{}: {error}", at.note())))
 }
 
-fn scratch_in(folder: &Path) -> Result<tempfile::TempDir, ArtefactError> {
+/// A folder for a bundle, gone with the call, and the lock that says that it is in use.
+fn scratch_in(folder: &Path) -> Result<(TempDir, File), ArtefactError> {
     std::fs::create_dir_all(folder).map_err(scratch_failed(folder))?;
-    tempfile::Builder::new().prefix("push-").tempdir_in(folder).map_err(scratch_failed(folder))
+    leftovers::sweep(folder);
+    leftovers::folder_in(folder).map_err(scratch_failed(folder))
 }
 
 /// For `map_err`: that there is no writing there.
