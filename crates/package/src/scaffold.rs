@@ -1,29 +1,47 @@
 //! `modelyard new`: a model folder to start from.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use modelyard_core::ModelName;
+use modelyard_core::model_file::ModelKind;
 use modelyard_core::signature::{Datatype, Signature, TensorSpec};
 use serde_json::{Map, Value, json};
 
+use crate::bare::{is_native, package_of_model};
+use crate::build::file_name;
 use crate::draft::{external, facts};
-use crate::{DESCRIPTION, Error};
+use crate::{DESCRIPTION, Error, files};
+
+/// What the model of the native server is called in a new folder.
+const MODEL: &str = "model.onnx";
+
+/// The model that a folder is made for.
+struct Copied {
+    /// Path in the folder.
+    path: String,
+    /// What it is, if the native model server does not serve it.
+    kept: Option<ModelKind>,
+    /// What it takes and gives, as far as it says so.
+    signature: Signature,
+}
 
 /// Makes `folder` with a description, a place for samples and a model card; with `from`, the model is copied (with the files that
-/// hold its weights) and its signature written down.
+/// hold its weights) and its signature written down, as far as its kind tells one.
 ///
 /// # Errors
-/// [`Error::Exists`] when the folder holds a description already; [`Error::Onnx`] when `from` is no usable model.
+/// [`Error::Exists`] when the folder holds a description already; [`Error::Onnx`] and [`Error::Kind`] when `from` is no usable model.
 pub fn scaffold(folder: &Path, from: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     let description = folder.join(DESCRIPTION);
     if description.exists() {
         return Err(Error::Exists(description));
     }
     let mut written = Vec::new();
-    let signature = match from {
-        Some(from) => Some(copy_model(from, folder, &mut written)?),
+    let model = match from {
+        Some(from) if is_native(from) => Some(copy_native(from, folder, &mut written)?),
+        Some(from) => Some(copy_kept(from, folder, &mut written)?),
         None => None,
     };
     fs::create_dir_all(folder).map_err(Error::file("could not make", folder))?;
@@ -40,33 +58,50 @@ pub fn scaffold(folder: &Path, from: Option<&Path>) -> Result<Vec<PathBuf>, Erro
     write("MODEL_CARD.md", model_card(&name))?;
     write("samples.json", "[]\n".to_owned())?;
     write(".gitignore", "__pycache__/\n".to_owned())?;
-    write(DESCRIPTION, text(&name, signature.as_ref()))?;
+    write(DESCRIPTION, text(&name, model.as_ref()))?;
     Ok(written)
 }
 
 /// Copies the model as `model.onnx`, and beside it the files that hold its weights, under their own names.
-fn copy_model(from: &Path, folder: &Path, written: &mut Vec<PathBuf>) -> Result<Signature, Error> {
+fn copy_native(from: &Path, folder: &Path, written: &mut Vec<PathBuf>) -> Result<Copied, Error> {
     let (facts, _) = facts(from)?;
     let parent = from.parent().unwrap_or(Path::new("."));
     let file = from.file_name().unwrap_or_default().to_string_lossy();
     let weights = external(parent, &file, &facts)?;
-    fs::create_dir_all(folder).map_err(Error::file("could not make", folder))?;
-    let own = |path: &Path| path.canonicalize().ok();
-    let sources = weights.iter().map(|path| (parent.join(path), folder.join(path)));
-    for (source, target) in sources.chain([(from.to_owned(), folder.join("model.onnx"))]) {
-        if own(&target).is_some() {
-            if own(&source) == own(&target) {
-                continue;
-            }
-            return Err(Error::Exists(target));
-        }
-        if let Some(inner) = target.parent() {
-            fs::create_dir_all(inner).map_err(Error::file("could not make", inner))?;
-        }
-        fs::copy(&source, &target).map_err(Error::file("could not copy", source))?;
-        written.push(target);
+    for path in weights {
+        copy(&parent.join(&path), &folder.join(&path), written)?;
     }
-    Ok(facts.signature)
+    copy(from, &folder.join(MODEL), written)?;
+    Ok(Copied { path: MODEL.to_owned(), kept: None, signature: facts.signature })
+}
+
+/// Copies a model of another kind, a file or a folder, under its own name.
+fn copy_kept(from: &Path, folder: &Path, written: &mut Vec<PathBuf>) -> Result<Copied, Error> {
+    let package = package_of_model(from)?;
+    let from = std::path::absolute(from).map_err(Error::file("could not find", from))?;
+    let parent = from.parent().unwrap_or(Path::new("/"));
+    let path = file_name(&from)?.to_owned();
+    let mut files = BTreeSet::new();
+    files::expand(parent, &path, &mut files).map_err(|why| Error::Path { path: path.clone(), why })?;
+    for file in files {
+        copy(&parent.join(&file), &folder.join(&file), written)?;
+    }
+    let kept = package.models.get(&path).map(|model| model.kind);
+    Ok(Copied { path, kept, signature: package.signature })
+}
+
+/// Copies a file, unless it lies there already.
+fn copy(source: &Path, target: &Path, written: &mut Vec<PathBuf>) -> Result<(), Error> {
+    let own = |path: &Path| path.canonicalize().ok();
+    if own(target).is_some() {
+        return if own(source) == own(target) { Ok(()) } else { Err(Error::Exists(target.to_owned())) };
+    }
+    if let Some(inner) = target.parent() {
+        fs::create_dir_all(inner).map_err(Error::file("could not make", inner))?;
+    }
+    fs::copy(source, target).map_err(Error::file("could not copy", source))?;
+    written.push(target.to_owned());
+    Ok(())
 }
 
 /// The nearest name that a model may have: `My Model (2)` becomes `my-model-2`.
@@ -87,15 +122,18 @@ pub(crate) fn slug(text: &str) -> ModelName {
     ModelName::new(name).unwrap_or_else(|_| ModelName::new("model").expect("`model` keeps the rules of names"))
 }
 
-fn text(name: &ModelName, signature: Option<&Signature>) -> String {
+fn text(name: &ModelName, model: Option<&Copied>) -> String {
+    let kept = model.filter(|model| model.kept.is_some());
+    let files = kept.map_or_else(String::new, |model| format!("files = [{}]\n", json!(model.path)));
     let mut text = format!(
         "# What this model is. Every key: docs/reference/modelyard-toml.md\n\
-         samples = \"samples.json\" # real requests with the answers that a correct model gives\n\n\
-         [model]\nname = \"{name}\"\nversion = \"0.1.0\"\ndescription = \"\"\ncard = \"MODEL_CARD.md\"\n\n\
-         [runtime]\nkind = \"onnx\"\nmodel = \"model.onnx\"\n"
+         samples = \"samples.json\" # real requests with the answers that a correct model gives\n{files}\n\
+         [model]\nname = \"{name}\"\nversion = \"0.1.0\"\ndescription = \"\"\ncard = \"MODEL_CARD.md\"\n\n"
     );
-    if let Some(signature) = signature {
-        text.push_str("\n# The model's signature, read from its graph:\n");
+    text.push_str(&runtime(model));
+    if let Some(signature) = model.map(|model| &model.signature).filter(|signature| **signature != Signature::default())
+    {
+        text.push_str("\n# The model's signature, as it says itself:\n");
         let mut list = |what: &str, specs: &[TensorSpec]| {
             for spec in specs {
                 let _ = writeln!(text, "#   {what:<6} {} {} {:?}", spec.name, spec.datatype, spec.shape);
@@ -109,6 +147,21 @@ fn text(name: &ModelName, signature: Option<&Signature>) -> String {
     }
     text.push_str("\n[parameters]\n\n[metrics]\n\n[dependencies]\n");
     text
+}
+
+/// How the model is run. What the native server does not serve is kept as it is, until a function or a program serves it.
+fn runtime(model: Option<&Copied>) -> String {
+    let Some((model, kind)) = model.and_then(|model| Some((model, model.kept?))) else {
+        return format!("[runtime]\nkind = \"onnx\"\nmodel = \"{MODEL}\"\n");
+    };
+    let tells = model.signature != Signature::default();
+    let named = if tells { format!("model = {}\n", json!(model.path)) } else { String::new() };
+    format!(
+        "# {kind}: it is kept, moved and compared as it is, and nothing runs it. To have it served, write one of\n\
+         #   kind = \"python\" with entry = \"predict:predict\", a function (docs/guide/python-functions.md)\n\
+         #   kind = \"command\" with command = [\"python3\", \"serve.py\"] and health = \"/health\" (docs/guide/kinds.md)\n\
+         [runtime]\nkind = \"none\"\n{named}"
+    )
 }
 
 /// Zeros of the right shape, one row where the length is free.

@@ -15,8 +15,8 @@ pub struct New {
     /// The folder to make.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// A trained model as an ONNX file; it is copied, and its signature is written down.
-    #[arg(long, value_name = "FILE")]
+    /// A trained model: an ONNX file, or one of any kind that is recognised. It is copied, and its signature is written down as far as it tells one.
+    #[arg(long, value_name = "FILE|DIR")]
     from: Option<PathBuf>,
 }
 
