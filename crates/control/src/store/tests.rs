@@ -260,6 +260,10 @@ mod folding {
             }),
             any::<bool>()
                 .prop_map(|set| EventBody::FlagsSet { definition: set.then(|| serde_json::json!({"flags": {}})) }),
+            any::<bool>().prop_map(|bars| match bars {
+                true => EventBody::Frozen { why: "audit".into() },
+                false => EventBody::Unfrozen,
+            }),
             Just(EventBody::ServiceRemoved),
             Just(EventBody::ControlStopped),
         ]
