@@ -4,45 +4,12 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use support::registry::{Registry, ask, keys};
 use support::{Ran, World, examples};
-
-/// A registry of its own process, ended when dropped.
-struct Registry {
-    child: Child,
-    address: String,
-}
-
-impl Registry {
-    fn of(world: &World) -> Self {
-        let mut command = world.command(&["registry", "--listen", "127.0.0.1:0", "--output", "json"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let (mut lines, mut text) = (BufReader::new(child.stdout.take().unwrap()), String::new());
-        while !text.trim_end().ends_with('}') {
-            assert!(lines.read_line(&mut text).unwrap() > 0, "the registry ended: {text}");
-        }
-        let address = serde_json::from_str::<Value>(&text).unwrap()["address"].as_str().unwrap().to_owned();
-        Self { child, address }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A pair of keys: private, public.
-fn keys(world: &World, name: &str) -> (String, String) {
-    let path = world.scratch("keys").join(name);
-    let made = world.json(&["sign", "--generate-key", path.to_str().unwrap()]);
-    (made["private"].as_str().unwrap().to_owned(), made["public"].as_str().unwrap().to_owned())
-}
 
 fn packaged(world: &World) -> String {
     let folder = examples().join("wine/v1");
@@ -245,20 +212,6 @@ fn keys_behind_a_password_are_those_of_cosign() {
     world.environment.push(("COSIGN_PASSWORD", "wrong".to_owned()));
     let refused = world.run(&["sign", "wine:1.0.0", "--key", &theirs]).ended(1);
     assert!(refused.err.contains("the password is not that of this key"), "{}", refused.err);
-}
-
-/// Status and body of a request, with a token as `Bearer` or without.
-fn ask(method: &str, url: &str, token: Option<&str>, body: &str) -> (u16, String) {
-    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-    let mut request = ureq::http::Request::builder().method(method).uri(url).header("content-type", "application/json");
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
-    }
-    let mut answer = match method {
-        "GET" | "DELETE" => agent.run(request.body(()).unwrap()).unwrap(),
-        _ => agent.run(request.body(body).unwrap()).unwrap(),
-    };
-    (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
 }
 
 fn token(world: &World, arguments: &[&str]) -> String {

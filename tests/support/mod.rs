@@ -8,6 +8,7 @@ pub mod alarm;
 pub mod artefacts;
 pub mod load;
 pub mod process;
+pub mod registry;
 pub mod terminal;
 pub mod wait;
 pub mod world;

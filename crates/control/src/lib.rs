@@ -8,6 +8,7 @@ mod api;
 mod catalogue;
 mod controller;
 mod down;
+pub mod environments;
 mod evidence;
 mod flags;
 mod gateway;
@@ -20,12 +21,14 @@ mod orders;
 mod packages;
 pub mod policy;
 mod prober;
+mod promotions;
 mod run;
 mod running;
 mod session_key;
 mod store;
 #[cfg(test)]
 mod testing;
+mod token_log;
 mod tokens;
 
 pub use run::{ControlOptions, Error, Ready, run};

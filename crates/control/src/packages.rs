@@ -11,9 +11,9 @@ use modelyard_core::{Digest, EnvironmentName};
 use modelyard_registry::Store;
 use modelyard_registry::distribution::Distribution;
 
+use crate::environments::Environments;
 use crate::http_client::chain;
 use crate::ledger::lock;
-use crate::policy::Policies;
 
 /// A package could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -114,13 +114,13 @@ impl Packages for RegistryPackages {
         Box::pin(async move {
             let refuse = |why| PackageError { digest, why };
             let work = move || {
-                let Some(policy) = Policies::at(home.environments()).read(&environment)? else {
+                let Some(found) = Environments::at(home.environments()).read(&environment)? else {
                     return Ok(Vec::new());
                 };
                 let chained = |error: modelyard_registry::Error| chain(&error);
                 let distribution = Distribution::open(&home.registry(), Store::clone(&store)).map_err(chained)?;
                 let package = store.package(&digest).map_err(chained)?;
-                Ok(policy.reasons(&distribution, &digest, &package))
+                Ok(found.policy.reasons(&distribution, &environment, &digest, &package))
             };
             tokio::task::spawn_blocking(work).await.map_err(|error| refuse(error.to_string()))?.map_err(refuse)
         })

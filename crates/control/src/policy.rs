@@ -4,14 +4,15 @@
 //! who only deploys cannot change it.
 //! Absent on purpose: how policies are written (`environments/NAME.toml`), which the command line reads.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
 use modelyard_core::package::Package;
 use modelyard_core::{Digest, EnvironmentName};
 use modelyard_registry::distribution::Distribution;
-use modelyard_registry::trust::{Provenance, VerifyingKey, attestations, check_package, signatures, why_not};
+use modelyard_registry::trust::{
+    CheckedPolicy, Promotion, Provenance, VerifyingKey, attestations, check_package, signatures, why_not,
+    why_not_promoted,
+};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// What a package must fulfil.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,19 @@ pub struct Policy {
     /// Which provenance it must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<Origin>,
+    /// From which environment it must have been promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<Promoted>,
+}
+
+/// The way on which a package must come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promoted {
+    /// The environment before.
+    pub from: EnvironmentName,
+    /// Public keys in PEM; one of them must have signed the promotion.
+    pub keys: Vec<String>,
 }
 
 /// Where a package must come from.
@@ -117,9 +131,15 @@ impl std::fmt::Display for Bound {
 impl Policy {
     /// Why a package of the local registry does not fulfil the policy: every reason. Every byte of it is read for this when a signature or provenance is
     /// demanded.
-    pub fn reasons(&self, distribution: &Distribution, digest: &Digest, package: &Package) -> Vec<String> {
+    pub fn reasons(
+        &self,
+        distribution: &Distribution,
+        environment: &EnvironmentName,
+        digest: &Digest,
+        package: &Package,
+    ) -> Vec<String> {
         let mut reasons = self.stated(package);
-        if self.signed_by.is_empty() && self.provenance.is_none() {
+        if self.signed_by.is_empty() && self.provenance.is_none() && self.promoted.is_none() {
             return reasons;
         }
         let changed = check_package(distribution.store(), digest).faults;
@@ -130,7 +150,40 @@ impl Policy {
         if let Some(origin) = &self.provenance {
             reasons.extend(origin.reasons(distribution, digest, package));
         }
+        if let Some(promoted) = &self.promoted {
+            reasons.extend(promoted.reasons(distribution, environment, digest, package));
+        }
         reasons
+    }
+
+    /// The policy as a promotion checks it: what the promotion itself is to give is not demanded before.
+    #[must_use]
+    pub fn before_promotion(&self) -> Self {
+        Self { promoted: None, ..self.clone() }
+    }
+
+    /// What it demands and how its document is found again, for those who look at a promotion later.
+    ///
+    /// # Errors
+    /// When it is no JSON.
+    pub fn checked(&self) -> Result<CheckedPolicy, serde_json::Error> {
+        let digest = Digest::from_sha256(Sha256::digest(serde_json::to_vec(self)?).into());
+        let mut demands = Vec::new();
+        if !self.signed_by.is_empty() {
+            demands.push(format!("signed by one of {} keys", self.signed_by.len()));
+        }
+        if self.samples > 0 {
+            demands.push(format!("at least {} samples", self.samples));
+        }
+        demands.extend(self.evaluation.iter().map(ToString::to_string));
+        if let Some(origin) = &self.provenance {
+            let or = |patterns: &[String]| if patterns.is_empty() { "any".to_owned() } else { patterns.join(" or ") };
+            demands.push(format!("provenance: source {}, builder {}", or(&origin.source), or(&origin.builder)));
+        }
+        if let Some(promoted) = &self.promoted {
+            demands.push(format!("promoted from `{}`", promoted.from));
+        }
+        Ok(CheckedPolicy { digest, demands })
     }
 
     /// Why no signature is one that is demanded.
@@ -190,75 +243,49 @@ impl Origin {
     }
 }
 
+impl Promoted {
+    /// Why no promotion is the one that is demanded.
+    fn reasons(
+        &self,
+        distribution: &Distribution,
+        environment: &EnvironmentName,
+        digest: &Digest,
+        package: &Package,
+    ) -> Vec<String> {
+        let keys = match keys(&self.keys) {
+            Ok(keys) => keys,
+            Err(why) => return vec![why],
+        };
+        match attestations(distribution, &package.name, digest, &keys) {
+            Ok((stated, faults)) => {
+                let found: Vec<Promotion> = stated.iter().filter_map(Promotion::of).collect();
+                let Some(why) = why_not_promoted(&found, &self.from, environment) else { return Vec::new() };
+                let faults = faults.iter().map(|fault| format!("{}: {}", fault.what, fault.why));
+                [why].into_iter().chain(faults).collect()
+            }
+            Err(error) => vec![format!("its promotions cannot be read: {error}")],
+        }
+    }
+
+    /// Why a promotion would not count here; none when it would.
+    pub fn why_not(&self, from: &EnvironmentName, key: &VerifyingKey) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if *from != self.from {
+            reasons.push(format!("packages come from `{}` here, not from `{from}`", self.from));
+        }
+        match keys(&self.keys) {
+            Ok(keys) if keys.iter().any(|known| known.id() == key.id()) => {}
+            Ok(keys) => reasons.push(format!("the key is none of the {} whose promotions count here", keys.len())),
+            Err(why) => reasons.push(why),
+        }
+        reasons
+    }
+}
+
 /// The keys of a policy.
-fn keys(pems: &[String]) -> Result<Vec<VerifyingKey>, String> {
+pub fn keys(pems: &[String]) -> Result<Vec<VerifyingKey>, String> {
     let read: Result<Vec<VerifyingKey>, _> = pems.iter().map(|pem| VerifyingKey::from_pem(pem)).collect();
     read.map_err(|error| format!("a key of the policy cannot be read: {error}"))
-}
-
-/// The policies of a home: a document per environment.
-#[derive(Clone, Debug)]
-pub struct Policies {
-    folder: PathBuf,
-}
-
-impl Policies {
-    /// The policies kept in `folder`.
-    pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
-    }
-
-    fn path(&self, environment: &EnvironmentName) -> PathBuf {
-        self.folder.join(format!("{environment}.json"))
-    }
-
-    /// The policy of an environment; none when nothing is demanded there.
-    ///
-    /// # Errors
-    /// When it cannot be read, in words.
-    pub fn read(&self, environment: &EnvironmentName) -> Result<Option<Policy>, String> {
-        let path = self.path(environment);
-        let wrong = |error: &dyn std::fmt::Display| format!("the policy {} cannot be read: {error}", path.display());
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| wrong(&error)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(wrong(&error)),
-        }
-    }
-
-    /// Every environment that has a policy.
-    ///
-    /// # Errors
-    /// When one cannot be read, in words.
-    pub fn list(&self) -> Result<BTreeMap<EnvironmentName, Policy>, String> {
-        let mut all = BTreeMap::new();
-        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().into_string().unwrap_or_default();
-            let Some(Ok(name)) = name.strip_suffix(".json").map(EnvironmentName::new) else { continue };
-            if let Some(policy) = self.read(&name)? {
-                all.insert(name, policy);
-            }
-        }
-        Ok(all)
-    }
-
-    /// Sets the policy of an environment, or takes it away.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn set(&self, environment: &EnvironmentName, policy: Option<&Policy>) -> std::io::Result<()> {
-        let path = self.path(environment);
-        let Some(policy) = policy else {
-            return std::fs::remove_file(&path);
-        };
-        std::fs::create_dir_all(&self.folder)?;
-        let bytes = serde_json::to_vec_pretty(policy)?;
-        let temporary = path.with_extension("new");
-        std::fs::write(&temporary, bytes)?;
-        std::fs::File::open(&temporary)?.sync_all()?;
-        std::fs::rename(&temporary, &path)?;
-        std::fs::File::open(Path::new(&self.folder))?.sync_all()
-    }
 }
 
 #[cfg(test)]
@@ -285,17 +312,5 @@ mod tests {
             assert!(bound(text).is_err(), "{text}");
         }
         assert_eq!(bound("a>=1").unwrap().to_string(), "a >= 1");
-    }
-
-    #[test]
-    fn a_policy_that_cannot_be_read_is_an_error_and_none_is_none() {
-        let home = tempfile::tempdir().unwrap();
-        let (policies, prod) = (Policies::at(home.path()), EnvironmentName::new("prod").unwrap());
-        assert_eq!(policies.read(&prod), Ok(None));
-        let policy = Policy { samples: 2, evaluation: vec![bound("a >= 1").unwrap()], ..Policy::default() };
-        policies.set(&prod, Some(&policy)).unwrap();
-        assert_eq!(policies.read(&prod), Ok(Some(policy)));
-        std::fs::write(home.path().join("prod.json"), r#"{"sampels":1}"#).unwrap();
-        assert!(policies.read(&prod).is_err() && policies.list().is_err());
     }
 }

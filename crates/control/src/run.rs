@@ -17,7 +17,7 @@ use modelyard_targets::ProcessTarget;
 use modelyard_targets::identity::Identity;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::api::{self, App, Metrics};
 use crate::catalogue::Catalogue;
@@ -30,8 +30,10 @@ use crate::ledger::Ledger;
 use crate::orders::Orders;
 use crate::packages::RegistryPackages;
 use crate::prober::HttpAsker;
+use crate::promotions::Promotions;
 use crate::store::{self, Store};
-use crate::{gateway, running, session_key, tokens};
+use crate::token_log::TokenLog;
+use crate::{gateway, running, session_key, token_log, tokens};
 
 /// How the control plane is started.
 pub struct ControlOptions {
@@ -207,7 +209,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     let controller = Controller::new(Arc::clone(&ledger), &ports);
     let down = Arc::new(Notify::new());
     let app = App {
-        orders: Orders::new(Arc::clone(&ledger), packages, Arc::clone(&target)),
+        orders: Orders::new(Arc::clone(&ledger), packages.clone(), Arc::clone(&target)),
         controller: controller.clone(),
         target: Arc::clone(&target),
         gateway: Some(gateway.clone()),
@@ -217,9 +219,17 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         ledger: Arc::clone(&ledger),
     };
     let catalogue = Catalogue::open(&options.home, Arc::clone(&ledger)).map_err(Error::Registry)?;
-    let tokens = Tokens::at(options.home.tokens());
-    let registry = distribution(&options.home)?.guarded(tokens.clone()).layer(from_fn(api::loopback_only));
-    let api = api::router(app).merge(api::models::routes(catalogue)).merge(api::tokens::routes(tokens.clone()));
+    let (told, refused) = mpsc::channel(token_log::WAITING);
+    let tokens = Tokens::at(options.home.tokens()).telling(told);
+    let token_log = TokenLog::new(tokens.clone(), Arc::clone(&ledger));
+    let distribution = distribution(&options.home)?;
+    let registry = distribution.guarded(tokens.clone()).layer(from_fn(api::loopback_only));
+    let promotions = Promotions::new(Arc::clone(&ledger), packages, distribution, options.home.clone());
+    let api = api::router(app)
+        .merge(api::models::routes(catalogue))
+        .merge(api::promotions::routes(promotions))
+        .merge(api::tokens::routes(token_log.clone()));
+    let telling = tokio::spawn(token_log.run(refused));
     let router = tokens::guarded(api, tokens, &ledger).merge(registry);
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let stop = watch::Sender::new(false);
@@ -236,6 +246,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         note(&ledger, EventBody::ControlStopped, &options.home).await?;
     }
     server.abort();
+    telling.abort();
     let _ = std::fs::remove_file(options.home.running("control"));
     if let End::Died = end { Err(Error::Died) } else { Ok(()) }
 }

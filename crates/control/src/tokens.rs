@@ -37,14 +37,26 @@ async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Resp
         return next.run(request).await;
     }
     let secret = access::secret(request.headers());
-    match guard.tokens.look(secret.as_deref(), access::now()) {
+    let looked = guard.tokens.look_closely(secret.as_deref(), access::now());
+    let id = looked.as_ref().ok().and_then(|(_, id)| id.clone());
+    let told = |request: &Request, why: &str| {
+        guard.tokens.refused(id.as_deref(), why, request.method().as_str(), request.uri().path());
+    };
+    match looked.map(|(presented, _)| presented) {
         Ok(Presented::NotDemanded) => next.run(request).await,
         Ok(Presented::Valid(grant)) => match why_not(&guard.ledger, &grant, request.method(), request.uri()) {
-            Some(why) => denied(why).into_response(),
+            Some(why) => {
+                told(&request, &why);
+                denied(why).into_response()
+            }
             None => on_behalf(grant, next.run(request)).await,
         },
         Ok(Presented::Nothing) => unauthorised("a token is needed"),
-        Ok(Presented::Invalid) => unauthorised("this token is none, was revoked, or has expired"),
+        Ok(Presented::Invalid) => {
+            let why = "this token is none, was revoked, or has expired";
+            told(&request, why);
+            unauthorised(why)
+        }
         Err(error) => {
             tracing::error!(%error, "the tokens cannot be read; nobody is let in");
             let help = "see the control plane's log; `tokens.json` in the home folder cannot be read";
@@ -109,6 +121,7 @@ fn why_not(ledger: &Ledger, grant: &Grant, method: &Method, uri: &Uri) -> Option
     match segments.as_slice() {
         ["api", "services", name, ..] => of_service(name),
         ["api", "rollouts", id, ..] => of_rollout(id),
+        ["api", "environments", name, ..] => EnvironmentName::new(*name).ok().and_then(|name| elsewhere(&name)),
         ["api", "events"] => {
             let parameter = |key: &str| {
                 let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
@@ -147,6 +160,14 @@ fn other_models(grant: &Grant, segments: &[&str]) -> Option<String> {
 pub fn may_see(state: &ServiceState) -> bool {
     let Some(grant) = caller() else { return true };
     state.spec.as_ref().is_none_or(|spec| grant.counts_in(&spec.environment))
+}
+
+/// Whether the caller's token is for a model.
+pub fn check_model(model: &str) -> Result<(), Refusal> {
+    match caller().filter(|grant| !grant.covers(model)) {
+        Some(_) => Err(denied(format!("this token is not for `{model}`"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether the caller may deploy to an environment.

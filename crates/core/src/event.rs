@@ -10,7 +10,10 @@ use crate::failure::{Cause, Failure};
 use crate::measure::Counters;
 use crate::notify::NoticeKind;
 use crate::service::{Desired, Revision, ServiceSpec};
-use crate::{AliasName, InstanceId, ModelName, RevisionNumber, RolloutId, ServiceName, Timestamp, Version, Weight};
+use crate::{
+    AliasName, Digest, EnvironmentName, InstanceId, ModelName, RevisionNumber, RolloutId, ServiceName, Timestamp,
+    Version, Weight,
+};
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -364,6 +367,91 @@ pub enum EventBody {
         /// Version.
         version: Version,
     },
+    /// A package went from one environment to the next, by a signed record.
+    PackagePromoted {
+        /// What the record says.
+        promotion: Box<PackagePromotion>,
+    },
+    /// A token was made.
+    TokenMade {
+        /// Which, and what it grants.
+        token: Box<TokenGrant>,
+    },
+    /// A token counts no longer.
+    TokenRevoked {
+        /// Its id.
+        token: String,
+        /// Whose it was.
+        name: String,
+        /// Since when.
+        revoked: Timestamp,
+    },
+    /// A token was shown, and refused.
+    TokenRefused {
+        /// Its id; none when it is no token of this home.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
+        /// Whose it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Why.
+        why: String,
+        /// What was asked, the last time: method and path.
+        asked: String,
+        /// How often, since the last event of its kind.
+        times: u32,
+    },
+}
+
+/// A package that went from one environment to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackagePromotion {
+    /// Model.
+    pub model: ModelName,
+    /// Version.
+    pub version: Version,
+    /// The package.
+    pub package: Digest,
+    /// Where it came from.
+    pub from: EnvironmentName,
+    /// Where it may run now.
+    pub to: EnvironmentName,
+    /// The signed envelope with the record.
+    pub record: Digest,
+    /// Id of the key that signed it, where the environment names keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// SHA-256 of the policies that were checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// The rollout that the record names as passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<RolloutId>,
+    /// The registry that the copy went to, if it went to another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenGrant {
+    /// Its id.
+    pub id: String,
+    /// Whose it is.
+    pub name: String,
+    /// What its holder may do: `viewer`, `deployer`, `approver`, `admin`.
+    pub role: String,
+    /// The environment in which it counts; every one when none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<EnvironmentName>,
+    /// Patterns of repositories; every one when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<String>,
+    /// When it was made.
+    pub made: Timestamp,
+    /// When it expires by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@
 use std::path::Path;
 
 use miette::NamedSource;
-use modelyard_control::policy::{Bound, Origin, Policy};
+use modelyard_control::environments::{Environment, Place};
+use modelyard_control::policy::{Bound, Origin, Policy, Promoted};
 use modelyard_core::EnvironmentName;
+use modelyard_registry::client::Remote;
 use modelyard_registry::trust::VerifyingKey;
 use toml::Value;
 
@@ -24,6 +26,22 @@ pub const ENVIRONMENT: &[Key] = &[
         Kind::Table(POLICY),
         "nothing is demanded",
         "What a package must fulfil before anything of it starts.",
+    ),
+    key(
+        "registry",
+        Kind::Table(REGISTRY),
+        "the local registry",
+        "Where the environment's packages are kept: `env promote` copies there.",
+    ),
+];
+
+const REGISTRY: &[Key] = &[
+    key("url", Kind::Text, "", "Host and what precedes the model's name: `\"registry.example/prod\"`."),
+    key(
+        "plain-http",
+        Kind::Switch,
+        "false",
+        "Whether plain HTTP is spoken with a registry that is not on this machine.",
     ),
 ];
 
@@ -42,6 +60,18 @@ const POLICY: &[Key] = &[
         "Bounds of metrics that the package states, such as `\"accuracy >= 0.9\"`; with `>=`, `<=`, `>` or `<`.",
     ),
     key("provenance", Kind::Table(PROVENANCE), "none", "Where the package must come from, by a signed statement."),
+    key(
+        "promoted-from",
+        Kind::Name,
+        "any",
+        "The environment that the package must have been promoted from (`env promote`), by a record that one of `promotion-keys` signed.",
+    ),
+    key(
+        "promotion-keys",
+        Kind::List,
+        "",
+        "Files of public keys, relative to this one, whose promotions count. Needed with `promoted-from`.",
+    ),
 ];
 
 const PROVENANCE: &[Key] = &[
@@ -56,7 +86,7 @@ const PROVENANCE: &[Key] = &[
 ];
 
 /// Reads the file of an environment.
-pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Policy)> {
+pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let (table, mut mistakes) = read(&text, ENVIRONMENT);
     let of = |key: &str| table.get("policy").and_then(|policy| policy.get(key));
@@ -103,9 +133,43 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Policy)> {
             builder: all(origin.get("builder")),
         }),
     };
+    let promoted = match of("promoted-from").and_then(Value::as_str) {
+        None if !texts("promotion-keys").is_empty() => {
+            let what = format!("{}: `policy.promotion-keys` is nothing without `policy.promoted-from`", path.display());
+            return Err(Usage::new(what, "name the environment before: `promoted-from = \"test\"`").into());
+        }
+        None => None,
+        Some(_) if texts("promotion-keys").is_empty() => {
+            let what = format!(
+                "{}: `policy.promoted-from` needs `policy.promotion-keys`: without keys anybody could promote",
+                path.display()
+            );
+            return Err(Usage::new(what, "name the public keys of those whose promotions count").into());
+        }
+        Some(from) => {
+            let from = EnvironmentName::new(from).map_err(|error| {
+                Usage::new(format!("{}: `policy.promoted-from`: {error}", path.display()), "name an environment")
+            })?;
+            Some(Promoted { from, keys: keys(&texts("promotion-keys"))? })
+        }
+    };
     let samples = of("samples").and_then(Value::as_integer).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
     let signed_by = keys(&texts("signed-by"))?;
-    Ok((name, Policy { signed_by, samples, evaluation, provenance }))
+    let policy = Policy { signed_by, samples, evaluation, provenance, promoted };
+    let registry = table.get("registry").map(|registry| place(registry, path)).transpose()?;
+    Ok((name, Environment::new(policy, registry)))
+}
+
+/// The registry of an environment.
+fn place(registry: &Value, path: &Path) -> Result<Place, Usage> {
+    let url = registry.get("url").and_then(Value::as_str).unwrap_or_default();
+    let url = url.strip_prefix("oci://").unwrap_or(url).trim_end_matches('/').to_owned();
+    format!("{url}/model:1").parse::<Remote>().map_err(|error| {
+        let what = format!("{}: `registry.url` cannot be a registry: {error}", path.display());
+        Usage::new(what, "write the host and what precedes the model's name: `url = \"registry.example/prod\"`")
+    })?;
+    let plain_http = registry.get("plain-http").and_then(Value::as_bool).unwrap_or(false);
+    Ok(Place { url, plain_http })
 }
 
 /// The texts of a list.
@@ -128,7 +192,18 @@ mod tests {
             assert!(told.contains(word), "{word}: {told}");
         }
         std::fs::write(&path, "[policy]\nsamples = 2\nevaluation = [\"accuracy >= 0.9\"]\n").unwrap();
-        let (name, policy) = environment(&path).unwrap();
-        assert_eq!((name.as_str(), policy.samples, policy.evaluation.len()), ("prod", 2, 1));
+        let (name, Environment { policy, registry, .. }) = environment(&path).unwrap();
+        assert_eq!((name.as_str(), policy.samples, policy.evaluation.len(), registry), ("prod", 2, 1, None));
+        std::fs::write(&path, "[registry]\nurl = \"registry.example/prod/\"\n").unwrap();
+        assert_eq!(environment(&path).unwrap().1.registry.unwrap().url, "registry.example/prod");
+        for (text, word) in [
+            ("[registry]\nurl = \"prod\"\n", "registry.url"),
+            ("[policy]\npromoted-from = \"test\"\n", "needs `policy.promotion-keys`"),
+            ("[policy]\npromotion-keys = [\"a.pub\"]\n", "without `policy.promoted-from`"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let told = environment(&path).unwrap_err().to_string();
+            assert!(told.contains(word), "{word}: {told}");
+        }
     }
 }

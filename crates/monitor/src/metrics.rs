@@ -108,6 +108,10 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Tagged { .. } => "tagged",
         EventBody::Yanked { .. } => "yanked",
         EventBody::Unyanked { .. } => "unyanked",
+        EventBody::PackagePromoted { .. } => "package-promoted",
+        EventBody::TokenMade { .. } => "token-made",
+        EventBody::TokenRevoked { .. } => "token-revoked",
+        EventBody::TokenRefused { .. } => "token-refused",
     }
 }
 

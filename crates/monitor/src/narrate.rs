@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::beside::BesideKind;
-use modelyard_core::event::{Actor, Event, EventBody, Measurement, Order, Outcome};
+use modelyard_core::event::{Actor, Event, EventBody, Measurement, Order, Outcome, PackagePromotion, TokenGrant};
 use modelyard_core::failure::Failure;
 use modelyard_core::service::Desired;
 use modelyard_core::{Millis, RevisionNumber, Weight};
@@ -125,7 +125,9 @@ pub fn narrate(event: &Event) -> String {
         EventBody::AliasMoved { .. }
         | EventBody::Tagged { .. }
         | EventBody::Yanked { .. }
-        | EventBody::Unyanked { .. } => catalogued(event),
+        | EventBody::Unyanked { .. }
+        | EventBody::PackagePromoted { .. } => catalogued(event),
+        EventBody::TokenMade { .. } | EventBody::TokenRevoked { .. } | EventBody::TokenRefused { .. } => token(event),
     }
 }
 
@@ -149,6 +151,33 @@ fn catalogued(event: &Event) -> String {
             sentence(&format!("{model}:{version} was withdrawn{by}: {}", detail(why)))
         }
         EventBody::Unyanked { model, version } => format!("{model}:{version} may be deployed again{by}."),
+        EventBody::PackagePromoted { promotion } => {
+            let PackagePromotion { model, version, package, from, to, passed, registry, .. } = &**promotion;
+            let after = passed.as_ref().map(|rollout| format!(", after rollout {rollout}")).unwrap_or_default();
+            let copied = registry.as_ref().map(|url| format!("; copied to {}", detail(url))).unwrap_or_default();
+            format!("{model}:{version} ({}) was promoted from {from} to {to}{by}{after}{copied}.", package.short())
+        }
+        _ => String::new(),
+    }
+}
+
+/// What became of a token.
+fn token(event: &Event) -> String {
+    let by = by(&event.actor);
+    match &event.body {
+        EventBody::TokenMade { token } => {
+            let TokenGrant { id, name, role, environment, repositories, .. } = &**token;
+            let within = environment.as_ref().map(|name| format!(" in {name}")).unwrap_or_default();
+            let of = if repositories.is_empty() { String::new() } else { format!(" for {}", repositories.join(", ")) };
+            detail(&format!("Token {id} of {name} was made{by}: {role}{within}{of}."))
+        }
+        EventBody::TokenRevoked { token, name, .. } => detail(&format!("Token {token} of {name} was revoked{by}.")),
+        EventBody::TokenRefused { token, name, why, asked, times } => {
+            let of = name.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
+            let which = token.as_ref().map_or_else(|| "An unknown token".to_owned(), |id| format!("Token {id}{of}"));
+            let often = if *times == 1 { String::new() } else { format!(" {times} times, last") };
+            sentence(&detail(&format!("{which} was refused{often} at {asked}: {why}")))
+        }
         _ => String::new(),
     }
 }

@@ -15,6 +15,7 @@ pub mod models;
 mod openapi;
 mod operations;
 mod page;
+pub mod promotions;
 mod rollouts;
 mod services;
 mod status;

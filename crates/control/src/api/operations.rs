@@ -26,7 +26,7 @@ impl Operation {
     pub fn tag(&self) -> &str {
         match self.path.strip_prefix("/api/").map(|rest| rest.split('/').next().unwrap_or(rest)) {
             Some("2.0") => "mlflow",
-            Some(word @ ("services" | "rollouts" | "models" | "events" | "tokens")) => word,
+            Some(word @ ("services" | "rollouts" | "models" | "events" | "tokens" | "environments")) => word,
             Some("diff" | "retention") => "models",
             _ => "control plane",
         }
@@ -128,6 +128,20 @@ fn system() -> Vec<Operation> {
             JSON,
             object(&["id", "name", "role", "token"]),
         ),
+        new("get", "/api/tokens/history", "What became of tokens: made, revoked, refused.").gives(200, JSON, list()),
+        new("get", "/api/environments/{environment}/passed", "The rollout that brought a package to everybody there.")
+            .needs("package", text())
+            .gives(200, JSON, object(&["environment", "package", "passed"])),
+        new(
+            "post",
+            "/api/environments/{environment}/promotions",
+            "Take the signed record of a promotion into the log.",
+        )
+        .takes(body(
+            &["package", "from", "record"],
+            json!({ "package": text(), "from": text(), "record": text(), "by": text_or_null() }),
+        ))
+        .gives(201, JSON, object(&["seq", "at", "new", "event"])),
         new("delete", "/api/tokens/{id}", "Revoke a token.").gives(200, JSON, object(&["id", "revoked"])),
         new("post", "/api/gateway/upgrade", "Replace the gateway without failing a request.").gives(
             200,

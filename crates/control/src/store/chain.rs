@@ -190,6 +190,13 @@ pub fn last_link(transaction: &Transaction<'_>) -> Result<Link, Error> {
     Ok(kept.unwrap_or(NOTHING))
 }
 
+/// The link of the event at a position, as the row has it.
+pub fn kept(connection: &Connection, seq: u64) -> Result<Option<Digest>, Error> {
+    let sql = "SELECT hash FROM events WHERE seq = ?1";
+    let found: Option<Vec<u8>> = connection.query_row(sql, [seq], |row| row.get(0)).optional()?;
+    Ok(found.and_then(|link| Link::try_from(link).ok()).map(Digest::from_sha256))
+}
+
 /// Walks the whole chain.
 ///
 /// # Errors

@@ -47,6 +47,8 @@ pub struct World {
     pub generation: u64,
     /// Services by name, removed ones included: their numbers are never given again.
     pub services: BTreeMap<ServiceName, Arc<ServiceState>>,
+    /// Tokens that the log tells of, by id: whether each was revoked.
+    pub tokens: Arc<BTreeMap<String, bool>>,
 }
 
 impl World {
@@ -56,8 +58,15 @@ impl World {
     /// [`FoldError`] when the event does not fit; the world is then half changed and must be thrown away.
     pub fn apply(&mut self, event: &Event) -> Result<(), FoldError> {
         self.last_seq = event.seq;
-        if let EventBody::RouteApplied { generation, .. } = event.body {
-            self.generation = self.generation.max(generation);
+        match &event.body {
+            EventBody::RouteApplied { generation, .. } => self.generation = self.generation.max(*generation),
+            EventBody::TokenMade { token } => {
+                Arc::make_mut(&mut self.tokens).entry(token.id.clone()).or_insert(false);
+            }
+            EventBody::TokenRevoked { token, .. } => {
+                Arc::make_mut(&mut self.tokens).insert(token.clone(), true);
+            }
+            _ => {}
         }
         let Some(name) = &event.service else { return Ok(()) };
         let service = self.services.entry(name.clone()).or_insert_with(|| Arc::new(ServiceState::new(name.clone())));
@@ -346,7 +355,11 @@ impl ServiceState {
             | EventBody::AliasMoved { .. }
             | EventBody::Tagged { .. }
             | EventBody::Yanked { .. }
-            | EventBody::Unyanked { .. } => {}
+            | EventBody::Unyanked { .. }
+            | EventBody::PackagePromoted { .. }
+            | EventBody::TokenMade { .. }
+            | EventBody::TokenRevoked { .. }
+            | EventBody::TokenRefused { .. } => {}
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use modelyard_core::event::{Event, EventBody};
-use modelyard_core::{ServiceName, Timestamp};
+use modelyard_core::{Digest, ServiceName, Timestamp};
 use rusqlite::Connection;
 
 pub use chain::{Anchor, Walked};
@@ -175,6 +175,14 @@ impl Store {
                 chain::walk(&view, anchor)
             })
             .await
+    }
+
+    /// The link of the event at a position; none when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub async fn link(&self, seq: u64) -> Result<Option<Digest>, Error> {
+        self.reader.run(move |connection| chain::kept(connection, seq)).await
     }
 
     /// Keeps a small document that may be lost without harm.

@@ -172,7 +172,7 @@ fn outcome(outcome: &str, paint: Paint) -> String {
     }
 }
 
-fn when(at: Timestamp) -> String {
+pub fn when(at: Timestamp) -> String {
     let milliseconds = i64::try_from(at.0).unwrap_or(i64::MAX);
     let instant = jiff::Timestamp::from_millisecond(milliseconds);
     instant.map_or_else(|_| "–".to_owned(), |instant| instant.strftime("%Y-%m-%d %H:%M:%SZ").to_string())

@@ -9,10 +9,11 @@ use modelyard_core::{EnvironmentName, Millis, Timestamp};
 use modelyard_registry::access::{Grant, Role, Scope, Tokens, now};
 use serde_json::{Value, json};
 
+use super::history::when;
 use crate::cli::{Connect, span};
 use crate::context::{Context, person};
 use crate::exit::{Exit, Failed, Usage};
-use crate::terminal::{Paint, say, table};
+use crate::terminal::{Paint, columns, say, table};
 
 /// Arguments of `token`.
 #[derive(Debug, Args)]
@@ -29,6 +30,8 @@ enum What {
     List(Only),
     /// Revoke a token, at once.
     Revoke(Revoke),
+    /// Tell who was given a token, lost one or was refused, as the control plane's log has it.
+    History(Only),
     /// Let anybody read repositories and Python projects of these names; without any, nobody.
     Anonymous(Anonymous),
 }
@@ -89,6 +92,7 @@ impl Token {
             What::Create(create) => create.run(context),
             What::List(Only { connect }) => list(context, &connect),
             What::Revoke(revoke) => revoke.run(context),
+            What::History(Only { connect }) => history(context, &connect),
             What::Anonymous(Anonymous { patterns }) => {
                 tokens(context).set_anonymous(patterns.clone())?;
                 context.print(&json!({ "anonymous": patterns }), || match patterns.is_empty() {
@@ -206,6 +210,18 @@ fn list(context: &Context, connect: &Connect) -> miette::Result<Exit> {
         };
         let heading = ["id", "name", "role", "environment", "repositories", "state"];
         table(&heading, all.iter().map(row).collect(), Paint::stdout())
+    })?;
+    Ok(Exit::Done)
+}
+
+fn history(context: &Context, connect: &Connect) -> miette::Result<Exit> {
+    let all: Vec<Value> = context.client(connect)?.get("/api/tokens/history")?;
+    context.print(&all, || {
+        let row = |one: &Value| {
+            let at = one["event"]["at"].as_u64().map_or_else(|| "–".to_owned(), |at| when(Timestamp(at)));
+            vec![at, one["told"].as_str().unwrap_or_default().to_owned()]
+        };
+        columns(&all.iter().map(row).collect::<Vec<_>>()).join("\n")
     })?;
     Ok(Exit::Done)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use modelyard_core::EnvironmentName;
 use modelyard_registry::trust::{
-    Checked, Fault, Provenance, attestations, check_all, check_package, signatures, why_not,
+    Checked, Fault, Promotion, Provenance, attestations, check_all, check_package, signatures, why_not,
 };
 use serde_json::{Value, json};
 
@@ -62,6 +62,7 @@ impl Verify {
         let (stated, faults) = attestations(&distribution, &reference.model, &digest, &keys)?;
         checked.faults.extend(faults);
         let provenance: Vec<Provenance> = stated.iter().filter_map(Provenance::of).collect();
+        let promotions: Vec<Promotion> = stated.iter().filter_map(Promotion::of).collect();
         if self.built_from.is_empty() && self.built_by.is_empty() {
             if !keys.is_empty() && found.iter().all(|signature| signature.key.is_none()) {
                 checked.faults.push(unsigned(&keys.iter().map(|key| key.id()).collect::<Vec<_>>(), found.len()));
@@ -82,12 +83,14 @@ impl Verify {
         (document["package"], document["digest"]) = (json!(what), json!(digest));
         document["signatures"] = json!(signed);
         document["provenance"] = provenance.iter().map(stated_in_json).collect();
+        document["promotions"] = promotions.iter().map(promoted_in_json).collect();
         context.print(&document, || {
             let signed = found.iter().map(|found| match &found.key {
                 Some(key) => format!("signed by {} as {}\n", short(key), found.name),
                 None => format!("signed by another key as {}\n", found.name),
             });
             let stated = provenance.iter().map(stated_in_words);
+            let stated = stated.chain(promotions.iter().map(promoted_in_words));
             format!("{digest}\n{}{}{}", signed.collect::<String>(), stated.collect::<String>(), in_words(&checked))
         })?;
         Ok(exit(&checked))
@@ -104,6 +107,21 @@ fn stated_in_words(stated: &Provenance) -> String {
     let source = stated.source.as_deref().unwrap_or("an unknown source").escape_debug();
     let commit = stated.commit.as_deref().map(|commit| format!(" at {}", commit.escape_debug())).unwrap_or_default();
     format!("{by} says: built from {source}{commit} by {}\n", stated.builder.escape_debug())
+}
+
+fn promoted_in_json(stated: &Promotion) -> Value {
+    let Promotion { record, from, to, by, at, registry, rollout, policies, key } = stated;
+    json!({
+        "record": record, "from": from, "to": to, "by": by, "at": at, "registry": registry, "rollout": rollout,
+        "policies": policies, "key": key,
+    })
+}
+
+fn promoted_in_words(stated: &Promotion) -> String {
+    let key = stated.key.as_deref().map_or("another key", short);
+    let after = stated.rollout.as_deref().map(|rollout| format!(", after rollout {}", rollout.escape_debug()));
+    let (by, at) = (stated.by.escape_debug(), stated.at.escape_debug());
+    format!("{key} says: promoted from {} to {} by {by} at {at}{}\n", stated.from, stated.to, after.unwrap_or_default())
 }
 
 /// That none of the keys signed it.

@@ -10,7 +10,7 @@ use axum::routing::get;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
-use super::guard::{refuse, unauthorised};
+use super::guard::{NONE, refuse, unauthorised};
 use super::{Presented, Tokens, instant, now, secret, short};
 use crate::distribution::route::Query;
 
@@ -40,7 +40,10 @@ async fn give(State(tokens): State<Tokens>, request: Request) -> Response {
         Ok((Presented::Valid(grant), Some(id))) => Some((id, grant)),
         // Docker asks without a name before it reads what anybody may read.
         Ok((Presented::Nothing | Presented::NotDemanded, _)) => None,
-        Ok(_) => return unauthorised("this token is none, was revoked, or has expired"),
+        Ok((_, id)) => {
+            tokens.refused(id.as_deref(), NONE, "GET", PATH);
+            return unauthorised(NONE);
+        }
         Err(error) => {
             tracing::error!(%error, "the tokens cannot be read; nobody is let in");
             return refuse(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "who may do what cannot be read here");

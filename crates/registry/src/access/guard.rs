@@ -20,6 +20,9 @@ use crate::python::{FileName, normalise};
 /// How callers are asked for a token: any name, the token as the password.
 pub const CHALLENGE: &str = "Basic realm=\"modelyard\", charset=\"UTF-8\"";
 
+/// Why a token that is none is refused.
+pub(super) const NONE: &str = "this token is none, was revoked, or has expired";
+
 /// The token that a request carries, as `Bearer` or as the password of `Basic`.
 pub fn secret(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -48,10 +51,15 @@ pub async fn guard(State(tokens): State<Tokens>, mut request: Request, next: Nex
     // How to ask: container clients by scope, all others by name and password.
     let challenge = wanted.is_of_containers.then(|| (endpoint::realm(request.headers()), wanted.scope()));
     let ask = |why: &str, error: Option<&str>| challenged(why, challenge.as_ref(), error);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let told = |why: &str| tokens.refused(shown.id.as_deref(), why, method.as_str(), &path);
     match shown.presented {
         Presented::NotDemanded => next.run(request).await,
         Presented::Valid(grant) => match wanted.why_not(&grant) {
-            Some(why) => refuse(StatusCode::FORBIDDEN, "DENIED", &why),
+            Some(why) => {
+                told(&why);
+                refuse(StatusCode::FORBIDDEN, "DENIED", &why)
+            }
             None if shown.short.is_some_and(|short| !wanted.is_within(&short.access)) => {
                 ask("this short-lived token is for something else", Some("insufficient_scope"))
             }
@@ -65,25 +73,30 @@ pub async fn guard(State(tokens): State<Tokens>, mut request: Request, next: Nex
         },
         Presented::Nothing if wanted.is_open_to(&anonymous) => next.run(request).await,
         Presented::Nothing => ask("a token is needed: any name, and the token as the password", None),
-        Presented::Invalid => ask("this token is none, was revoked, or has expired", Some("invalid_token")),
+        Presented::Invalid => {
+            told(NONE);
+            ask(NONE, Some("invalid_token"))
+        }
     }
 }
 
 /// What a caller showed, and the short-lived token if it was one.
 struct Shown {
     presented: Presented,
+    /// Id of the token.
+    id: Option<String>,
     short: Option<Short>,
 }
 
 fn shown(tokens: &Tokens, wanted: &Wanted, headers: &HeaderMap) -> Result<Shown, crate::Error> {
     let (secret, at) = (secret(headers), now());
     let short = secret.as_deref().filter(|_| wanted.is_of_containers).and_then(|token| tokens.mint().read(token, at));
-    let presented = match &short {
-        None => tokens.look(secret.as_deref(), at)?,
-        Some(Short { of: Some(id), .. }) => tokens.by_id(id, at)?,
-        Some(Short { of: None, .. }) => tokens.look(None, at)?,
+    let (presented, id) = match &short {
+        None => tokens.look_closely(secret.as_deref(), at)?,
+        Some(Short { of: Some(id), .. }) => (tokens.by_id(id, at)?, Some(id.clone())),
+        Some(Short { of: None, .. }) => (tokens.look(None, at)?, None),
     };
-    Ok(Shown { presented, short })
+    Ok(Shown { presented, id, short })
 }
 
 fn without_query(request: &mut Request) {

@@ -14,7 +14,7 @@ mod tokens;
 pub(crate) use self::endpoint::routes;
 pub use self::grant::{Grant, Role, Scope, fits};
 pub use self::guard::{CHALLENGE, guard, secret};
-pub use self::tokens::{Entry, Presented, Tokens};
+pub use self::tokens::{Entry, Presented, Refused, Tokens};
 pub use crate::distribution::route::percent_decoded;
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub async fn on_behalf<T>(grant: Arc<Grant>, work: impl Future<Output = T>) -> T
 }
 
 /// A time as RFC 3339 writes it.
-pub(crate) fn instant(at: Timestamp) -> String {
+pub fn instant(at: Timestamp) -> String {
     let at = i64::try_from(at.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
     at.unwrap_or(jiff::Timestamp::MAX).to_string()
 }

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::mpsc;
 
 use super::Grant;
 use super::short::Mint;
@@ -79,6 +80,29 @@ pub enum Presented {
     Invalid,
 }
 
+/// A token that was refused, or was not enough. The token itself is nowhere in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its id; none when it is no token of this home.
+    pub token: Option<String>,
+    /// Whose it is.
+    pub name: Option<String>,
+    /// Why.
+    pub why: String,
+    /// What was asked: method and path, cut.
+    pub asked: String,
+}
+
+/// Longest text of what was asked, in characters.
+const ASKED_CHARS: usize = 120;
+
+/// What was asked, without what might be a token: somebody may have put one into the path.
+fn asked(method: &str, path: &str) -> String {
+    let path = path.find(PREFIX).map_or_else(|| path.to_owned(), |at| format!("{}{PREFIX}…", &path[..at]));
+    let text = format!("{method} {path}");
+    text.chars().filter(|c| !c.is_control()).take(ASKED_CHARS).collect()
+}
+
 /// What the file looked like when it was read: inode, length, time in nanoseconds.
 type State = (u64, u64, i64, i64);
 
@@ -91,12 +115,34 @@ pub struct Tokens {
     path: PathBuf,
     read: Arc<Mutex<Option<Read>>>,
     mint: Mint,
+    told: Option<mpsc::Sender<Refused>>,
 }
 
 impl Tokens {
     /// The tokens kept at `path`; nothing is made yet.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), read: Arc::default(), mint: Mint::default() }
+        Self { path: path.into(), read: Arc::default(), mint: Mint::default(), told: None }
+    }
+
+    /// The same, which tells of every token that is refused. What does not fit into the channel is lost: nobody waits for it.
+    #[must_use]
+    pub fn telling(mut self, told: mpsc::Sender<Refused>) -> Self {
+        self.told = Some(told);
+        self
+    }
+
+    /// Tells that the token of that id, or one that is none, was refused.
+    pub fn refused(&self, id: Option<&str>, why: &str, method: &str, path: &str) {
+        let Some(told) = &self.told else { return };
+        let document = self.document().ok();
+        let entry = document.iter().flat_map(|document| &document.tokens).find(|entry| Some(entry.id.as_str()) == id);
+        let refused = Refused {
+            token: entry.map(|entry| entry.id.clone()),
+            name: entry.map(|entry| entry.grant.name.clone()),
+            why: why.to_owned(),
+            asked: asked(method, path),
+        };
+        let _ = told.try_send(refused);
     }
 
     fn document(&self) -> Result<Arc<Document>, Error> {
@@ -145,12 +191,11 @@ impl Tokens {
         self.look_closely(secret, now).map(|(presented, _)| presented)
     }
 
-    /// [`Tokens::look`], and the id of a token that counts.
-    pub(super) fn look_closely(
-        &self,
-        secret: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(Presented, Option<String>), Error> {
+    /// [`Tokens::look`], and the id of the token, also of one that was revoked or has expired.
+    ///
+    /// # Errors
+    /// As [`Tokens::list`]: then nobody is let in.
+    pub fn look_closely(&self, secret: Option<&str>, now: Timestamp) -> Result<(Presented, Option<String>), Error> {
         let document = self.document()?;
         if document.tokens.is_empty() {
             return Ok((Presented::NotDemanded, None));
@@ -164,9 +209,10 @@ impl Tokens {
                 found = Some(entry);
             }
         }
+        let id = found.map(|entry| entry.id.clone());
         Ok(match found.filter(|entry| entry.is_valid(now)) {
-            Some(entry) => (Presented::Valid(Arc::clone(&entry.grant)), Some(entry.id.clone())),
-            None => (Presented::Invalid, None),
+            Some(entry) => (Presented::Valid(Arc::clone(&entry.grant)), id),
+            None => (Presented::Invalid, id),
         })
     }
 
@@ -276,6 +322,15 @@ mod tests {
         assert!(!text.contains(&secret) && !text.contains(&secret[4..]), "{text}");
         let mode = fs::metadata(home.path().join("tokens.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        // Who is refused is told, and by no letter of the token.
+        let (told, mut refusals) = mpsc::channel(1);
+        let watched = Tokens::at(home.path().join("tokens.json")).telling(told);
+        let id = watched.look_closely(Some(&secret), Timestamp(100)).unwrap().1;
+        watched.refused(id.as_deref(), "expired", "GET", &format!("/v2/{secret}/x"));
+        watched.refused(None, "one too many for the channel", "GET", "/");
+        let refused = refusals.try_recv().unwrap();
+        assert_eq!((refused.token, refused.name.as_deref()), (Some(first.id), Some("ci")));
+        assert_eq!((refused.asked.as_str(), refusals.try_recv().is_err()), ("GET /v2/mdy_…", true));
         // Another process revokes it.
         let elsewhere = Tokens::at(home.path().join("tokens.json"));
         assert!(elsewhere.revoke(&second.id, Timestamp(5)).unwrap().is_some());

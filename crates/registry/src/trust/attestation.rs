@@ -56,6 +56,8 @@ struct Subject {
 pub struct Attested {
     /// The object that holds it.
     pub object: Digest,
+    /// Its envelope, a layer of that object: this digest stays when others are added.
+    pub envelope: Digest,
     /// What kind of statement it is: a URI.
     pub predicate_type: String,
     /// What is stated.
@@ -111,6 +113,9 @@ fn timeless(predicate: &Value) -> Value {
     if let Some(details) = predicate.get_mut("runDetails").and_then(Value::as_object_mut) {
         details.remove("metadata");
     }
+    if let Some(stated) = predicate.as_object_mut() {
+        stated.remove("promotedOn");
+    }
     predicate
 }
 
@@ -135,7 +140,7 @@ pub fn attestations(
     for (object, layer) in layers {
         match check(distribution, digest, &layer, keys) {
             Ok((Statement { predicate_type, predicate, .. }, key)) => {
-                found.push(Attested { object, predicate_type, predicate, key });
+                found.push(Attested { object, envelope: layer.digest, predicate_type, predicate, key });
             }
             Err(why) => faults.push(Fault { what: format!("attestation in object {object}"), why }),
         }

@@ -12,6 +12,7 @@ mod bytes;
 mod dsse;
 mod key;
 pub(crate) mod object;
+mod promotion;
 mod provenance;
 mod sealed;
 mod signature;
@@ -19,6 +20,7 @@ mod signature;
 pub use self::attestation::{Attested, attest, attestations};
 pub use self::bytes::{Checked, Fault, check_all, check_package};
 pub use self::key::{SigningKey, VerifyingKey};
+pub use self::promotion::{CheckedPolicy, PROMOTION, Passed, Promote, Promotion, why_not_promoted};
 pub use self::provenance::{BUILD_TYPE, Build, PROVENANCE, Provenance, Source, why_not};
 pub use self::signature::{Found, Signed, sign, signatures};
 

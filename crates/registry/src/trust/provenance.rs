@@ -219,6 +219,7 @@ mod tests {
         });
         let attested = Attested {
             object: crate::blob::digest_of(b""),
+            envelope: crate::blob::digest_of(b""),
             predicate_type: PROVENANCE.to_owned(),
             predicate,
             key: key.map(str::to_owned),

@@ -1,9 +1,11 @@
-//! `modelyard env`: environments and what each demands of a package.
+//! `modelyard env`: environments, what each demands of a package, and the way from one to the next.
+
+mod promote;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use modelyard_control::policy::{Policies, Policy};
+use modelyard_control::environments::{Environment, Environments};
 use modelyard_core::package::Package;
 use modelyard_core::{Digest, EnvironmentName};
 
@@ -21,23 +23,25 @@ pub struct Env {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Let the policies of these files count from now on: `environments/prod.toml`.
+    /// Let what these files say count from now on: `environments/prod.toml`.
     Set {
         /// The files.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// List the environments that demand something.
+    /// List the environments of which something was said.
     List,
     /// Let an environment demand nothing from now on.
     Remove {
         /// Its name.
         environment: EnvironmentName,
     },
+    /// Let a package go from one environment to the next: checked, copied by digest, with a signed record.
+    Promote(promote::Promote),
 }
 
-fn policies(context: &Context) -> Policies {
-    Policies::at(context.home.environments())
+fn environments(context: &Context) -> Environments {
+    Environments::at(context.home.environments())
 }
 
 fn unreadable(why: String) -> Failed {
@@ -49,18 +53,19 @@ impl Env {
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         match self.what {
             What::Set { files } => {
-                let read: Vec<(EnvironmentName, Policy)> =
+                let read: Vec<(EnvironmentName, Environment)> =
                     files.iter().map(|file| environment(file)).collect::<Result<_, _>>()?;
-                for (name, policy) in &read {
-                    policies(context).set(name, Some(policy)).map_err(|error| not_written(error, name))?;
+                for (name, said) in &read {
+                    environments(context).set(name, Some(said)).map_err(|error| not_written(error, name))?;
                 }
                 list(context)
             }
             What::List => list(context),
             What::Remove { environment } => {
-                policies(context).set(&environment, None).map_err(|error| not_written(error, &environment))?;
+                environments(context).set(&environment, None).map_err(|error| not_written(error, &environment))?;
                 list(context)
             }
+            What::Promote(promote) => promote.run(context),
         }
     }
 }
@@ -74,9 +79,10 @@ fn not_written(error: std::io::Error, name: &EnvironmentName) -> Failed {
 }
 
 fn list(context: &Context) -> miette::Result<Exit> {
-    let all = policies(context).list().map_err(unreadable)?;
+    let all = environments(context).list().map_err(unreadable)?;
     context.print(&all, || {
-        let row = |(name, policy): (&EnvironmentName, &Policy)| {
+        let row = |(name, said): (&EnvironmentName, &Environment)| {
+            let policy = &said.policy;
             let bounds: Vec<String> = policy.evaluation.iter().map(ToString::to_string).collect();
             let from = policy.provenance.as_ref().map_or("", |_| "demanded").to_owned();
             vec![
@@ -85,10 +91,12 @@ fn list(context: &Context) -> miette::Result<Exit> {
                 policy.samples.to_string(),
                 bounds.join(", "),
                 from,
+                policy.promoted.as_ref().map_or_else(String::new, |promoted| promoted.from.to_string()),
+                said.registry.as_ref().map_or_else(|| "local".to_owned(), |place| place.url.clone()),
             ]
         };
         table(
-            &["environment", "keys", "samples", "evaluation", "provenance"],
+            &["environment", "keys", "samples", "evaluation", "provenance", "promoted from", "registry"],
             all.iter().map(row).collect(),
             Paint::stdout(),
         )
@@ -107,11 +115,11 @@ pub fn reasons(
 ) -> miette::Result<Vec<String>> {
     let file = folder.join("environments").join(format!("{name}.toml"));
     let of_file = if file.is_file() { Some(environment(&file)?.1) } else { None };
-    let of_home = policies(context).read(name).map_err(unreadable)?;
+    let of_home = environments(context).read(name).map_err(unreadable)?;
     let distribution = super::registry::open(context)?;
     let mut reasons = Vec::new();
-    for policy in of_home.into_iter().chain(of_file) {
-        for reason in policy.reasons(&distribution, digest, package) {
+    for said in of_home.into_iter().chain(of_file) {
+        for reason in said.policy.reasons(&distribution, name, digest, package) {
             if !reasons.contains(&reason) {
                 reasons.push(reason);
             }
