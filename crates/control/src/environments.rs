@@ -50,6 +50,9 @@ impl Environment {
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let told = |error: serde_json::Error| error.to_string();
         let document: Value = serde_json::from_slice(bytes).map_err(told)?;
+        if !document.is_object() {
+            return Err("it is no JSON object".to_owned());
+        }
         match document.get("form").map(Value::as_u64) {
             None => serde_json::from_value(document).map(|policy| Self::new(policy, None)).map_err(told),
             Some(Some(form)) if form == u64::from(FORM) => serde_json::from_value(document).map_err(told),
