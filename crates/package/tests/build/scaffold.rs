@@ -1,0 +1,39 @@
+//! Folders that `new` makes.
+
+use std::fs;
+
+use super::{build_in, example, kinds};
+
+#[test]
+fn a_new_folder_keeps_a_model_of_any_kind() {
+    let home = tempfile::tempdir().unwrap();
+    for (name, path, inputs) in [
+        ("wine_tf", "wine_tf", 1),
+        ("dense.mlmodel", "dense.mlmodel", 1),
+        ("linear.safetensors", "linear.safetensors", 0),
+    ] {
+        let folder = home.path().join(format!("new-{}", name.replace('.', "-")));
+        modelyard_package::scaffold(&folder, Some(&kinds(name))).unwrap();
+        let package = build_in(home.path(), &folder).unwrap().package;
+        assert_eq!(package.models.keys().collect::<Vec<_>>(), [path]);
+        assert_eq!(package.signature.inputs.len(), inputs, "{name}");
+        assert_eq!(package.signature, modelyard_package::package_of_model(&kinds(name)).unwrap().signature, "{name}");
+        let text = fs::read_to_string(folder.join("modelyard.toml")).unwrap();
+        assert!(text.contains("kind = \"none\"") && text.contains("docs/guide/kinds.md"), "{text}");
+    }
+    let text = home.path().join("notes.txt");
+    fs::write(&text, "no model").unwrap();
+    assert!(modelyard_package::scaffold(&home.path().join("none"), Some(&text)).is_err());
+    assert!(!home.path().join("none").exists(), "a folder was made for nothing");
+}
+
+#[test]
+fn the_scaffold_shows_a_sample_that_fits() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("new");
+    modelyard_package::scaffold(&folder, Some(&example("iris/v1/model.onnx"))).unwrap();
+    let text = fs::read_to_string(folder.join("modelyard.toml")).unwrap();
+    let sample = text.lines().find_map(|line| line.strip_prefix("#   [").map(|rest| format!("[{rest}"))).unwrap();
+    fs::write(folder.join("samples.json"), sample).unwrap();
+    assert_eq!(build_in(home.path(), &folder).unwrap().package.samples.len(), 1);
+}
