@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use modelyard_core::package::{DOCUMENT, Package, Runtime};
+use modelyard_serve::contract::{Contracts, VertexPaths};
 use modelyard_serve::{ServeOptions, onnxruntime, python};
 
 type Failure = Box<dyn std::error::Error>;
@@ -41,6 +42,9 @@ fn main() -> Result<(), Failure> {
     }
     if let Ok(flags) = std::env::var(modelyard_core::flags::VARIABLE) {
         options.flags = serde_json::from_str(&flags)?;
+    }
+    if let Ok(list) = std::env::var("CONTRACT") {
+        options.contracts = Contracts::parse(&list, VertexPaths::default())?;
     }
     if let Some(rows) = variable("MAX_BATCH_ROWS")? {
         options.max_batch_rows = rows;

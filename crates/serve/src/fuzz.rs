@@ -3,6 +3,7 @@
 use modelyard_core::signature::{Datatype, Signature, TensorSpec};
 
 use crate::body::{infer, plain};
+use crate::contract::{self, Media, Route};
 use crate::generated::ModelInferRequest;
 use crate::grpc;
 use crate::model::Model;
@@ -12,6 +13,12 @@ pub fn bodies(bytes: &[u8], json_length: Option<usize>) {
     let model = model();
     let _ = infer::read(&model, bytes, json_length);
     let _ = plain::read(&model, bytes);
+    for route in [Route::Invocations, Route::Predict, Route::Score] {
+        let _ = contract::read(&model, route, Media::Json, bytes);
+    }
+    for headed in [true, false] {
+        let _ = contract::read(&model, Route::Invocations, Media::Csv { headed }, bytes);
+    }
     if let Ok(request) = <ModelInferRequest as prost::Message>::decode(bytes) {
         let _ = grpc::question(&model, request);
     }

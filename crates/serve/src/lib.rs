@@ -10,6 +10,7 @@
 mod announce;
 mod body;
 mod codec;
+pub mod contract;
 mod engine;
 mod error;
 #[cfg(fuzzing)]

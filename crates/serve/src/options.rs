@@ -9,6 +9,7 @@ use modelyard_core::flags::Values;
 use modelyard_core::home::Announcement;
 use modelyard_core::package::Package;
 
+use crate::contract::Contracts;
 use crate::python::Interpreter;
 
 /// Called once the server listens, with its addresses.
@@ -26,10 +27,14 @@ pub struct ServeOptions {
     pub name: String,
     /// Further name under which it answers.
     pub also: Option<String>,
-    /// Where callers connect, REST and gRPC alike; port 0 picks a free one. Loopback only.
+    /// Where callers connect, REST and gRPC alike; port 0 picks a free one. Loopback only, unless it is `reachable`.
     pub http: SocketAddr,
+    /// Whether callers may come from other machines: in a container, whose network decides who comes in.
+    pub reachable: bool,
     /// Where probes connect, answered by a thread of their own; none by default. Loopback only.
     pub probe: Option<SocketAddr>,
+    /// Which platforms' contracts are answered beside the protocol; none by default.
+    pub contracts: Contracts,
     /// File that gets the [`Announcement`], written atomically once the server listens.
     pub announce: Option<PathBuf>,
     /// What runs the function of a `python` package, as [`crate::python::prepare`] makes it.
@@ -66,7 +71,9 @@ impl ServeOptions {
             package_dir: package_dir.into(),
             flags: Values::new(),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            reachable: false,
             probe: None,
+            contracts: Contracts::default(),
             announce: None,
             python: None,
             workers: None,

@@ -18,16 +18,19 @@ pub(crate) enum Protocol {
     Plain,
     /// Open Inference Protocol over gRPC.
     Grpc,
+    /// A platform's contract.
+    Contract,
 }
 
 impl Protocol {
-    pub(crate) const ALL: [Self; 3] = [Self::Rest, Self::Plain, Self::Grpc];
+    pub(crate) const ALL: [Self; 4] = [Self::Rest, Self::Plain, Self::Grpc, Self::Contract];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Rest => "rest",
             Self::Plain => "plain",
             Self::Grpc => "grpc",
+            Self::Contract => "contract",
         }
     }
 }

@@ -45,6 +45,7 @@ macro_rules! each {
         }
     }};
 }
+pub(crate) use each;
 
 impl Data {
     /// No elements of a datatype, with room for `capacity`.

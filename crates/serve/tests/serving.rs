@@ -215,3 +215,87 @@ fn a_body_past_the_limit_is_refused_before_it_is_read() {
     assert_eq!(answer.status, 413);
     assert!(answer.error().contains("67108864"), "{}", answer.error());
 }
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn every_contract_is_answered_beside_the_protocol() {
+    let server = Server::contracted("line", "all");
+    let rows = json!([[1, 2, 3], [4, 5, 6]]);
+    let same = json!([[12.5, 21.0], [17.0, 24.0]]);
+    let asked = |path: &str, body: Value| {
+        let answer =
+            ask(server.address, "POST", path, &["content-type: application/json"], body.to_string().as_bytes());
+        (answer.status, answer.json())
+    };
+    // MLflow and SageMaker.
+    assert_eq!(asked("/invocations", json!({"inputs": {"x": rows}})), (200, json!({"predictions": {"y": same}})));
+    assert_eq!(asked("/invocations", json!({"instances": rows})), (200, json!({"predictions": {"y": same}})));
+    let records = json!({"predictions": [{"y": [12.5, 21.0]}, {"y": [17.0, 24.0]}]});
+    let split = json!({"columns": ["a", "b", "c"], "data": rows});
+    assert_eq!(asked("/invocations", json!({"dataframe_split": split})), (200, records.clone()));
+    let csv = ask(server.address, "POST", "/invocations", &["content-type: text/csv"], b"a,b,c\n1,2,3\n4,5,6\n");
+    assert_eq!((csv.status, csv.json()), (200, records));
+    // Vertex AI, and the plain form on the same path.
+    assert_eq!(asked("/predict", json!({"instances": rows})), (200, json!({"predictions": same})));
+    assert_eq!(asked("/predict", json!({"inputs": {"x": rows}})), (200, json!({"outputs": {"y": same}})));
+    // Azure ML.
+    assert_eq!(asked("/score", json!({"input_data": {"x": rows}})), (200, json!({"y": same})));
+    assert_eq!(asked("/score", json!({"input_data": split})), (200, json!([{"y": [12.5, 21.0]}, {"y": [17.0, 24.0]}])));
+    for path in ["/ping", "/health", "/version", "/ready", "/"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    assert!(server.get("/ping").body.is_empty());
+    let request = input("x", &[1, 3], json!([1, 2, 3]));
+    assert_eq!(server.post("/v2/models/line/infer", &request).status, 200);
+    assert!(server.get("/openapi.json").json()["paths"]["/invocations"]["post"].is_object());
+    let text = String::from_utf8(server.get("/metrics").body).unwrap();
+    assert!(text.contains("protocol=\"contract\",code=\"200\"} 8"), "{text}");
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn contracts_refuse_in_their_own_forms_and_are_off_by_default() {
+    let server = Server::contracted("line", "mlflow");
+    let post = |kind: &str, body: &str| {
+        let answer = ask(server.address, "POST", "/invocations", &[kind], body.as_bytes());
+        (answer.status, answer.json())
+    };
+    let (status, error) = post("content-type: application/json", r#"{"inputs":{"x":[["secret"]]}}"#);
+    assert_eq!((status, &error["error_code"]), (400, &json!("BAD_REQUEST")));
+    assert!(error["message"].as_str().unwrap().contains("has the shape [1,1]"), "{error}");
+    for kind in ["application/x-www-form-urlencoded", "text/csv; charset=latin-1", "application/json; odd=1"] {
+        let (status, error) = post(&format!("content-type: {kind}"), "{}");
+        assert_eq!((status, &error["error_code"]), (415, &json!("BAD_REQUEST")), "{kind}");
+    }
+    assert_eq!(server.get("/ping").body, b"\n");
+    let refused = server.get("/invocations");
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("POST")));
+    for path in ["/score", "/ready", "/"] {
+        assert_eq!(server.get(path).status, 404, "{path} is another contract's");
+    }
+    let plain = Server::start("line", json!([]));
+    for path in ["/ping", "/invocations", "/health", "/version", "/score"] {
+        assert_eq!(plain.get(path).status, 404, "{path}");
+    }
+    assert_eq!(plain.post("/predict", &json!({"instances": [[1, 2, 3]]})).status, 400);
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn probes_of_contracts_fail_until_the_model_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("open");
+    let source = format!(
+        "import pathlib, time\nwhile not pathlib.Path({gate:?}).exists():\n    time.sleep(0.005)\n\ndef predict(inputs):\n    return {{'y': inputs['x']}}\n"
+    );
+    let server = Server::launch_function(&source, json!({}), &[("CONTRACT", "mlflow,sagemaker,azure")]);
+    let statuses = || ["/ping", "/health", "/ready"].map(|path| server.get(path).status);
+    assert_eq!(statuses(), [503, 404, 503]);
+    assert_eq!(server.get("/").status, 200, "the process is alive");
+    let early = server.post("/score", &json!({"input_data": [[1, 2]]}));
+    assert_eq!((early.status, early.header("retry-after")), (503, Some("1")));
+    std::fs::write(&gate, "").unwrap();
+    server.wait_for("/v2/health/ready", 200);
+    assert_eq!(statuses(), [200, 200, 200]);
+    assert_eq!(server.post("/score", &json!({"input_data": [[1, 2]]})).json(), json!({"y": [[1.0, 2.0]]}));
+}

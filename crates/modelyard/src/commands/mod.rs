@@ -5,6 +5,7 @@ mod alternative;
 mod artefacts;
 mod attest;
 mod bundle;
+mod contract;
 mod demo;
 pub mod deploy;
 mod diff;

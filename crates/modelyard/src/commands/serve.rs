@@ -1,4 +1,4 @@
-//! `modelyard serve REF|DIR`: one model server, nothing else.
+//! `modelyard serve REF|DIR`: one model server, nothing else. In a container it is told by variables what to serve, and where.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -9,11 +9,13 @@ use modelyard_core::flags::{self, VARIABLE, Values};
 use modelyard_core::home::Announcement;
 use modelyard_core::package::{DOCUMENT, Package, Runtime};
 use modelyard_serve::ServeOptions;
+use modelyard_serve::contract::Contracts;
 use modelyard_serve::python::Interpreter;
 use serde_json::json;
 
+use super::contract::Platform;
 use super::flags::given;
-use super::up::loopback;
+use super::up::{address, loopback, not_loopback};
 use crate::cli::Output;
 use crate::context::{Context, print_data};
 use crate::exit::{Exit, Failed, Usage};
@@ -27,11 +29,20 @@ const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 #[derive(Debug, Args)]
 pub struct Serve {
     /// A package (`wine:2.1.0`, `wine@champion`), a model folder, or an ONNX file.
-    #[arg(value_name = "REF|DIR", required_unless_present = "package_dir")]
+    ///
+    /// Default: the folder that MODELYARD_PACKAGE_DIR names, as in container images.
+    #[arg(value_name = "REF|DIR")]
     what: Option<String>,
     /// Where callers are listened for, REST and gRPC; port 0 picks a free one.
-    #[arg(long, value_name = "ADDR", value_parser = loopback, default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", env = "MODELYARD_HTTP", value_parser = address, default_value = "127.0.0.1:8080")]
     http: SocketAddr,
+    /// Let other machines reach it, without TLS and without tokens: for containers, whose network decides who comes in.
+    #[arg(long, env = "MODELYARD_REACHABLE")]
+    reachable: bool,
+    /// Platforms whose contracts are answered too, by commas: sagemaker, vertex, azure, mlflow, or all. Default: what the variables tell that a
+    /// platform sets, such as AIP_HTTP_PORT; else none.
+    #[arg(long, value_name = "LIST", env = "MODELYARD_CONTRACT")]
+    contract: Option<String>,
     /// Where probes are answered, by a thread of its own.
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     probe: Option<SocketAddr>,
@@ -63,21 +74,51 @@ pub struct Serve {
 
 impl Serve {
     /// Serves until it is asked to end.
-    pub fn run(self, context: &Context) -> miette::Result<Exit> {
+    pub fn run(mut self, context: &Context) -> miette::Result<Exit> {
         keep_to_ourselves()?;
         super::log(context, None)?;
-        if let Some(folder) = self.package_dir.clone() {
-            let package = document(&folder)?;
-            return self.package(context, package, folder);
+        // An instance of a service is asked by its gateway alone, whatever platform is around both.
+        let asked = if self.announce.is_some() { Some("none") } else { self.contract.as_deref() };
+        let platform = Platform::around(asked)?;
+        self.http = platform.address(self.http);
+        self.reachable |= platform.is_reachable();
+        if let Some(why) = not_loopback(&self.http).filter(|_| !self.reachable) {
+            let help = "use 127.0.0.1; or, where the network around decides who comes in, as in a container, add `--reachable`";
+            return Err(Usage::new(why, help).into());
         }
-        let laid_out = super::inspect::laid_out(context, self.what.as_deref().unwrap_or("."))?;
-        self.package(context, laid_out.package.clone(), laid_out.folder.clone())
+        if let Some(folder) = self.package_dir.clone().or_else(|| self.given_by_variable()) {
+            let package = document(&folder)?;
+            return self.package(context, platform.contracts, package, folder);
+        }
+        let brought = platform.model().filter(|_| self.what.is_none());
+        if let Some(folder) = brought.as_ref().filter(|folder| folder.join(DOCUMENT).is_file()) {
+            return self.package(context, platform.contracts, document(folder)?, folder.clone());
+        }
+        let brought = brought.as_ref().and_then(|folder| folder.to_str());
+        let Some(what) = self.what.as_deref().or(brought) else {
+            let help = "name a package, a model folder or a model: `modelyard serve wine:2.1.0`";
+            return Err(Usage::new("it is not said what to serve", help).into());
+        };
+        let laid_out = super::inspect::laid_out(context, what)?;
+        self.package(context, platform.contracts, laid_out.package.clone(), laid_out.folder.clone())
     }
 
-    fn package(self, context: &Context, package: Package, folder: PathBuf) -> miette::Result<Exit> {
+    /// The folder of the package in a container image; what is named on the command line weighs more.
+    fn given_by_variable(&self) -> Option<PathBuf> {
+        let named = std::env::var_os("MODELYARD_PACKAGE_DIR").filter(|folder| !folder.is_empty());
+        named.filter(|_| self.what.is_none()).map(PathBuf::from)
+    }
+
+    fn package(
+        self,
+        context: &Context,
+        contracts: Contracts,
+        package: Package,
+        folder: PathBuf,
+    ) -> miette::Result<Exit> {
         let values = self.values(&package)?;
         match &package.runtime {
-            Runtime::Onnx { .. } | Runtime::Python { .. } => self.native(context, package, folder, values),
+            Runtime::Onnx { .. } | Runtime::Python { .. } => self.native(context, contracts, package, folder, values),
             Runtime::None {} => Err(super::package::not_run(&package).into()),
             Runtime::Command { command, environment, .. } => {
                 let mut environment = environment.clone();
@@ -100,7 +141,14 @@ impl Serve {
         Ok(package.flag_values(&values).map_err(|mistakes| refuse(mistakes.join("; ")))?)
     }
 
-    fn native(self, context: &Context, package: Package, folder: PathBuf, flags: Values) -> miette::Result<Exit> {
+    fn native(
+        self,
+        context: &Context,
+        contracts: Contracts,
+        package: Package,
+        folder: PathBuf,
+        flags: Values,
+    ) -> miette::Result<Exit> {
         // A Python function needs no engine of ours.
         let library = match &package.runtime {
             Runtime::Onnx { .. } => library(&context.home.cache())?,
@@ -114,8 +162,8 @@ impl Serve {
         if let Some(name) = self.name {
             options.name = name;
         }
-        (options.http, options.probe) = (self.http, self.probe);
-        (options.announce, options.threads) = (self.announce, self.threads);
+        (options.http, options.probe, options.reachable) = (self.http, self.probe, self.reachable);
+        (options.announce, options.threads, options.contracts) = (self.announce, self.threads, contracts);
         if by_hand {
             let (name, output) = (options.name.clone(), context.output);
             options.on_listening = Some(Box::new(move |listening| tell(&name, listening, output)));

@@ -45,21 +45,29 @@ pub struct Up {
     session: bool,
 }
 
+/// Reads an address.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let parsed = named.as_deref().unwrap_or(text).parse();
+    parsed.map_err(|_| "not an address; write an address and a port such as 127.0.0.1:8080".to_owned())
+}
+
+/// Why an address may not be listened on without an explicit word: other machines can reach it.
+pub fn not_loopback(address: &SocketAddr) -> Option<String> {
+    let told = || {
+        format!(
+            "{} can be reached from other machines; Modelyard listens on loopback only until it has tokens: use {}",
+            address.ip(),
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+        )
+    };
+    (!address.ip().is_loopback()).then(told)
+}
+
 /// Reads an address and refuses those that other machines can reach.
 pub fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let address: SocketAddr = named
-        .as_deref()
-        .unwrap_or(text)
-        .parse()
-        .map_err(|_| "not an address; write an address and a port such as 127.0.0.1:8080".to_owned())?;
-    match address.ip() {
-        ip if ip.is_loopback() => Ok(address),
-        ip => Err(format!(
-            "{ip} can be reached from other machines; Modelyard listens on loopback only until it has tokens: use {}",
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
-        )),
-    }
+    let address = address(text)?;
+    not_loopback(&address).map_or(Ok(address), Err)
 }
 
 impl Up {

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use modelyard_core::signature::TensorSpec;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -22,7 +23,7 @@ struct Plain<'a> {
 }
 
 /// Names and their data, in order; a name that stands twice is kept twice, to be refused.
-struct Named<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Named<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Named<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -51,29 +52,41 @@ pub(crate) fn read(model: &Model, body: &[u8]) -> Result<Question, Refusal> {
     let plain: Plain<'_> = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
     let mut inputs = Inputs::new(&model.signature);
     for (name, text) in plain.inputs.0 {
-        let (index, spec) = inputs.spec(&name)?;
-        let shape = json::outline(text.get()).map_err(|error| bad_data(&spec.name, 0, &error))?;
-        let slot = slot(index, spec, &shape)?;
-        let data = json::elements(text.get(), slot.datatype, slot.elements);
-        inputs.fill(slot, shape, data.map_err(|error| bad_data(&spec.name, slot.elements, &error))?)?;
+        let named = inputs.spec(&name)?;
+        take(&mut inputs, named, text.get())?;
     }
     Ok(Question { inputs: inputs.finish()?, wanted: Wanted::all(model, None, false) })
 }
 
+/// Reads one input, whose shape is that of its lists.
+pub(crate) fn take(inputs: &mut Inputs<'_>, (index, spec): (usize, &TensorSpec), text: &str) -> Result<(), Refusal> {
+    let shape = json::outline(text).map_err(|error| bad_data(&spec.name, 0, &error))?;
+    let slot = slot(index, spec, &shape)?;
+    let data = json::elements(text, slot.datatype, slot.elements);
+    inputs.fill(slot, shape, data.map_err(|error| bad_data(&spec.name, slot.elements, &error))?)
+}
+
 /// Writes an answer.
 pub(crate) fn write(model: &Model, wanted: &Wanted, slice: &Slice) -> Vec<u8> {
-    let mut out = b"{\"outputs\":{".to_vec();
+    let mut out = b"{\"outputs\":".to_vec();
+    named(model, wanted, slice, &mut out);
+    out.push(b'}');
+    out
+}
+
+/// Appends an object with a nested list for each output.
+pub(crate) fn named(model: &Model, wanted: &Wanted, slice: &Slice, out: &mut Vec<u8>) {
+    out.push(b'{');
     for (position, &(index, _)) in wanted.outputs.iter().enumerate() {
         if position > 0 {
             out.push(b',');
         }
-        write::string(&model.signature.outputs[index].name, &mut out);
+        write::string(&model.signature.outputs[index].name, out);
         out.push(b':');
         let part = slice.output(index);
-        write::nested(part.data, &part.shape, part.start, &mut out);
+        write::nested(part.data, &part.shape, part.start, out);
     }
-    out.extend_from_slice(b"}}");
-    out
+    out.push(b'}');
 }
 
 #[cfg(test)]

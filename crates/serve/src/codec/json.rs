@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use modelyard_core::signature::Datatype;
 
 use super::number::{float, integer};
-use crate::tensor::Data;
+use crate::tensor::{Data, each};
 
 /// What is wrong with a list of data.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,37 +20,59 @@ pub(crate) enum DataError {
     Ragged,
 }
 
+/// A type of element that JSON text can hold.
+pub(crate) trait Element: Sized {
+    /// What an element must be, as errors say it.
+    const WANTED: &'static str;
+
+    /// Reads one leaf; `None` if it is something else.
+    fn read(token: &[u8]) -> Option<Self>;
+}
+
+macro_rules! elements {
+    ($($type:ty: $wanted:literal, $read:expr;)*) => {
+        $(impl Element for $type {
+            const WANTED: &'static str = $wanted;
+
+            fn read(token: &[u8]) -> Option<Self> {
+                let read: fn(&[u8]) -> Option<Self> = $read;
+                read(token)
+            }
+        })*
+    };
+}
+
+elements! {
+    bool: "true or false", boolean;
+    u8: "a whole number from 0 to 255", integer;
+    u16: "a whole number from 0 to 65535", integer;
+    u32: "a whole number from 0 to 2^32-1", integer;
+    u64: "a whole number from 0 to 2^64-1", integer;
+    i8: "a whole number from -128 to 127", integer;
+    i16: "a whole number from -32768 to 32767", integer;
+    i32: "a whole number from -2^31 to 2^31-1", integer;
+    i64: "a whole number from -2^63 to 2^63-1", integer;
+    f16: "a number within half precision", |token| finite(token, f16::from_f64, |half| half.is_infinite());
+    bf16: "a number within bfloat16", |token| finite(token, bf16::from_f64, |half| half.is_infinite());
+    f32: "a number within single precision", |token| finite(token, |value| value as f32, |single| single.is_infinite());
+    f64: "a number within double precision", |token| finite(token, |value| value, |double| double.is_infinite());
+    String: "a string", string;
+}
+
 /// Reads the elements of `text`, a JSON value, however nested.
 pub(crate) fn elements(text: &str, datatype: Datatype, expected: usize) -> Result<Data, DataError> {
-    macro_rules! whole {
-        ($variant:ident, $type:ty, $wanted:literal) => {
-            Data::$variant(leaves(text, expected, $wanted, integer::<$type>)?)
-        };
+    // Two bytes per element at least: a shape that claims more than the text can hold reserves no memory for it.
+    let mut data = Data::with_capacity(datatype, expected.min(text.len() / 2 + 1));
+    append(text, &mut data)?;
+    match data.len() == expected {
+        true => Ok(data),
+        false => Err(DataError::Count { found: data.len() }),
     }
-    Ok(match datatype {
-        Datatype::Bool => Data::Bool(leaves(text, expected, "true or false", boolean)?),
-        Datatype::Uint8 => whole!(Uint8, u8, "a whole number from 0 to 255"),
-        Datatype::Uint16 => whole!(Uint16, u16, "a whole number from 0 to 65535"),
-        Datatype::Uint32 => whole!(Uint32, u32, "a whole number from 0 to 2^32-1"),
-        Datatype::Uint64 => whole!(Uint64, u64, "a whole number from 0 to 2^64-1"),
-        Datatype::Int8 => whole!(Int8, i8, "a whole number from -128 to 127"),
-        Datatype::Int16 => whole!(Int16, i16, "a whole number from -32768 to 32767"),
-        Datatype::Int32 => whole!(Int32, i32, "a whole number from -2^31 to 2^31-1"),
-        Datatype::Int64 => whole!(Int64, i64, "a whole number from -2^63 to 2^63-1"),
-        Datatype::Fp16 => Data::Fp16(leaves(text, expected, "a number within half precision", |token| {
-            finite(token, f16::from_f64, |half| half.is_infinite())
-        })?),
-        Datatype::Bf16 => Data::Bf16(leaves(text, expected, "a number within bfloat16", |token| {
-            finite(token, bf16::from_f64, |half| half.is_infinite())
-        })?),
-        Datatype::Fp32 => Data::Fp32(leaves(text, expected, "a number within single precision", |token| {
-            finite(token, |value| value as f32, |single| single.is_infinite())
-        })?),
-        Datatype::Fp64 => Data::Fp64(leaves(text, expected, "a number within double precision", |token| {
-            finite(token, |value| value, |double| double.is_infinite())
-        })?),
-        Datatype::Bytes => Data::Bytes(leaves(text, expected, "a string", string)?),
-    })
+}
+
+/// Appends the elements of `text`, a JSON value, however nested.
+pub(crate) fn append(text: &str, data: &mut Data) -> Result<(), DataError> {
+    each!(data, list => leaves(text, list))
 }
 
 fn boolean(token: &[u8]) -> Option<bool> {
@@ -80,14 +102,7 @@ fn string(token: &[u8]) -> Option<String> {
 }
 
 /// Reads every leaf of nested lists.
-fn leaves<T>(
-    text: &str,
-    expected: usize,
-    wanted: &'static str,
-    read: impl Fn(&[u8]) -> Option<T>,
-) -> Result<Vec<T>, DataError> {
-    // Two bytes per element at least: a shape that claims more than the text can hold reserves no memory for it.
-    let mut found = Vec::with_capacity(expected.min(text.len() / 2 + 1));
+fn leaves<T: Element>(text: &str, found: &mut Vec<T>) -> Result<(), DataError> {
     let bytes = text.as_bytes();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -96,14 +111,11 @@ fn leaves<T>(
             continue;
         }
         let end = token_end(bytes, at);
-        let value = read(&bytes[at..end]).ok_or(DataError::Element { index: found.len(), wanted })?;
+        let value = T::read(&bytes[at..end]).ok_or(DataError::Element { index: found.len(), wanted: T::WANTED })?;
         found.push(value);
         at = end;
     }
-    match found.len() == expected {
-        true => Ok(found),
-        false => Err(DataError::Count { found: found.len() }),
-    }
+    Ok(())
 }
 
 /// The end of the leaf that starts at `at`. An object ends after its first byte: no reader takes it anyway.

@@ -1,8 +1,9 @@
 //! The HTTP face: which path is answered by what.
 //!
 //! Promises: every error is JSON with one field `error`; a wrong method gets 405 with `Allow`; gRPC is told from the rest by
-//! its content type, so both live on one port.
+//! its content type, so both live on one port. Contracts of platforms have their own forms of errors.
 
+mod contract;
 mod infer;
 mod metadata;
 mod metrics;
@@ -15,16 +16,17 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
+use infer::Speech;
 pub(crate) use infer::received;
 pub(crate) use metadata::{EXTENSIONS, SERVER};
 pub(crate) use reply::{Body, status};
 use reply::{json, refuse};
 use route::{Route, route};
 
+use crate::contract::Contracts;
 use crate::refusal::Refusal;
 use crate::server::Shared;
 pub(crate) use crate::server::Thread;
-use crate::stats::Protocol;
 
 /// Answers any request to the main port.
 pub(crate) async fn answer(thread: &Thread, request: Request<Incoming>) -> Response<Body> {
@@ -33,7 +35,7 @@ pub(crate) async fn answer(thread: &Thread, request: Request<Incoming>) -> Respo
     }
     // HTTP/2 says GOAWAY instead, and forbids the header.
     let says_close = request.version() < Version::HTTP_2;
-    let mut response = match route(request.uri().path()) {
+    let mut response = match route(request.uri().path(), &thread.shared.contracts) {
         Ok(route) => match allowed(&route, request.method()) {
             true => dispatch(thread, route, request).await,
             false => not_allowed(&route),
@@ -52,13 +54,21 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
 
 fn allowed(route: &Route, method: &Method) -> bool {
     match route {
-        Route::Infer { .. } | Route::Predict => method == Method::POST,
+        route if takes_posts(route) => method == Method::POST,
         _ => matches!(*method, Method::GET | Method::HEAD),
     }
 }
 
+fn takes_posts(route: &Route) -> bool {
+    match route {
+        Route::Infer { .. } | Route::Predict => true,
+        Route::Contract(route) => route.predicts(),
+        _ => false,
+    }
+}
+
 fn not_allowed(route: &Route) -> Response<Body> {
-    let allow = if matches!(route, Route::Infer { .. } | Route::Predict) { "POST" } else { "GET, HEAD" };
+    let allow = if takes_posts(route) { "POST" } else { "GET, HEAD" };
     let mut response = reply::error(StatusCode::METHOD_NOT_ALLOWED, &format!("this path takes {allow}"));
     response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static(allow));
     response
@@ -70,9 +80,11 @@ async fn dispatch(thread: &Thread, route: Route, request: Request<Incoming>) -> 
         Route::Infer { model, version } => {
             // The names are taken off the path before the request's body is.
             let named = shared.loaded().and_then(|loaded| loaded.model.accepts(&model, version.as_deref()));
-            infer::answer(thread, request, Protocol::Rest, named).await
+            infer::answer(thread, request, Speech::Protocol, named).await
         }
-        Route::Predict => infer::answer(thread, request, Protocol::Plain, Ok(())).await,
+        Route::Predict => infer::answer(thread, request, Speech::Plain, Ok(())).await,
+        Route::Contract(route) if route.predicts() => contract::predict(thread, route, request).await,
+        Route::Contract(route) => contract::probe(shared, route),
         Route::Live => probed(shared.health.live_answer()),
         Route::Ready => probed(shared.health.ready_answer()),
         Route::Server => json(StatusCode::OK, &metadata::server()),
@@ -127,7 +139,7 @@ fn probed((well, body): (bool, serde_json::Value)) -> Response<Body> {
 
 /// Answers a request to the probe port.
 pub(crate) fn probe(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
-    match route(request.uri().path()) {
+    match route(request.uri().path(), &Contracts::default()) {
         Ok(route @ (Route::Live | Route::Ready)) if !allowed(&route, request.method()) => not_allowed(&route),
         Ok(Route::Live) => probed(shared.health.live_answer()),
         Ok(Route::Ready) => probed(shared.health.ready_answer()),

@@ -6,10 +6,11 @@ use modelyard_core::package::Package;
 use modelyard_core::signature::{Datatype, TensorSpec};
 use serde_json::{Map, Value, json};
 
+use crate::contract::Contracts;
 use crate::model::Model;
 
 /// Writes the document.
-pub(crate) fn document(model: &Model, package: &Package) -> String {
+pub(crate) fn document(model: &Model, package: &Package, contracts: &Contracts) -> String {
     let name = &model.name;
     let inputs = &model.signature.inputs;
     let example = package.samples.first().map(|sample| &sample.request);
@@ -28,7 +29,7 @@ pub(crate) fn document(model: &Model, package: &Package) -> String {
     };
     let get = |summary: &str| json!({"get": {"summary": summary, "responses": {"200": {"description": summary}}}});
     let predict = json!({"schema": {"$ref": "#/components/schemas/PlainRequest"}});
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {"title": name, "version": model.version, "description": package.description},
         // Where the document was fetched from: behind a gateway the paths lie below the service's own.
@@ -56,8 +57,25 @@ pub(crate) fn document(model: &Model, package: &Package) -> String {
             "PlainResponse": object(&[("outputs", named(&model.signature.outputs))], &["outputs"]),
             "Error": object(&[("error", json!({"type": "string"}))], &["error"]),
         }},
-    })
-    .to_string()
+    });
+    for (path, platform) in contracts.paths() {
+        document["paths"][path] = scored(platform);
+    }
+    document.to_string()
+}
+
+/// A path of a contract. What its bodies hold is the platform's to say.
+fn scored(platform: &str) -> Value {
+    let object = json!({"schema": {"type": "object"}});
+    let answer = |text: &str| json!({"description": text, "content": {"application/json": {"schema": {}}}});
+    json!({"post": {
+        "summary": format!("Predictions, as {platform} asks for them"),
+        "requestBody": {"required": true, "content": {"application/json": object, "text/csv": {"schema": {"type": "string"}}}},
+        "responses": {
+            "200": answer("The predictions"), "400": answer("The request does not fit"), "413": answer("The body is too large"),
+            "415": answer("The body is neither JSON nor CSV"), "503": answer("Too busy, or not ready"),
+        },
+    }})
 }
 
 fn object(properties: &[(&str, Value)], required: &[&str]) -> Value {

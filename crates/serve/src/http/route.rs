@@ -1,5 +1,6 @@
 //! Paths, read without allocation but for names.
 
+use crate::contract::{self, Contracts};
 use crate::refusal::{Refusal, shown};
 
 /// What a path asks for.
@@ -15,10 +16,19 @@ pub(super) enum Route {
     Predict,
     OpenApi,
     Metrics,
+    Contract(contract::Route),
 }
 
-/// Reads a path.
-pub(super) fn route(path: &str) -> Result<Route, Refusal> {
+/// Reads a path. What the contracts say goes first: they were asked for.
+pub(super) fn route(path: &str, contracts: &Contracts) -> Result<Route, Refusal> {
+    match contracts.route(path) {
+        Some(route) => Ok(Route::Contract(route)),
+        None => protocol(path),
+    }
+}
+
+/// Reads a path of the protocol, or of this server's own.
+fn protocol(path: &str) -> Result<Route, Refusal> {
     let unknown = || Err(Refusal::not_found(format!("there is nothing at {}; see /openapi.json", shown(path))));
     match path {
         "/v2" | "/v2/" => return Ok(Route::Server),
@@ -55,6 +65,7 @@ mod tests {
 
     #[test]
     fn paths_of_the_protocol() {
+        let route = |path: &str| route(path, &Contracts::default());
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(route("/v2/models/iris/infer").unwrap(), Route::Infer { model: "iris".into(), version: None });
         assert_eq!(

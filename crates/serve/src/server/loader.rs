@@ -102,7 +102,7 @@ fn load(
     let fast = !is_function && cost <= FAST && (small || engines.len() == 1);
     let max_rows = if merges { options.max_batch_rows } else { 1 };
     let mut loaded = Loaded {
-        openapi: http::openapi::document(&model, &options.package).into(),
+        openapi: http::openapi::document(&model, &options.package, &options.contracts).into(),
         model,
         lanes: Vec::new(),
         health: shared.health.clone(),

@@ -37,8 +37,8 @@ pub fn run(mut options: ServeOptions) -> Result<(), Error> {
             return Err(Error::Runtime { package, runtime: options.package.runtime.name() });
         }
     };
-    let listener = listen(options.http)?;
-    let probe = options.probe.map(listen).transpose()?;
+    let listener = listen(options.http, options.reachable)?;
+    let probe = options.probe.map(|asked| listen(asked, false)).transpose()?;
     let announcement = Announcement {
         address: address(&listener, options.http)?,
         probe: probe.as_ref().zip(options.probe).map(|(probe, asked)| address(probe, asked)).transpose()?,
@@ -71,8 +71,8 @@ pub fn run(mut options: ServeOptions) -> Result<(), Error> {
     accept::run(listener, shared, others, own, failed, grace)
 }
 
-fn listen(asked: SocketAddr) -> Result<TcpListener, Error> {
-    if !asked.ip().is_loopback() {
+fn listen(asked: SocketAddr, reachable: bool) -> Result<TcpListener, Error> {
+    if !reachable && !asked.ip().is_loopback() {
         return Err(Error::NotLoopback { address: asked });
     }
     let bind = || {
@@ -98,15 +98,16 @@ mod tests {
 
     #[test]
     fn other_machines_are_kept_out() {
-        let error = listen("0.0.0.0:0".parse().unwrap()).unwrap_err().to_string();
+        let error = listen("0.0.0.0:0".parse().unwrap(), false).unwrap_err().to_string();
         assert!(error.contains("loopback"), "{error}");
-        assert!(listen("127.0.0.1:0".parse().unwrap()).is_ok());
+        assert!(listen("0.0.0.0:0".parse().unwrap(), true).is_ok());
+        assert!(listen("127.0.0.1:0".parse().unwrap(), false).is_ok());
     }
 
     #[test]
     fn a_port_in_use_says_so() {
-        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let error = listen(first.local_addr().unwrap()).unwrap_err();
+        let first = listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let error = listen(first.local_addr().unwrap(), false).unwrap_err();
         assert!(matches!(error, Error::Listen { .. }), "{error}");
     }
 }

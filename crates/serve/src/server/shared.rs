@@ -9,6 +9,7 @@ use modelyard_core::package::Package;
 use tokio::sync::{oneshot, watch};
 
 use crate::batch::{Job, Lane, Reply, Runs, Worker};
+use crate::contract::Contracts;
 use crate::engine::Blueprint;
 use crate::health::Health;
 use crate::model::Model;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) package: Package,
     pub(crate) max_body: usize,
+    pub(crate) contracts: Contracts,
     pub(crate) health: Arc<Health>,
     pub(crate) loaded: OnceLock<Loaded>,
     /// One per I/O thread.
@@ -45,6 +47,7 @@ impl Shared {
             name: options.name.clone(),
             package: options.package.clone(),
             max_body: options.max_body_bytes,
+            contracts: options.contracts.clone(),
             health: Arc::new(Health::starting()),
             loaded: OnceLock::new(),
             counts: (0..threads).map(|_| Counts::default()).collect(),

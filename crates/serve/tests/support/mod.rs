@@ -78,12 +78,26 @@ impl Server {
         server
     }
 
+    /// Starts a server that answers contracts of platforms, and waits until it is ready.
+    pub fn contracted(fixture: &str, contracts: &str) -> Self {
+        let folder = Self::packaged(fixture, json!([]), json!({}));
+        let server = Self::spawn(folder, fixture, &[("CONTRACT", contracts)], Stdio::inherit());
+        server.wait_for("/v2/health/ready", 200);
+        server
+    }
+
     /// Starts a server and waits only until it listens.
     pub fn launch(fixture: &str, samples: Value) -> Self {
         Self::launch_with(fixture, samples, json!({}), json!({}))
     }
 
     fn launch_with(fixture: &str, samples: Value, flags: Value, values: Value) -> Self {
+        let folder = Self::packaged(fixture, samples, flags);
+        Self::spawn(folder, fixture, &[("MODELYARD_FLAGS", &values.to_string())], Stdio::inherit())
+    }
+
+    /// A folder with a package of a fixture.
+    fn packaged(fixture: &str, samples: Value, flags: Value) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let file = format!("{fixture}.onnx");
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(&file);
@@ -93,7 +107,7 @@ impl Server {
             "signature": {"inputs": [], "outputs": []}, "samples": samples, "flags": flags, "files": {},
         });
         std::fs::write(folder.path().join("modelyard.json"), document.to_string()).unwrap();
-        Self::spawn(folder, fixture, &[("MODELYARD_FLAGS", &values.to_string())], Stdio::inherit())
+        folder
     }
 
     /// Starts a server of a Python function, and waits until it is ready. Its log goes to the file `log` of its folder.
