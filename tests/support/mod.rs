@@ -6,6 +6,7 @@
 
 pub mod alarm;
 pub mod artefacts;
+pub mod docker;
 pub mod load;
 pub mod process;
 pub mod registry;

@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod flags;
 pub mod foreign;
+pub mod image;
 pub mod kinds;
 mod lineage;
 pub mod lock;

@@ -106,7 +106,7 @@ fn configuration(package: &Package, document: &Digest, created: Option<&str>) ->
 }
 
 /// RFC 3339 in UTC; `BuildOptions` refuses what lies past the year 9999.
-fn rfc3339(seconds: u64) -> String {
+pub(crate) fn rfc3339(seconds: u64) -> String {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
 }

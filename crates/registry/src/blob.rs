@@ -258,7 +258,10 @@ impl Blobs {
     }
 
     /// The blob as a file, fetched if need be; its bytes are not checked.
-    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`] when it is not there, [`Error::Storage`] when the bucket does not answer, [`Error::File`] when it cannot be read.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
         self.bring(digest)?;
         let path = self.path(digest);
         File::open(&path).map_err(|source| match source.kind() {

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of an OCI image index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of a container image's configuration.
+pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Artefact type of a model.
 pub const MODEL: &str = "application/vnd.cncf.model.manifest.v1+json";
 /// Media type of a model's configuration.

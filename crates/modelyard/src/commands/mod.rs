@@ -20,6 +20,7 @@ mod freeze;
 mod gateway;
 mod gc;
 mod history;
+mod image;
 mod import;
 mod inspect;
 mod instance;

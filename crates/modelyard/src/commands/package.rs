@@ -8,8 +8,9 @@ use modelyard_core::package::{Package as Document, Runtime};
 use modelyard_core::{ModelName, Version};
 use modelyard_package::{BuildOptions, Built, DESCRIPTION, Named, is_model};
 use modelyard_registry::Store;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::image;
 use super::standalone::{self, Exported};
 use crate::context::Context;
 use crate::exit::{Exit, Failed, Usage};
@@ -22,6 +23,8 @@ pub enum Format {
     Standalone,
     /// A Python package, wheel and source distribution, that loads and asks the model.
     Wheel,
+    /// A container image, made without Docker: an archive that Docker, skopeo and any OCI runtime take.
+    Image,
 }
 
 /// Arguments of `package`.
@@ -173,15 +176,25 @@ impl Package {
                     exported.push(("standalone", standalone::export(context, &built.package, &folder, &self.out)?));
                 }
                 Format::Wheel => exported.extend(wheel(&built.package, &folder, &self.out)?),
+                Format::Image => {
+                    exported.push(("image", image::export(context, &built, &folder, &self.out)?));
+                }
             }
         }
         let formats: Vec<Value> = exported
             .iter()
             .map(|(format, done)| {
-                json!({
-                    "format": format, "path": done.path, "digest": done.digest,
-                    "size_bytes": done.size_bytes, "seconds": done.seconds,
-                })
+                let mut told = done.more.clone();
+                for (key, value) in [
+                    ("format", json!(format)),
+                    ("path", json!(done.path)),
+                    ("digest", json!(done.digest)),
+                    ("size_bytes", json!(done.size_bytes)),
+                    ("seconds", json!(done.seconds)),
+                ] {
+                    told.insert(key.to_owned(), value);
+                }
+                Value::Object(told)
             })
             .collect();
         let document = json!({
@@ -200,8 +213,13 @@ fn wheel(package: &Document, folder: &Path, out: &Path) -> miette::Result<Vec<(&
     let written = modelyard_package::wheel::export(package, folder, out, &options)?;
     written.notes.iter().for_each(|note| say(note));
     let done = written.files.into_iter().map(|file| {
-        let exported =
-            Exported { path: file.path, digest: file.digest, size_bytes: file.size_bytes, seconds: file.seconds };
+        let exported = Exported {
+            path: file.path,
+            digest: file.digest,
+            size_bytes: file.size_bytes,
+            seconds: file.seconds,
+            more: Map::new(),
+        };
         (file.format, exported)
     });
     Ok(done.collect())

@@ -22,12 +22,14 @@ use crate::exit::Failed;
 pub struct Exported {
     /// The file.
     pub path: PathBuf,
-    /// SHA-256 of its bytes.
+    /// SHA-256 of its bytes; of an image, the digest of its manifest.
     pub digest: Digest,
     /// Its size in bytes.
     pub size_bytes: u64,
     /// How long it took.
     pub seconds: f64,
+    /// What else the format has to tell.
+    pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 const RUN: &str = "#!/bin/sh
@@ -69,7 +71,7 @@ pub fn export(context: &Context, package: &Package, folder: &Path, out: &Path) -
         let _ = std::fs::remove_file(&part);
         Failed::from(error, format!("could not write {}", path.display()), "choose another folder with `--out DIR`")
     })?;
-    Ok(Exported { path, digest, size_bytes, seconds: began.elapsed().as_secs_f64() })
+    Ok(Exported { path, digest, size_bytes, seconds: began.elapsed().as_secs_f64(), more: Default::default() })
 }
 
 /// A tar file that is hashed while it is written.

@@ -26,7 +26,7 @@ struct List {
     manifests: Vec<Value>,
 }
 
-/// Pushes what refers to a package that was pushed; how many objects.
+/// Pushes what refers to a package that was pushed, container images apart; how many objects.
 ///
 /// # Errors
 /// [`ClientError`].
@@ -42,8 +42,13 @@ pub fn push_referrers(
         return Ok(0);
     }
     let http = Http::new(remote)?;
+    let mut pushed = 0;
     for (digest, tag) in &attached {
         let (bytes, referrer) = object::read(distribution, digest)?;
+        if referrer.is_image() {
+            continue;
+        }
+        pushed += 1;
         let missing = transfer::missing(&http, &referrer.parts())?;
         transfer::send(&http, distribution.store(), &missing, &|_, _| {})?;
         let reference = tag.clone().unwrap_or_else(|| digest.to_string());
@@ -52,7 +57,7 @@ pub fn push_referrers(
             list(&http, subject, digest, bytes.len(), &referrer)?;
         }
     }
-    Ok(attached.len())
+    Ok(pushed)
 }
 
 /// Adds an object to the list under the tag `sha256-<hex>`, for a registry that keeps none itself.

@@ -1,12 +1,13 @@
-//! What was said of a package, kept beside it by this process: signatures, provenance, bills of materials.
+//! What was said of a package, kept beside it by this process: signatures, provenance, bills of materials; and container images made of it.
 //!
 //! Promises: the served registry gives the same objects, as referrers and under their tags; a sweep keeps them.
 
-use modelyard_core::Digest;
+use modelyard_core::{Digest, ModelName};
+use serde::Deserialize;
 
 use super::meta::Known;
-use super::{AnyDigest, Distribution};
-use crate::manifest::Descriptor;
+use super::{AnyDigest, Distribution, is_tag};
+use crate::manifest::{Descriptor, IMAGE_CONFIG, MANIFEST};
 use crate::{Error, Store};
 
 /// A manifest of any kind, whose parts are stored already.
@@ -27,7 +28,50 @@ pub(crate) struct Whole<'a> {
     pub tag: Option<&'a str>,
 }
 
+/// What tags of container images end with: `2.1.0-image` is the image of version 2.1.0.
+pub(crate) const IMAGE_ENDING: &str = "-image";
+
+/// What is read of an image's manifest.
+#[derive(Deserialize)]
+struct ImageManifest {
+    #[serde(default)]
+    annotations: serde_json::Map<String, serde_json::Value>,
+}
+
 impl Distribution {
+    /// Keeps a container image that was made of a package in the repository of its model, as a referrer of the package; the tag that names it,
+    /// `VERSION-image`, or none where a version of the model is called so. Images that had the tag before stay under their digests.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`] when a part is not stored; [`Error::Document`] when the manifest cannot be read.
+    pub fn keep_image(
+        &self,
+        model: &ModelName,
+        version: &str,
+        subject: &Digest,
+        manifest: &[u8],
+        parts: &[Descriptor],
+    ) -> Result<Option<String>, Error> {
+        let read: ImageManifest = serde_json::from_slice(manifest).map_err(|error| Error::Document {
+            what: "the manifest of the image".to_owned(),
+            why: error.to_string(),
+        })?;
+        let tag = format!("{version}{IMAGE_ENDING}");
+        let taken = self.local_tag(model.as_str(), &tag)?.is_some() || !is_tag(&tag);
+        let tag = (!taken).then_some(tag);
+        let whole = Whole {
+            bytes: manifest,
+            media_type: MANIFEST.to_owned(),
+            artifact_type: Some(IMAGE_CONFIG),
+            subject: Some(*subject),
+            annotations: serde_json::Value::Object(read.annotations).to_string(),
+            blobs: parts,
+            tag: tag.as_deref(),
+        };
+        self.keep_whole(model.as_str(), &whole)?;
+        Ok(tag)
+    }
+
     /// Keeps a manifest in a repository; its digest.
     pub(crate) fn keep_whole(&self, repository: &str, whole: &Whole<'_>) -> Result<Digest, Error> {
         let _gate = self.inner.gate.together_here()?;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Code, DIGEST, Refusal, bare};
+use super::attach::IMAGE_ENDING;
 use super::blobs::parse;
 use super::digest::Algorithm;
 use super::meta::Known;
@@ -63,6 +64,8 @@ impl Distribution {
                 return Err(Refusal::new(Code::ManifestUnknown, "this is neither a tag nor a digest"));
             }
             false => match self.inner.meta.tag(name, reference)? {
+                // A version that is called like the tag of an image came later, and names its package for ever.
+                Some(digest) if reference.ends_with(IMAGE_ENDING) => self.local_tag(name, reference)?.or(Some(digest)),
                 Some(digest) => Some(digest),
                 None => self.local_tag(name, reference)?,
             },

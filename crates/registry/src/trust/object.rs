@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Error;
 use crate::distribution::Distribution;
 use crate::distribution::attach::Whole;
-use crate::manifest::{Descriptor, MANIFEST, MAX_MANIFEST_BYTES};
+use crate::manifest::{Descriptor, IMAGE_CONFIG, MANIFEST, MAX_MANIFEST_BYTES};
 
 /// Longest part of an object that is read, in bytes: a payload is some hundred, a statement with many files some hundred thousand.
 pub const MAX_PART_BYTES: u64 = 8 << 20;
@@ -46,6 +46,12 @@ impl Referrer {
     /// The package that it speaks of, if it says so.
     pub fn subject(&self) -> Option<Digest> {
         self.subject.as_ref().map(|subject| subject.digest)
+    }
+
+    /// Whether it is a container image: as large as a program and a model, and made again at will.
+    pub fn is_image(&self) -> bool {
+        self.config.media_type == IMAGE_CONFIG
+            && self.layers.iter().any(|layer| layer.media_type.starts_with("application/vnd.oci.image.layer."))
     }
 
     /// What kind of object it is.
