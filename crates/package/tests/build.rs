@@ -228,17 +228,6 @@ fn skopeo_reads_the_registry() {
 }
 
 #[test]
-fn a_new_folder_packages_once_its_model_is_there() {
-    let home = tempfile::tempdir().unwrap();
-    let folder = home.path().join("my-wine");
-    modelyard_package::scaffold(&folder, Some(&example("wine/v1/model.onnx"))).unwrap();
-    let built = build_in(home.path(), &folder).unwrap();
-    assert_eq!(built.package.name.as_str(), "my-wine");
-    assert!(built.warnings[0].contains("no samples"), "{:?}", built.warnings);
-    assert!(matches!(modelyard_package::scaffold(&folder, None), Err(Error::Exists(_))));
-}
-
-#[test]
 fn an_unchanged_folder_is_not_stored_again_and_mends_what_was_damaged() {
     let home = tempfile::tempdir().unwrap();
     let first = build_in(home.path(), &example("wine/v1")).unwrap();
