@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, command, has, root};
 
 /// Debian package by the program that shows that it is installed.
-const DEBIAN: [(&str, &str); 7] = [
+const DEBIAN: [(&str, &str); 9] = [
     ("promtool", "prometheus"),
     ("skopeo", "skopeo"),
     ("haproxy", "haproxy"),
@@ -15,6 +15,8 @@ const DEBIAN: [(&str, &str); 7] = [
     ("dockerd", "docker.io"),
     ("pg_createcluster", "postgresql"),
     ("ip", "iproute2"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
 ];
 
 /// The Python environment that holds the Python peers.
@@ -43,6 +45,8 @@ pub fn is_here(need: &str) -> bool {
         "pip and a package index" => has("pip") || has("pip3"),
         "root and network namespaces" => has("ip") && is_root().unwrap_or(false) && has_namespaces(),
         "dockerd and root" => has("dockerd") && is_root().unwrap_or(false),
+        // Nobody but root has its folder on the path.
+        "sshd" => std::path::Path::new("/usr/sbin/sshd").is_file() && has("ssh"),
         program => has(program),
     }
 }

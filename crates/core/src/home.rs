@@ -55,6 +55,11 @@ impl Home {
         self.0.join("environments")
     }
 
+    /// Machines of the target `ssh`: a document per environment, and a folder for each machine.
+    pub fn machines(&self) -> PathBuf {
+        self.0.join("machines")
+    }
+
     /// The token that commands of this home show.
     pub fn credentials(&self) -> PathBuf {
         self.0.join("credentials.json")

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::MachineId;
 use crate::package::{Resources, Runtime};
 use crate::{Digest, InstanceId, RevisionNumber, ServiceName, Timestamp};
 
@@ -33,6 +34,9 @@ pub struct InstanceSpec {
     pub resources: Resources,
     /// Generation of the edit that asked for it; a target refuses an older one.
     pub generation: u64,
+    /// Where it is to run, on targets that have several machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
 }
 
 /// Where an instance stands, as its target sees it.
@@ -113,4 +117,10 @@ pub struct InstanceStatus {
     /// Resident memory in bytes, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// Where it runs, on targets that have several machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
+    /// Why its machine cannot be reached, if so: the rest is what was last known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_reach: Option<String>,
 }

@@ -16,6 +16,7 @@ pub mod feedback;
 pub mod flags;
 pub mod home;
 pub mod instance;
+pub mod machine;
 pub mod measure;
 pub mod metric;
 pub mod mirror;
@@ -34,6 +35,8 @@ pub mod time;
 pub mod weight;
 
 pub use digest::Digest;
-pub use names::{AliasName, EnvironmentName, InstanceId, ModelName, RevisionNumber, RolloutId, ServiceName, Version};
+pub use names::{
+    AliasName, EnvironmentName, InstanceId, MachineName, ModelName, RevisionNumber, RolloutId, ServiceName, Version,
+};
 pub use time::{Millis, Timestamp};
 pub use weight::Weight;

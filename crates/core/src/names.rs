@@ -133,6 +133,10 @@ name!(
     EnvironmentName, "environment name", is_label, LABEL_RULE
 );
 name!(
+    /// Name of a machine within its environment.
+    MachineName, "machine name", is_label, LABEL_RULE
+);
+name!(
     /// Movable name of a version, such as `champion`.
     AliasName, "alias", is_label, LABEL_RULE
 );

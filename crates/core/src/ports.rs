@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::instance::{InstanceSpec, InstanceStatus};
+use crate::machine::MachineSeen;
 use crate::{InstanceId, Timestamp};
 
 /// A future that a port returns; boxed so that ports can be `dyn`.
@@ -57,6 +58,16 @@ pub trait Target: Send + Sync {
     /// What is left for further instances; nothing of a target that cannot tell.
     fn room(&self) -> PortFuture<'_, Room> {
         Box::pin(async { Room::default() })
+    }
+
+    /// The machines that it has, if it has several.
+    fn machines(&self) -> Vec<MachineSeen> {
+        Vec::new()
+    }
+
+    /// Ends what it keeps running beside instances, such as connections to machines. The instances have ended before.
+    fn leave(&self) -> PortFuture<'_, ()> {
+        Box::pin(async {})
     }
 
     /// The last lines that the instance wrote to its standard streams, oldest first.

@@ -160,6 +160,8 @@ impl World {
             started: self.now,
             pid: Some(100_000 + self.starts),
             memory_bytes: Some(1 << 20),
+            machine: spec.machine.clone(),
+            out_of_reach: None,
         };
         self.instances.insert(spec.id.clone(), Instance { spec: spec.clone(), status, log: Vec::new() });
         Ok(())

@@ -1,6 +1,7 @@
 //! Where instances run: adapters of the port [`modelyard_core::ports::Target`].
 //!
 //! - [`process`]: processes of this machine, each under its own small supervisor.
+//! - [`ssh`]: processes of another machine, each machine a target of its own.
 //! - [`identity`]: telling one process from another that got the same pid, and ending exactly that one.
 //! - `fake` (feature `fake`): a target in memory, for the tests of those who call a target.
 //!
@@ -12,5 +13,7 @@
 pub mod fake;
 pub mod identity;
 pub mod process;
+pub mod ssh;
 
 pub use process::ProcessTarget;
+pub use ssh::SshMachine;

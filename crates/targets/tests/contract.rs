@@ -2,13 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../../tests/support/sshd.rs"]
+mod sshd;
 mod support;
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use modelyard_core::home::Home;
 use modelyard_core::instance::{InstanceSpec, InstanceState};
+use modelyard_core::machine::Machine;
 use modelyard_core::ports::{Target, TargetError};
 use modelyard_targets::fake::FakeTarget;
+use modelyard_targets::ssh::Kit;
+use modelyard_targets::{ProcessTarget, SshMachine};
 use support::{Yard, exited, id, running, spec, status};
 
 /// The promises of the port. `spec` gives a spec of a well-behaved instance of that name.
@@ -93,4 +102,144 @@ async fn the_process_target_keeps_the_promises() {
 #[tokio::test]
 async fn the_fake_target_keeps_the_promises() {
     keeps_its_promises(&FakeTarget::new(), |name| spec(name, "/".as_ref(), &[])).await;
+}
+
+/// A kit for a machine to which the testbed is brought; packages are a word.
+fn kit(bundled: &Arc<AtomicU32>) -> Kit {
+    let bundled = Arc::clone(bundled);
+    Kit {
+        binary: support::TESTBED.into(),
+        library: Arc::new(|| Err("nobody asked for it".to_owned())),
+        bundle: Arc::new(move |_, to| {
+            bundled.fetch_add(1, Ordering::Relaxed);
+            std::fs::write(to, "a package").map_err(|error| error.to_string())
+        }),
+        owner: "ada".to_owned(),
+        whose: "ada's test".to_owned(),
+        hashes: Arc::default(),
+    }
+}
+
+fn machine(sshd: &sshd::Sshd) -> Machine {
+    Machine {
+        host: "127.0.0.1".to_owned(),
+        port: Some(sshd.port),
+        identity: Some(sshd.key()),
+        config: Some(sshd.config()),
+        folder: sshd.home().display().to_string(),
+    }
+}
+
+/// What runs on a machine ends with the test, though it failed: through the folder there, which needs no connection.
+struct Cleared(sshd::Sshd);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        let target = ProcessTarget::new(support::TESTBED, &Home::new(self.0.home()));
+        support::end_all(target);
+    }
+}
+
+fn on_machine(name: &str) -> InstanceSpec {
+    spec(name, "/nowhere".as_ref(), &["listen"])
+}
+
+async fn connected(folder: &Path, machine: &Machine, bundled: &Arc<AtomicU32>) -> SshMachine {
+    SshMachine::new("prod/alpha".parse().unwrap(), machine.clone(), kit(bundled), folder.to_owned()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs sshd"]
+async fn a_machine_keeps_the_promises_and_outlives_who_uses_it() {
+    let (sshd, folder) = (Cleared(sshd::Sshd::up()), tempfile::tempdir().unwrap());
+    let (machine, bundled) = (machine(&sshd.0), Arc::new(AtomicU32::new(0)));
+    // Deeper than the path of a socket may be long.
+    let folder = folder.path().join("deep".repeat(30));
+    let target = connected(&folder, &machine, &bundled).await;
+    keeps_its_promises(&target, on_machine).await;
+    assert_eq!(bundled.load(Ordering::Relaxed), 1, "a package is copied once");
+    assert_eq!(std::fs::read_to_string(sshd.0.home().join("taken")).unwrap(), "x");
+
+    // What a restarted control plane finds, before it is connected and after.
+    let two = running(&target, &id("wine-r2-2")).await;
+    assert_eq!(two.machine, Some("prod/alpha".parse().unwrap()));
+    let InstanceState::Running { address, .. } = two.state else { unreachable!() };
+    drop(target);
+    std::net::TcpStream::connect(address).expect("the master outlives who started it");
+    let target = connected(&folder, &machine, &bundled).await;
+    let kept = status(&target, &two.id).await.expect("it is known at once");
+    assert_eq!((&kept.state, kept.pid), (&two.state, two.pid));
+    target.ensure(&on_machine("wine-r2-2")).await.unwrap();
+    assert_eq!(running(&target, &two.id).await.state, two.state, "neither started nor forwarded twice");
+
+    target.stop(&two.id, Duration::from_secs(10)).await.unwrap();
+    exited(&target, &two.id).await;
+    target.leave().await;
+    assert!(std::net::TcpStream::connect(address).is_err(), "the connection is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs sshd"]
+async fn a_machine_that_is_cut_off_is_told_of_and_comes_back_with_its_ports() {
+    let (mut sshd, folder) = (Cleared(sshd::Sshd::up()), tempfile::tempdir().unwrap());
+    let machine = machine(&sshd.0);
+    let target = connected(folder.path(), &machine, &Arc::default()).await;
+    let one = on_machine("wine-r2-1");
+    target.ensure(&one).await.unwrap();
+    let before = running(&target, &one.id).await;
+
+    sshd.0.cut();
+    let lost = || async { status(&target, &one.id).await.filter(|status| status.out_of_reach.is_some()) };
+    let lost = support::wait_for("the machine to be missed", lost).await;
+    assert_eq!(lost.state, before.state, "what was last known");
+    let refused = target.stop(&one.id, Duration::ZERO).await.unwrap_err();
+    let told = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(refused.to_string().contains("`prod/alpha`") && told.contains("out of reach"), "{refused}: {told}");
+    let began = std::time::Instant::now();
+    target.observe().await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(300), "nobody waits for it: {:?}", began.elapsed());
+
+    sshd.0.start();
+    let back = || async { status(&target, &one.id).await.filter(|status| status.out_of_reach.is_none()) };
+    let back = support::wait_for("the machine to be back", back).await;
+    assert_eq!((back.state.clone(), back.pid), (before.state, before.pid));
+    let InstanceState::Running { address, .. } = back.state else { unreachable!() };
+    std::net::TcpStream::connect(address).expect("its port leads there again");
+    target.leave().await;
+}
+
+/// Why a machine cannot be used.
+async fn refused(machine: Machine, owner: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let kit = Kit { owner: owner.to_owned(), ..kit(&Arc::default()) };
+    let target = SshMachine::new("prod/alpha".parse().unwrap(), machine, kit, folder.path().to_owned()).unwrap();
+    let refused = target.ensure(&on_machine("wine-r2-1")).await.unwrap_err();
+    target.leave().await;
+    std::error::Error::source(&refused).unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs sshd"]
+async fn what_keeps_a_machine_from_being_used_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let uname = folder.path().join("uname");
+    std::fs::write(&uname, "#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo riscv64\n").unwrap();
+    std::fs::set_permissions(&uname, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("SetEnv PATH={}:/usr/bin:/bin", folder.path().display());
+    let other = sshd::Sshd::with(&path);
+    let told = refused(machine(&other), "ada").await;
+    assert!(told.contains("it is Linux riscv64") && told.contains(std::env::consts::ARCH), "{told}");
+    assert!(!other.home().exists(), "nothing is left on a machine of another kind");
+
+    let sshd = Cleared(sshd::Sshd::up());
+    let first = connected(folder.path(), &machine(&sshd.0), &Arc::default()).await;
+    first.ensure(&on_machine("wine-r2-1")).await.unwrap();
+    let told = refused(machine(&sshd.0), "bob").await;
+    assert!(told.contains("is used by ada's test") && told.contains("another `folder`"), "{told}");
+    let told = refused(Machine { identity: Some("/nowhere/key".into()), ..machine(&sshd.0) }, "ada").await;
+    assert!(told.contains("Permission denied") && told.contains("the key is not let in"), "{told}");
+    sshd.0.forget_host_key();
+    let told = refused(machine(&sshd.0), "ada").await;
+    assert!(told.contains("Host key verification failed") && told.contains("must work without a question"), "{told}");
+    first.leave().await;
 }

@@ -137,6 +137,7 @@ async fn start(target: &dyn Target, packages: &dyn Packages, gate: &Gate, wanted
         environment: environment(&wanted.revision),
         resources: wanted.revision.resources,
         generation: wanted.generation,
+        machine: None,
     };
     let closed = gate.closed.read().await;
     if *closed {

@@ -43,6 +43,7 @@ pub mod sign;
 mod standalone;
 mod status;
 mod tag;
+mod target;
 pub mod token;
 mod traffic;
 mod transfer;
@@ -165,6 +166,9 @@ pub enum Command {
     /// The supervisor of one instance.
     #[command(hide = true)]
     Instance(instance::Instance),
+    /// The far side of the target `ssh`.
+    #[command(hide = true)]
+    Target(target::Target),
     /// Print where the ONNX Runtime library is; it is fetched if there is none.
     #[command(hide = true, name = "onnxruntime")]
     OnnxRuntime(onnxruntime::OnnxRuntime),
@@ -236,6 +240,7 @@ pub fn run(cli: Cli) -> miette::Result<Exit> {
         Command::UpgradeGateway(command) => command.run(context),
         Command::Gateway(command) => command.run(context),
         Command::Instance(command) => command.run(context),
+        Command::Target(command) => command.run(context),
         Command::OnnxRuntime(command) => command.run(context),
         Command::Reference(command) => command.run(context),
     }

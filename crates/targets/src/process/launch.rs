@@ -165,6 +165,7 @@ mod tests {
             .into(),
             resources: Default::default(),
             generation: 1,
+            machine: None,
         };
         Asked { at: Timestamp(1), onnxruntime: Some("/lib/onnx.so".into()), home: "/home/m".into(), spec }
     }

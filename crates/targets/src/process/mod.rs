@@ -9,16 +9,16 @@
 
 mod cgroup;
 mod family;
-mod folder;
+pub(crate) mod folder;
 mod keeping;
 mod launch;
 mod log;
 mod lost;
 mod observe;
-mod port;
+pub(crate) mod port;
 mod program;
 mod room;
-mod supervise;
+pub(crate) mod supervise;
 mod wake;
 mod watch;
 
@@ -67,6 +67,8 @@ struct Memory {
     known: HashMap<InstanceId, Known>,
     /// Supervisors started by this process: they are waited for, so that no zombies are left.
     children: Vec<Child>,
+    /// The ONNX Runtime library, where it became known later.
+    onnxruntime: Option<PathBuf>,
     /// When and how often the supervisor of an instance was started.
     attempts: HashMap<InstanceId, (Instant, u32)>,
 }
@@ -98,6 +100,12 @@ impl ProcessTarget {
             memory: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Instances that are started from now on load this ONNX Runtime library.
+    pub fn use_onnxruntime(&self, library: impl Into<PathBuf>) {
+        let library = library.into();
+        self.inner.memory().onnxruntime = Some(std::path::absolute(&library).unwrap_or(library));
     }
 
     /// File work off the caller's threads: a slow disk must not hold up the control plane's other duties.
@@ -173,7 +181,8 @@ impl Inner {
         }
         self.check(&spec)?;
         folder.make().map_err(could_not())?;
-        let asked = Asked { at: folder::now(), onnxruntime: self.onnxruntime.clone(), home: self.home.clone(), spec };
+        let onnxruntime = self.memory().onnxruntime.clone().or_else(|| self.onnxruntime.clone());
+        let asked = Asked { at: folder::now(), onnxruntime, home: self.home.clone(), spec };
         match folder::write_new(&folder.spec(), &asked).map_err(could_not())? {
             true => self.start_supervisor(&id, &folder).map_err(could_not()),
             false => Ok(()), // another caller was faster, and starts it

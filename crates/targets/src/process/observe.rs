@@ -127,6 +127,16 @@ impl Known {
             (None, Some((Announcement { address, probe }, _))) => InstanceState::Running { address, probe },
             (None, None) => InstanceState::Starting,
         };
-        InstanceStatus { id, service, revision, state, started, pid: program.map(|program| program.pid), memory_bytes }
+        InstanceStatus {
+            id,
+            service,
+            revision,
+            state,
+            started,
+            pid: program.map(|program| program.pid),
+            memory_bytes,
+            machine: None,
+            out_of_reach: None,
+        }
     }
 }

@@ -214,7 +214,7 @@ pub(super) fn nothing() -> Exit {
 }
 
 /// An error and what lies beneath it, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let beneath = std::iter::successors(error.source(), |error| error.source());
     beneath.fold(error.to_string(), |text, error| format!("{text}: {error}"))
 }

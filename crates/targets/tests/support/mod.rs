@@ -36,6 +36,7 @@ pub fn spec(name: &str, package: &Path, act: &[&str]) -> InstanceSpec {
         environment: [("THRESHOLD".to_owned(), "0.5".to_owned())].into(),
         resources: Resources::default(),
         generation: 5,
+        machine: None,
     }
 }
 
@@ -87,23 +88,27 @@ impl Yard {
 impl Drop for Yard {
     /// A failed test leaves nothing running.
     fn drop(&mut self) {
-        let target = self.target.clone();
-        let end = async move {
-            for status in target.observe().await.unwrap_or_default() {
-                let _ = target.stop(&status.id, Duration::ZERO).await;
-            }
-            let all_ended = async || {
-                target.observe().await.unwrap().iter().all(|status| matches!(status.state, InstanceState::Exited(_)))
-            };
-            let deadline = Instant::now() + PATIENCE;
-            while !all_ended().await && Instant::now() < deadline {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        // The test's own runtime may be busy ending.
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        std::thread::spawn(move || runtime().block_on(end)).join().unwrap();
+        end_all(self.target.clone());
     }
+}
+
+/// Ends whatever runs in a home.
+pub fn end_all(target: ProcessTarget) {
+    let end = async move {
+        for status in target.observe().await.unwrap_or_default() {
+            let _ = target.stop(&status.id, Duration::ZERO).await;
+        }
+        let all_ended = async || {
+            target.observe().await.unwrap().iter().all(|status| matches!(status.state, InstanceState::Exited(_)))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !all_ended().await && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // The test's own runtime may be busy ending.
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || runtime().block_on(end)).join().unwrap();
 }
 
 /// Waits until something is there.

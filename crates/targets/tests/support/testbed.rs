@@ -20,9 +20,40 @@ fn main() {
             }
         }
         ["serve", options @ ..] => serve(options),
+        ["--version"] => say("testbed"),
+        ["--home", home, "target"] => target(Path::new(home)),
+        ["--home", home, "target", "--take"] => take(Path::new(home)),
         ["act", what @ ..] => act(what),
         other => panic!("unknown words {other:?}"),
     }
+}
+
+/// Packages of a machine: one folder for all of them, once a package was taken.
+struct OneFolder(std::path::PathBuf);
+
+impl modelyard_targets::ssh::Depot for OneFolder {
+    fn folder(&self, _: &modelyard_core::Digest) -> Result<Option<std::path::PathBuf>, String> {
+        Ok(self.0.is_dir().then(|| self.0.clone()))
+    }
+}
+
+/// The far side of the target `ssh`.
+fn target(home: &Path) {
+    let home = modelyard_core::home::Home::new(std::path::absolute(home).unwrap());
+    let target = modelyard_targets::ProcessTarget::new(std::env::current_exe().unwrap(), &home);
+    let depot = Arc::new(OneFolder(home.root().join("package")));
+    let far = modelyard_targets::ssh::Far { target, depot, home };
+    let _ = far.serve();
+}
+
+/// Takes a package: notes that it came.
+fn take(home: &Path) {
+    let mut package = String::new();
+    std::io::Read::read_to_string(&mut std::io::stdin(), &mut package).unwrap();
+    assert_eq!(package, "a package");
+    std::fs::create_dir_all(home.join("package")).unwrap();
+    let mut taken = std::fs::OpenOptions::new().create(true).append(true).open(home.join("taken")).unwrap();
+    taken.write_all(b"x").unwrap();
 }
 
 /// Announces itself as the model server does.
