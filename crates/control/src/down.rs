@@ -34,6 +34,7 @@ pub async fn take_down(ledger: &Ledger, target: &Arc<dyn Target>, gateway: Optio
     }
     record_ends(ledger, &left).await;
     forget_all(target, &left).await;
+    target.leave().await;
     note(ledger, None, vec![EventBody::ControlStopped]).await;
 }
 
@@ -43,7 +44,10 @@ async fn stop_all(target: &Arc<dyn Target>) -> Vec<InstanceId> {
     let mut asked = false;
     loop {
         let running = match target.observe().await {
-            Ok(all) => all.into_iter().filter(|status| !matches!(status.state, InstanceState::Exited(_))),
+            // What cannot be asked is not waited for: it is ended when its machine comes back to the next control plane.
+            Ok(all) => all
+                .into_iter()
+                .filter(|status| !matches!(status.state, InstanceState::Exited(_)) && status.out_of_reach.is_none()),
             Err(error) => {
                 tracing::error!(error = %chain(&error), "the target cannot be observed");
                 return Vec::new();
@@ -80,7 +84,7 @@ async fn record_ends(ledger: &Ledger, left: &[InstanceId]) {
 
 async fn forget_all(target: &Arc<dyn Target>, left: &[InstanceId]) {
     let Ok(all) = target.observe().await else { return };
-    for status in all.iter().filter(|status| !left.contains(&status.id)) {
+    for status in all.iter().filter(|status| !left.contains(&status.id) && status.out_of_reach.is_none()) {
         if let Err(error) = target.forget(&status.id).await {
             tracing::warn!(instance = %status.id, error = %chain(&error), "the target does not forget an ended instance");
         }

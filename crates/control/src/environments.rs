@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use modelyard_core::EnvironmentName;
+use modelyard_core::machine::Machine;
+use modelyard_core::{EnvironmentName, MachineName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,6 +29,9 @@ pub struct Environment {
     /// Where its packages are kept; the local registry when it has none of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<Place>,
+    /// Its machines, where instances of the target `ssh` run. Their files by absolute path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub machines: BTreeMap<MachineName, Machine>,
 }
 
 /// A registry, or a part of one.
@@ -42,9 +46,15 @@ pub struct Place {
 }
 
 impl Environment {
+    /// The same with these machines.
+    #[must_use]
+    pub fn with_machines(self, machines: BTreeMap<MachineName, Machine>) -> Self {
+        Self { machines, ..self }
+    }
+
     /// One that demands this and keeps its packages there.
     pub fn new(policy: Policy, registry: Option<Place>) -> Self {
-        Self { form: FORM, policy, registry }
+        Self { form: FORM, policy, registry, machines: BTreeMap::new() }
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -55,7 +65,10 @@ impl Environment {
         }
         match document.get("form").map(Value::as_u64) {
             None => serde_json::from_value(document).map(|policy| Self::new(policy, None)).map_err(told),
-            Some(Some(form)) if form == u64::from(FORM) => serde_json::from_value(document).map_err(told),
+            Some(Some(form)) if form == u64::from(FORM) => {
+                let read: Self = serde_json::from_value(document).map_err(told)?;
+                read.machines.values().find_map(Machine::problem).map_or(Ok(read), Err)
+            }
             Some(_) => Err(format!("it is of a form that this version does not know; it knows {FORM}")),
         }
     }
@@ -139,7 +152,14 @@ mod tests {
         let environment = Environment::new(Policy { samples: 2, ..Policy::default() }, Some(place));
         environments.set(&prod, Some(&environment)).unwrap();
         assert_eq!(environments.read(&prod), Ok(Some(environment)));
-        for text in [r#"{"sampels":1}"#, r#"{"form":3}"#, r#"{"form":2,"polisy":{}}"#, r#"{"form":"2"}"#, "[]"] {
+        for text in [
+            r#"{"sampels":1}"#,
+            r#"{"form":3}"#,
+            r#"{"form":2,"polisy":{}}"#,
+            r#"{"form":2,"machines":{"a":{"host":"-oX"}}}"#,
+            r#"{"form":"2"}"#,
+            "[]",
+        ] {
             std::fs::write(home.path().join("prod.json"), text).unwrap();
             assert!(environments.read(&prod).is_err() && environments.list().is_err(), "{text}");
         }

@@ -15,6 +15,7 @@ mod gateway;
 mod history;
 mod http_client;
 mod ledger;
+pub mod machines;
 mod mlflow;
 mod notify;
 mod orders;

@@ -14,6 +14,7 @@ use modelyard_monitor::capture::SPAN;
 use modelyard_registry::access::Tokens;
 use modelyard_registry::distribution::Distribution;
 use modelyard_targets::ProcessTarget;
+use modelyard_targets::fleet::Fleet;
 use modelyard_targets::identity::Identity;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,17 +24,19 @@ use crate::api::{self, App, Metrics};
 use crate::catalogue::Catalogue;
 use crate::controller::{Controller, Ports};
 use crate::down::take_down;
+use crate::environments::Environments;
 use crate::evidence::{Book, Places, Retention};
 use crate::gateway::process::GatewayProcess;
 use crate::http_client::chain;
 use crate::ledger::Ledger;
+use crate::machines::Library;
 use crate::orders::Orders;
 use crate::packages::RegistryPackages;
 use crate::prober::HttpAsker;
 use crate::promotions::Promotions;
 use crate::store::{self, Store};
 use crate::token_log::TokenLog;
-use crate::{gateway, running, session_key, token_log, tokens};
+use crate::{gateway, machines, running, session_key, token_log, tokens};
 
 /// How the control plane is started.
 pub struct ControlOptions {
@@ -47,6 +50,8 @@ pub struct ControlOptions {
     pub binary: PathBuf,
     /// The ONNX Runtime library that instances load, if it is known already.
     pub onnxruntime: Option<PathBuf>,
+    /// Finds that library for machines that have none, if it can be had. Called when one is needed; may take long.
+    pub library: Library,
     /// Whether SIGTERM and Ctrl-C end instances and gateway too, as `down` does. Otherwise they go on serving.
     pub down_on_signal: bool,
     /// Called once everything answers.
@@ -197,7 +202,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     let pid = running.pid;
     let event = if started { EventBody::GatewayStarted { pid } } else { EventBody::GatewayAdopted { pid } };
     note(&ledger, event, &options.home).await?;
-    let target = process_target(&options);
+    let target = fleet(&options)?;
     let ports = Ports {
         target: Arc::clone(&target),
         packages: packages.clone(),
@@ -288,12 +293,17 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
-fn process_target(options: &ControlOptions) -> Arc<dyn Target> {
+/// This machine, and those of the environments.
+fn fleet(options: &ControlOptions) -> Result<Arc<dyn Target>, Error> {
     let target = ProcessTarget::new(&options.binary, &options.home);
-    match &options.onnxruntime {
+    let here: Arc<dyn Target> = match &options.onnxruntime {
         Some(library) => Arc::new(target.with_onnxruntime(library)),
         None => Arc::new(target),
-    }
+    };
+    let kit = machines::kit(&options.home, options.binary.clone(), Arc::clone(&options.library));
+    let kit = kit.map_err(system("keep the word that machines know this control plane by"))?;
+    let roster = machines::roster(Environments::at(options.home.environments()));
+    Ok(Arc::new(Fleet::new(here, roster, kit, options.home.machines())))
 }
 
 async fn note(ledger: &Ledger, event: EventBody, home: &Home) -> Result<(), Error> {
@@ -350,6 +360,7 @@ mod tests {
             gateway_listen: "127.0.0.1:0".parse().unwrap(),
             binary: "/nowhere/modelyard".into(),
             onnxruntime: None,
+            library: Arc::new(|| Err("there is none".to_owned())),
             down_on_signal: false,
             ready: None,
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::beside::BesideKind;
 use crate::evidence::Evidence;
 use crate::failure::{Cause, Failure};
+use crate::machine::MachineId;
 use crate::measure::Counters;
 use crate::notify::NoticeKind;
 use crate::service::{Desired, Revision, ServiceSpec};
@@ -206,6 +207,9 @@ pub enum EventBody {
         instance: InstanceId,
         /// Of which revision.
         revision: RevisionNumber,
+        /// On which machine, on targets that have several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<MachineId>,
     },
     /// An instance accepts requests and answers its samples correctly.
     InstanceLive {

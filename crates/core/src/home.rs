@@ -55,7 +55,7 @@ impl Home {
         self.0.join("environments")
     }
 
-    /// Machines of the target `ssh`: a document per environment, and a folder for each machine.
+    /// Machines of the target `ssh`: a folder each, by environment and name.
     pub fn machines(&self) -> PathBuf {
         self.0.join("machines")
     }

@@ -11,7 +11,7 @@ use crate::notify::Hook;
 use crate::package::Resources;
 use crate::strategy::{Analysis, QualityPolicy, RollbackPolicy, Strategy};
 use crate::time::{Millis, Timestamp, human};
-use crate::{Digest, EnvironmentName, ModelName, RevisionNumber, ServiceName, Version, Weight};
+use crate::{Digest, EnvironmentName, MachineName, ModelName, RevisionNumber, ServiceName, Version, Weight};
 
 /// Where instances run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,6 +20,25 @@ pub enum TargetKind {
     /// Processes of this machine.
     #[default]
     Process,
+    /// Machines of the environment, reached by ssh.
+    Ssh,
+}
+
+/// How the pools of a service share machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pools {
+    /// Instances of several revisions may run on one machine.
+    #[default]
+    Together,
+    /// A machine carries instances of one revision only.
+    Apart,
+}
+
+impl Pools {
+    fn is_together(&self) -> bool {
+        *self == Self::Together
+    }
 }
 
 impl TargetKind {
@@ -27,6 +46,7 @@ impl TargetKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Process => "process",
+            Self::Ssh => "ssh",
         }
     }
 }
@@ -43,6 +63,12 @@ pub struct ServiceSpec {
     /// Where its instances run.
     #[serde(default)]
     pub target: TargetKind,
+    /// The machines of the environment on which they may run; all of them when none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<MachineName>,
+    /// Whether stable and candidate may share machines.
+    #[serde(default, skip_serializing_if = "Pools::is_together")]
+    pub pools: Pools,
     /// How many instances carry the whole traffic.
     #[serde(default = "default_instances")]
     pub instances: u32,
@@ -94,6 +120,8 @@ impl ServiceSpec {
             name,
             environment: default_environment(),
             target: TargetKind::default(),
+            machines: Vec::new(),
+            pools: Pools::default(),
             instances: default_instances(),
             resources: Resources::default(),
             flags: BTreeMap::new(),

@@ -95,6 +95,12 @@ pub struct Instance {
     /// Process id.
     #[serde(default)]
     pub pid: Option<u32>,
+    /// Where it runs, on targets that have several machines.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// Why its machine cannot be reached, if so.
+    #[serde(default)]
+    pub out_of_reach: Option<String>,
 }
 
 /// A rollout in flight.

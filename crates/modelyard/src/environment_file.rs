@@ -1,14 +1,16 @@
-//! `environments/NAME.toml`: what an environment demands of a package.
+//! `environments/NAME.toml`: what an environment demands of a package, and which machines it has.
 //!
 //! Promises: every mistake is reported at once, with its place; unknown keys are refused with a "did you mean"; keys are read here, so that what is
 //! kept in the home no longer depends on files elsewhere.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use miette::NamedSource;
 use modelyard_control::environments::{Environment, Place};
 use modelyard_control::policy::{Bound, Origin, Policy, Promoted};
-use modelyard_core::EnvironmentName;
+use modelyard_core::machine::{Machine, default_folder};
+use modelyard_core::{EnvironmentName, MachineName};
 use modelyard_registry::client::Remote;
 use modelyard_registry::trust::VerifyingKey;
 use toml::Value;
@@ -27,11 +29,35 @@ pub const ENVIRONMENT: &[Key] = &[
         "nothing is demanded",
         "What a package must fulfil before anything of it starts.",
     ),
+    key("machines", Kind::Named(MACHINE), "none", "Machines on which instances of the target `ssh` run."),
     key(
         "registry",
         Kind::Table(REGISTRY),
         "the local registry",
         "Where the environment's packages are kept: `env promote` copies there.",
+    ),
+];
+
+const MACHINE: &[Key] = &[
+    key(
+        "host",
+        Kind::Text,
+        "",
+        "As ssh takes it: `\"ops@10.0.0.7\"`, or a name of your ssh configuration, which applies.",
+    ),
+    key("port", Kind::Whole(1), "from the ssh configuration", "Port of its sshd."),
+    key(
+        "identity",
+        Kind::Text,
+        "from the ssh configuration or agent",
+        "File of the private key, relative to this one.",
+    ),
+    key("config", Kind::Text, "`~/.ssh/config`", "File of an ssh configuration in its place, relative to this one."),
+    key(
+        "folder",
+        Kind::Text,
+        "`modelyard`",
+        "Folder there for everything of ours; within the home folder of the login when it is relative. Nobody else may use it.",
     ),
 ];
 
@@ -101,6 +127,8 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
             }
         }
     }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let machines = machines(table.get("machines"), folder, &text, &mut mistakes);
     if !mistakes.is_empty() {
         let name = path.display().to_string();
         return Err(Error::Mistakes { source_code: NamedSource::new(&name, text), name, mistakes }.into());
@@ -113,7 +141,6 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
             "add `name = \"prod\"`, or rename the file",
         )
     })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
     let keys = |files: &[String]| -> miette::Result<Vec<String>> {
         let files: Vec<_> = files.iter().map(|key| folder.join(key)).collect();
         Ok(crate::commands::sign::verifying_keys(&files)?.iter().map(VerifyingKey::to_pem).collect())
@@ -157,7 +184,7 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
     let signed_by = keys(&texts("signed-by"))?;
     let policy = Policy { signed_by, samples, evaluation, provenance, promoted };
     let registry = table.get("registry").map(|registry| place(registry, path)).transpose()?;
-    Ok((name, Environment::new(policy, registry)))
+    Ok((name, Environment::new(policy, registry).with_machines(machines)))
 }
 
 /// The registry of an environment.
@@ -170,6 +197,47 @@ fn place(registry: &Value, path: &Path) -> Result<Place, Usage> {
     })?;
     let plain_http = registry.get("plain-http").and_then(Value::as_bool).unwrap_or(false);
     Ok(Place { url, plain_http })
+}
+
+/// The machines, with absolute paths: what is kept in the home must not depend on where the file lay.
+fn machines(
+    table: Option<&Value>,
+    folder: &Path,
+    text: &str,
+    mistakes: &mut Vec<Mistake>,
+) -> BTreeMap<MachineName, Machine> {
+    let mut machines = BTreeMap::new();
+    for (name, given) in table.and_then(Value::as_table).into_iter().flatten() {
+        let word = |key: &str| given.get(key).and_then(Value::as_str).map(str::to_owned);
+        let file = |key: &str| word(key).map(|file| folder.join(file)).and_then(|file| std::path::absolute(file).ok());
+        let port = given.get("port").and_then(Value::as_integer).map(u16::try_from);
+        // A key that is missing was told already.
+        let Some(host) = word("host") else { continue };
+        let machine = Machine {
+            host,
+            port: port.clone().and_then(Result::ok),
+            identity: file("identity"),
+            config: file("config"),
+            folder: word("folder").unwrap_or_else(default_folder),
+        };
+        let missing = [&machine.identity, &machine.config].into_iter().flatten().find(|file| !file.is_file());
+        let problem = machine
+            .problem()
+            .or_else(|| matches!(port, Some(Err(_))).then(|| "`port` is from 1 to 65535".to_owned()))
+            .or_else(|| missing.map(|file| format!("the file {} is not there", file.display())));
+        match (MachineName::new(name), problem) {
+            (Ok(name), None) => drop(machines.insert(name, machine)),
+            (Err(error), _) => mistakes.push(at(text, name, error.to_string())),
+            (_, Some(why)) => mistakes.push(at(text, name, format!("machine `{name}`: {why}"))),
+        }
+    }
+    machines
+}
+
+/// A mistake where the text first says the word.
+fn at(text: &str, word: &str, what: String) -> Mistake {
+    let start = text.find(word).unwrap_or_default();
+    Mistake { what, at: start..(start + word.len()).min(text.len()) }
 }
 
 /// The texts of a list.
@@ -203,6 +271,36 @@ mod tests {
         ] {
             std::fs::write(&path, text).unwrap();
             let told = environment(&path).unwrap_err().to_string();
+            assert!(told.contains(word), "{word}: {told}");
+        }
+    }
+
+    #[test]
+    fn machines_are_read_with_their_files_beside_and_each_mistake_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prod.toml");
+        std::fs::write(folder.path().join("alpha.key"), "").unwrap();
+        let good = "[machines.alpha]\nhost = \"ops@10.0.0.7\"\nport = 2222\nidentity = \"alpha.key\"\n[machines.beta]\nhost = \"beta\"\n";
+        std::fs::write(&path, good).unwrap();
+        let machines = environment(&path).unwrap().1.machines;
+        let (alpha, beta) = (&machines["alpha"], &machines["beta"]);
+        assert_eq!(
+            (alpha.port, alpha.identity.as_deref()),
+            (Some(2222), Some(folder.path().join("alpha.key").as_path()))
+        );
+        assert_eq!((beta.folder.as_str(), beta.port), ("modelyard", None));
+        let bad = "[machines.A]\nhost = \"a\"\n[machines.b]\nhots = \"b\"\n[machines.c]\nhost = \"-oX\"\n\
+                   [machines.d]\nhost = \"d\"\nport = 70000\n[machines.e]\nhost = \"e\"\nidentity = \"nowhere\"\n";
+        std::fs::write(&path, bad).unwrap();
+        let told = environment(&path).unwrap_err().to_string();
+        for word in [
+            "`A` is not a machine name",
+            "did you mean `host`",
+            "`host` is missing",
+            "`c`: `host`",
+            "65535",
+            "nowhere is not there",
+        ] {
             assert!(told.contains(word), "{word}: {told}");
         }
     }

@@ -59,8 +59,9 @@ pub fn narrate(event: &Event) -> String {
             ))
         }
         EventBody::DesiredSet { desired } => format!("What should run was set anew{}.", wanted(desired)),
-        EventBody::InstanceStarting { instance, revision } => {
-            format!("Instance {instance} of revision {revision} was asked for.")
+        EventBody::InstanceStarting { instance, revision, machine } => {
+            let place = machine.as_ref().map(|machine| format!(" on machine {machine}")).unwrap_or_default();
+            format!("Instance {instance} of revision {revision} was asked for{place}.")
         }
         EventBody::InstanceLive { instance, revision, after_ms } => {
             let after = Millis(*after_ms);

@@ -2,6 +2,7 @@
 //!
 //! - [`process`]: processes of this machine, each under its own small supervisor.
 //! - [`ssh`]: processes of another machine, each machine a target of its own.
+//! - [`fleet`]: this machine and all others as one target.
 //! - [`identity`]: telling one process from another that got the same pid, and ending exactly that one.
 //! - `fake` (feature `fake`): a target in memory, for the tests of those who call a target.
 //!
@@ -11,6 +12,7 @@
 
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod fleet;
 pub mod identity;
 pub mod process;
 pub mod ssh;

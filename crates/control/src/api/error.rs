@@ -51,6 +51,7 @@ impl From<orders::Error> for Refusal {
             | E::Policy { .. }
             | E::DriftField { .. }
             | E::Incompatible { .. }
+            | E::Machines { .. }
             | E::ApiVersion { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             E::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

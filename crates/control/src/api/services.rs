@@ -247,7 +247,11 @@ pub async fn logs(
         let text = app.target.logs(&id, lines).await;
         let text =
             text.map_err(|error| Refusal::new(StatusCode::NOT_FOUND, chain(&error), "the log is gone, or never was"))?;
-        shown.push(json!({ "instance": id, "lines": text }));
+        let mut entry = json!({ "instance": id, "lines": text });
+        if let Some(machine) = state.instances.get(&id).and_then(|instance| instance.machine.as_ref()) {
+            entry["machine"] = json!(machine);
+        }
+        shown.push(entry);
     }
     Ok(Json(json!({ "service": state.name, "instances": shown })))
 }

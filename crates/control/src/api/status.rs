@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use modelyard_core::api::Shown;
 use modelyard_core::instance::InstanceState;
+use modelyard_core::machine::MachineId;
 use modelyard_core::measure::GatewayReport;
 use modelyard_core::service::{Desired, ServiceSpec};
 use modelyard_core::{Digest, InstanceId, RevisionNumber, RolloutId, ServiceName, Version, Weight};
@@ -71,6 +72,12 @@ struct InstanceLine {
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<u64>,
+    /// Where it runs, on targets that have several machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<MachineId>,
+    /// Why its machine cannot be reached, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_of_reach: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,7 +174,15 @@ fn line(id: &InstanceId, instance: &Instance, seen: Option<&TargetSeen>) -> Inst
         _ => None,
     };
     let pid = status.and_then(|status| status.pid);
-    InstanceLine { id: id.clone(), state, address, pid, memory_bytes: status.and_then(|status| status.memory_bytes) }
+    InstanceLine {
+        id: id.clone(),
+        state,
+        address,
+        pid,
+        memory_bytes: status.and_then(|status| status.memory_bytes),
+        machine: instance.machine.clone(),
+        out_of_reach: status.and_then(|status| status.out_of_reach.clone()),
+    }
 }
 
 /// Address of the candidate's own pool, without live traffic; none for strategies that have no second pool.

@@ -77,6 +77,10 @@ pub fn findings(
             Some(InstanceState::Starting) => None,
             None => vanished(instance, seen.begun),
         };
+        let what = match status.and_then(|status| status.out_of_reach.as_deref()) {
+            Some(why) => cut_off(instance, what, why),
+            None => what,
+        };
         let what = what.or_else(|| late(instance, status.map(AsRef::as_ref), health(id), startup, now))?;
         Some(Finding { id: id.clone(), revision: instance.revision, what })
     };
@@ -124,6 +128,28 @@ fn judged(instance: &Instance, health: Health, now: Timestamp) -> Option<What> {
         return Some(What::Failed { cause, detail, evidence: health.evidence() });
     }
     (health.live && !was_live).then(|| What::Live { after: now - instance.asked })
+}
+
+/// An instance whose machine is out of reach. It is not waited for: when the machine comes back, what nobody wants there is ended.
+///
+/// A live one is judged by its probes, as if it were here: it may still be reached while nobody can be asked about it.
+fn cut_off(instance: &Instance, judged: Option<What>, why: &str) -> Option<What> {
+    let machine = instance.machine.as_ref().map_or_else(String::new, |machine| format!(" `{machine}`"));
+    let said = format!("its machine{machine} is out of reach: {why}");
+    match (instance.stage, judged) {
+        (_, Some(What::Failed { cause, detail, mut evidence })) => {
+            evidence.push(said);
+            Some(What::Failed { cause, detail, evidence })
+        }
+        (_, Some(other)) => Some(other),
+        (Stage::Starting, None) => Some(What::Failed {
+            cause: Cause::Unresponsive,
+            detail: format!("was not live yet, and {said}"),
+            evidence: Vec::new(),
+        }),
+        (Stage::Draining { .. }, None) => Some(What::Ended { how: format!("was left behind: {said}") }),
+        (Stage::Live, None) => None,
+    }
 }
 
 fn vanished(instance: &Instance, begun: Timestamp) -> Option<What> {

@@ -8,6 +8,7 @@ pub mod lifecycle;
 mod measured;
 mod meter;
 mod observe;
+mod place;
 mod reconcile;
 pub(crate) mod route;
 mod shadows;

@@ -3,8 +3,10 @@
 //! Promises: deciding twice from one state gives the same; a revision whose instances keep failing is tried ever less often.
 
 use modelyard_core::event::EventBody;
+use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::{InstanceId, Millis, RevisionNumber, Timestamp};
 
+use super::place::Placer;
 use crate::store::fold::{Instance, ServiceState, Stage, Trouble};
 
 // First again at once (one crash is bad luck), then twice as long each time: 0, 0.5, 1, 2, … 30 s.
@@ -21,13 +23,13 @@ pub struct Moves {
 }
 
 /// The moves that make `state.desired` true.
-pub fn moves(state: &ServiceState, now: Timestamp) -> Moves {
+pub fn moves(state: &ServiceState, now: Timestamp, placer: &mut Placer<'_>) -> Moves {
     let mut moves = Moves::default();
     for (&revision, &wanted) in &state.desired.instances {
         let staying = state.staying(revision).count();
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         if staying < wanted {
-            start(state, revision, wanted - staying, now, &mut moves);
+            start(state, revision, wanted - staying, now, placer, &mut moves);
         }
         moves.events.extend(surplus(state, revision, wanted).map(|id| draining(id, revision)));
     }
@@ -37,7 +39,14 @@ pub fn moves(state: &ServiceState, now: Timestamp) -> Moves {
     moves
 }
 
-fn start(state: &ServiceState, revision: RevisionNumber, missing: usize, now: Timestamp, moves: &mut Moves) {
+fn start(
+    state: &ServiceState,
+    revision: RevisionNumber,
+    missing: usize,
+    now: Timestamp,
+    placer: &mut Placer<'_>,
+    moves: &mut Moves,
+) {
     let trouble = state.trouble.get(&revision);
     let due = trouble.map_or(now, |trouble| trouble.last + delay(trouble));
     if due > now {
@@ -50,7 +59,30 @@ fn start(state: &ServiceState, revision: RevisionNumber, missing: usize, now: Ti
     }
     let last = state.numbered.get(&revision).copied().unwrap_or_default();
     let ids = (last + 1..).take(missing).filter_map(|number| identity(state, revision, number));
-    moves.events.extend(ids.map(|instance| EventBody::InstanceStarting { instance, revision }));
+    for instance in ids {
+        match placer.place(revision) {
+            Ok(machine) => moves.events.push(EventBody::InstanceStarting { instance, revision, machine }),
+            Err(why) => return moves.events.extend(nowhere(instance, revision, now, &why)),
+        }
+    }
+}
+
+/// An instance for which there is no place: asked for and failed in one, so that a rollout hears of it, and the next try comes later.
+fn nowhere(instance: InstanceId, revision: RevisionNumber, at: Timestamp, why: &str) -> [EventBody; 3] {
+    let detail = format!("{instance} cannot be placed: {why}");
+    let failure = Failure {
+        cause: Cause::StartFailed,
+        revision,
+        instance: Some(instance.clone()),
+        at,
+        detail,
+        evidence: Vec::new(),
+    };
+    [
+        EventBody::InstanceStarting { instance: instance.clone(), revision, machine: None },
+        EventBody::Failed { failure: Box::new(failure) },
+        EventBody::InstanceStopped { instance, revision, how: "was not started".to_owned() },
+    ]
 }
 
 /// `wine-r2-7`: the seventh instance of revision 2. Always a valid id: a service name has 63 characters at most.
@@ -81,6 +113,7 @@ mod tests {
     use modelyard_core::ServiceName;
     use modelyard_core::service::Desired;
 
+    use super::super::place::Sites;
     use super::*;
 
     fn state(wanted: u32, stages: &[Stage]) -> ServiceState {
@@ -89,11 +122,16 @@ mod tests {
         state.desired = Desired { instances: [(revision, wanted)].into(), ..Desired::default() };
         for (asked_seq, &stage) in (1..).zip(stages) {
             let id = identity(&state, revision, asked_seq as u32).unwrap();
-            let instance = Instance { revision, asked_seq, asked: Timestamp(0), stage, live_since: None };
+            let instance =
+                Instance { revision, asked_seq, asked: Timestamp(0), stage, live_since: None, machine: None };
             state.instances.insert(id, instance);
             *state.numbered.entry(revision).or_default() += 1;
         }
         state
+    }
+
+    fn moves(state: &ServiceState, now: Timestamp) -> Moves {
+        super::moves(state, now, &mut Placer::new(state, Sites::default, now))
     }
 
     fn names(moves: &Moves) -> Vec<String> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use modelyard_core::flags;
 use modelyard_core::instance::InstanceSpec;
+use modelyard_core::machine::MachineId;
 use modelyard_core::ports::{Target, TargetError};
 use modelyard_core::service::Revision;
 use modelyard_core::{InstanceId, ServiceName, Timestamp};
@@ -62,6 +63,8 @@ pub struct Wanted {
     pub revision: Arc<Revision>,
     /// Position of the event that asked for it.
     pub generation: u64,
+    /// Where it was placed.
+    pub machine: Option<MachineId>,
 }
 
 impl Starts {
@@ -137,7 +140,7 @@ async fn start(target: &dyn Target, packages: &dyn Packages, gate: &Gate, wanted
         environment: environment(&wanted.revision),
         resources: wanted.revision.resources,
         generation: wanted.generation,
-        machine: None,
+        machine: wanted.machine,
     };
     let closed = gate.closed.read().await;
     if *closed {

@@ -19,6 +19,7 @@ use super::Controller;
 use super::lifecycle::{Finding, TargetSeen, What, findings};
 use super::measured::following;
 use super::meter::Meter;
+use super::place::{Placer, Sites};
 use super::reconcile::moves;
 use super::route::route;
 use super::start::{Starts, Wanted};
@@ -251,7 +252,9 @@ impl Controller {
 
     async fn reconcile(&self, name: &ServiceName) -> Result<Option<Timestamp>, Error> {
         let state = self.ledger.service(name);
-        let moves = moves(&state, self.clock.now());
+        let now = self.clock.now();
+        let sites = || Sites::new(self.target.machines(), &self.ledger.world());
+        let moves = moves(&state, now, &mut Placer::new(&state, sites, now));
         if !moves.events.is_empty() {
             self.ledger.commit(&state, Actor::Controller, moves.events).await?;
         }
@@ -270,6 +273,7 @@ impl Controller {
                 known_as: state.spec.as_ref().and_then(|spec| spec.api.as_ref()).map(|api| api.of.clone()),
                 revision,
                 generation: instance.asked_seq,
+                machine: instance.machine.clone(),
             };
             let after = vec![self.ledger.waker(&state.name), Arc::clone(&self.poke)];
             memory.starts.ensure(wanted, seen.begun, self.clock.now(), after);

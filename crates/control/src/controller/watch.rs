@@ -71,7 +71,8 @@ impl Watch {
         let known =
             |world: &World, id, service| world.services.get(service).is_some_and(|s| s.instances.contains_key(id));
         for (id, status) in &sight.instances {
-            if known(before, id, &status.service) || known(&after, id, &status.service) {
+            if status.out_of_reach.is_some() || known(before, id, &status.service) || known(&after, id, &status.service)
+            {
                 continue;
             }
             let result = match &status.state {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::package::{Package, Resources};
-use modelyard_core::service::{Revision, ServiceSpec};
+use modelyard_core::service::{Pools, Revision, ServiceSpec, TargetKind};
 use modelyard_core::signature::{Signature, TensorSpec, compatible};
 use modelyard_core::strategy::QualityPolicy;
 use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName, Timestamp};
@@ -98,6 +98,7 @@ impl Orders {
         }
         let plan = Plan::new(spec)?;
         super::versions::check(&self.ledger.world(), spec, self.ledger.now())?;
+        self.check_machines(name, spec)?;
         let wanted = spec.strategy.further().len();
         if wanted != arms.len() {
             return Err(Error::Arms { wanted, given: arms.len() });
@@ -108,6 +109,35 @@ impl Orders {
             chosen.push(self.choose(name, spec, arm).await?);
         }
         Ok(Checked { plan, chosen })
+    }
+
+    /// Refuses a service for which its environment has no machines.
+    fn check_machines(&self, service: &ServiceName, spec: &ServiceSpec) -> Result<(), Error> {
+        let refuse = |why: String| Err(Error::Machines { service: service.clone(), why });
+        if spec.target != TargetKind::Ssh {
+            return match spec.machines.is_empty() && spec.pools == Pools::Together {
+                true => Ok(()),
+                false => refuse("`machines` and `pools` are for `target = \"ssh\"`".to_owned()),
+            };
+        }
+        let known = self.target.machines().into_iter().filter(|seen| seen.listed).map(|seen| seen.id);
+        let names: Vec<_> = known.filter(|id| id.environment == spec.environment).map(|id| id.name).collect();
+        if names.is_empty() {
+            return refuse(format!("environment `{}` has none", spec.environment));
+        }
+        if let Some(stranger) = spec.machines.iter().find(|name| !names.contains(name)) {
+            let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+            return refuse(format!(
+                "environment `{}` has no machine `{stranger}`, but {}",
+                spec.environment,
+                names.join(", ")
+            ));
+        }
+        let count = if spec.machines.is_empty() { names.len() } else { spec.machines.len() };
+        match spec.pools == Pools::Apart && count < 2 {
+            true => refuse("pools that are apart need two machines at least".to_owned()),
+            false => Ok(()),
+        }
     }
 
     /// Looks an arm's package up, holds it against what the environment demands, resolves its flags, and checks that callers can be answered by it.

@@ -5,7 +5,8 @@
 use modelyard_core::RevisionNumber;
 use modelyard_core::ServiceName;
 use modelyard_core::instance::InstanceState;
-use modelyard_core::service::ServiceSpec;
+use modelyard_core::ports::Room;
+use modelyard_core::service::{ServiceSpec, TargetKind};
 use serde::Serialize;
 
 use super::deploy::{Checked, Chosen, Deploy, limits, made, refuse_open};
@@ -136,7 +137,11 @@ impl Orders {
         surge: &[u32],
         chosen: &[Chosen],
     ) -> Result<Needs, Error> {
-        let left = self.target.room().await;
+        // What other machines have left is not known here; an instance that is not placed says so itself.
+        let left = match spec.target {
+            TargetKind::Process => self.target.room().await,
+            TargetKind::Ssh => Room::default(),
+        };
         // What an instance of this service uses is best known from one that runs.
         let running = self.target.observe().await.unwrap_or_default();
         let of_stable = |id| state.instances.get(id).is_some_and(|instance| Some(instance.revision) == state.stable);

@@ -164,6 +164,14 @@ pub enum Error {
     /// The machine has no room for what would run beside stable.
     #[error("there is no room for this rollout: {0}")]
     NoRoom(String),
+    /// There are no machines for what the service asks.
+    #[error("`{service}` cannot run on machines: {why}")]
+    Machines {
+        /// Service.
+        service: ServiceName,
+        /// What is wrong.
+        why: String,
+    },
     /// The log cannot be written.
     #[error("the order could not be recorded")]
     Store(#[from] store::Error),
@@ -209,6 +217,9 @@ impl Error {
             ),
             Self::NoRoom(_) => {
                 "nothing was started; end something else, lower `instances` or the number of arms, or take `rolling` or `recreate`, which need no second pool".into()
+            }
+            Self::Machines { .. } => {
+                "nothing was started; name machines in `environments/NAME.toml` and let them count with `modelyard env set` (docs/guide/machines.md)".into()
             }
             Self::Store(_) => "nothing was changed; check that the disk is not full and the control plane's log".into(),
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use modelyard_core::event::{Actor, Event, EventBody, Order, Outcome};
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::flags::Definition;
+use modelyard_core::machine::MachineId;
 use modelyard_core::service::{Desired, Revision, ServiceSpec};
 use modelyard_core::{InstanceId, Millis, RevisionNumber, RolloutId, ServiceName, Timestamp, Weight};
 use modelyard_rollout::{Phase, Rollout};
@@ -104,6 +105,8 @@ pub struct ServiceState {
     pub numbered: BTreeMap<RevisionNumber, u32>,
     /// Failures of instances in a row, by revision.
     pub trouble: BTreeMap<RevisionNumber, Trouble>,
+    /// When an instance last failed on each machine.
+    pub failed_on: BTreeMap<MachineId, Timestamp>,
     /// Split that the gateway applied last.
     pub applied: BTreeMap<RevisionNumber, Weight>,
     /// By whom and why deploys are barred, if they are.
@@ -238,6 +241,8 @@ pub struct Instance {
     pub stage: Stage,
     /// When it became live, if it did.
     pub live_since: Option<Timestamp>,
+    /// Where it was placed, on targets that have several machines.
+    pub machine: Option<MachineId>,
 }
 
 /// Where an instance stands, as the log says.
@@ -280,6 +285,7 @@ impl ServiceState {
             instances: BTreeMap::new(),
             numbered: BTreeMap::new(),
             trouble: BTreeMap::new(),
+            failed_on: BTreeMap::new(),
             applied: BTreeMap::new(),
             frozen: None,
             flags: None,
@@ -336,7 +342,9 @@ impl ServiceState {
             }
             EventBody::Unfrozen => self.frozen = None,
             EventBody::ServiceRemoved => self.remove(),
-            EventBody::InstanceStarting { instance, revision } => self.ask_for(instance, *revision, event),
+            EventBody::InstanceStarting { instance, revision, machine } => {
+                self.ask_for(instance, *revision, machine.clone(), event);
+            }
             EventBody::InstanceLive { instance, .. } => self.go_live(instance, event.at),
             EventBody::InstanceDraining { instance, .. } => self.drain(instance, event.at),
             EventBody::InstanceStopped { instance, .. } => drop(self.instances.remove(instance)),
@@ -428,6 +436,9 @@ impl ServiceState {
             open.failures.push(failure.clone());
         }
         let Some(id) = &failure.instance else { return };
+        if let Some(machine) = self.instances.get(id).and_then(|instance| instance.machine.clone()) {
+            self.failed_on.insert(machine, failure.at);
+        }
         let lived = self.instances.get(id).and_then(|instance| instance.live_since).map(|since| failure.at - since);
         let before = self.trouble.get(&failure.revision).map_or(0, |trouble| trouble.count);
         let count = if lived.is_some_and(|lived| lived >= STEADY) { 1 } else { before + 1 };
@@ -435,10 +446,16 @@ impl ServiceState {
         self.trouble.insert(failure.revision, Trouble { count, last: failure.at, why });
     }
 
-    fn ask_for(&mut self, id: &InstanceId, revision: RevisionNumber, event: &Event) {
+    fn ask_for(&mut self, id: &InstanceId, revision: RevisionNumber, machine: Option<MachineId>, event: &Event) {
         *self.numbered.entry(revision).or_default() += 1;
-        let instance =
-            Instance { revision, asked_seq: event.seq, asked: event.at, stage: Stage::Starting, live_since: None };
+        let instance = Instance {
+            revision,
+            asked_seq: event.seq,
+            asked: event.at,
+            stage: Stage::Starting,
+            live_since: None,
+            machine,
+        };
         self.instances.insert(id.clone(), instance);
     }
 
@@ -463,6 +480,7 @@ impl ServiceState {
         self.frozen = None;
         self.flags = None;
         self.trouble.clear();
+        self.failed_on.clear();
     }
 }
 

@@ -16,7 +16,7 @@ fn path(folder: &tempfile::TempDir) -> PathBuf {
 
 fn starting(number: u32) -> EventBody {
     let instance = InstanceId::new(format!("wine-r1-{number}")).unwrap();
-    EventBody::InstanceStarting { instance, revision: RevisionNumber(1) }
+    EventBody::InstanceStarting { instance, revision: RevisionNumber(1), machine: None }
 }
 
 fn batch(expect: Option<u64>, bodies: Vec<EventBody>) -> Batch {

@@ -41,6 +41,8 @@ fn text(document: &Value) -> String {
     let lines = list(document.get("instances")).into_iter().flat_map(|entry| {
         let id = entry.get("instance").and_then(Value::as_str).unwrap_or_default().to_owned();
         let lines = list(entry.get("lines")).into_iter();
+        let place = entry.get("machine").and_then(Value::as_str).map(|machine| format!(" on {machine}"));
+        let id = format!("{id}{}", place.unwrap_or_default());
         lines.map(move |line| format!("{id}  {}", line.as_str().unwrap_or_default())).collect::<Vec<_>>()
     });
     lines.collect::<Vec<_>>().join("\n")

@@ -99,7 +99,7 @@ pub enum Command {
     Attest(attest::Attest),
     /// Read every byte of a package, compare digests, and check who signed it.
     Verify(verify::Verify),
-    /// Set and list what environments demand of a package.
+    /// Set and list what environments demand of a package, and their machines.
     Env(env::Env),
     /// Make, list and revoke tokens: who may do what.
     Token(token::Token),

@@ -40,7 +40,7 @@ impl Reference {
             What::SchemaService => pretty(&crate::service_file::schema::json_schema()),
             What::SchemaEnvironment => pretty(&crate::service_file::schema::schema_of(
                 "environments/NAME.toml",
-                "An environment: what it demands of a package.",
+                "An environment: its machines, and what it demands of a package.",
                 crate::environment_file::ENVIRONMENT,
             )),
             What::ServicePage => crate::service_file::schema::page(),

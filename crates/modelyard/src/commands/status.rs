@@ -1,6 +1,6 @@
 //! `modelyard status [S]`: what runs, and how traffic is spread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use modelyard_core::api::{Deprecation, Shown};
@@ -112,6 +112,7 @@ fn one(document: &Value) -> String {
     let main = [("stable", &status.stable), ("candidate", &status.candidate)];
     let main = main.into_iter().filter_map(|(role, pool)| Some((role, pool.as_ref()?)));
     let rows = main
+        .clone()
         .chain(status.arms.iter().map(|pool| ("arm", pool)))
         .chain(status.beside.iter().map(|pool| ("beside", pool)))
         .chain(status.others.iter().map(|pool| ("kept", pool)))
@@ -119,8 +120,26 @@ fn one(document: &Value) -> String {
             pool.instances.iter().map(move |instance| row(role, pool.revision, &pool.version, instance))
         })
         .collect();
-    lines.push(table(&["", "revision", "version", "instance", "state", "address", "pid"], rows, paint));
+    let pools = main.clone().map(|(_, pool)| pool).chain(&status.arms).chain(&status.beside).chain(&status.others);
+    let instances: Vec<&api::Instance> = pools.flat_map(|pool| &pool.instances).collect();
+    let mut titles = vec!["", "revision", "version", "instance", "state", "address", "pid"];
+    let mut rows: Vec<Vec<String>> = rows;
+    if instances.iter().any(|instance| instance.machine.is_some()) {
+        titles.push("machine");
+    } else {
+        rows.iter_mut().for_each(|row| row.truncate(titles.len()));
+    }
+    lines.push(table(&titles, rows, paint));
+    lines.extend(lost(&instances).into_iter().map(|line| paint.warn(&line)));
     lines.join("\n")
+}
+
+/// Machines that cannot be reached, and why.
+fn lost(instances: &[&api::Instance]) -> BTreeSet<String> {
+    let said = |one: &&api::Instance| {
+        Some(format!("lost     machine {} is out of reach: {}", one.machine.as_ref()?, one.out_of_reach.as_ref()?))
+    };
+    instances.iter().filter_map(said).collect()
 }
 
 /// An API version, and whether its callers should move on.
@@ -181,5 +200,6 @@ fn row(role: &str, revision: RevisionNumber, version: &str, instance: &api::Inst
         instance.state.clone(),
         instance.address.clone().unwrap_or_else(|| "–".to_owned()),
         instance.pid.map_or_else(|| "–".to_owned(), |pid| pid.to_string()),
+        instance.machine.clone().unwrap_or_else(|| "–".to_owned()),
     ]
 }

@@ -108,6 +108,7 @@ impl Up {
             gateway_listen: self.gateway,
             binary: program()?,
             onnxruntime: None,
+            library: library(context),
             down_on_signal: !self.session && !self.leave,
             ready: Some(Box::new(move |ready| {
                 let started = Started { gateway: ready.gateway, control: ready.control, pid: ready.pid };
@@ -122,6 +123,17 @@ impl Up {
         })?;
         Ok(Exit::Done)
     }
+}
+
+/// Finds ONNX Runtime for machines that have none.
+fn library(context: &Context) -> modelyard_control::machines::Library {
+    let cache = context.home.cache();
+    std::sync::Arc::new(move || {
+        super::serve::library(&cache).map_err(|report| {
+            let all: Vec<String> = report.chain().map(ToString::to_string).collect();
+            all.join(": ")
+        })
+    })
 }
 
 fn inner_command(context: &Context, gateway: SocketAddr, control: SocketAddr) -> Result<Command, Failed> {

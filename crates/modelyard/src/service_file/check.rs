@@ -62,6 +62,7 @@ impl Checker {
         let read = match (key.kind, given) {
             (Kind::Table(keys), DeValue::Table(table)) => Ok(Value::Table(self.table(table, keys, key.name))),
             (Kind::Tables(keys), DeValue::Array(list)) => return self.tables(list, keys, key.name),
+            (Kind::Named(keys), DeValue::Table(table)) => return self.named(table, keys, key.name),
             (Kind::Strategy, DeValue::Table(table)) => return self.strategy(table, at),
             // A strategy with its defaults may be named only.
             (Kind::Strategy, DeValue::String(kind)) => strategy_named(kind),
@@ -117,6 +118,25 @@ impl Checker {
             read.push(Value::Table(self.table(table, keys, within)));
         }
         Some(Value::Array(read))
+    }
+
+    /// Tables by name, each with all of its keys.
+    fn named(&mut self, table: &DeTable<'_>, keys: &'static [Key], within: &str) -> Option<Value> {
+        let mut read = toml::Table::new();
+        for (name, value) in table {
+            let place = format!("{within}.{}", name.get_ref());
+            let DeValue::Table(one) = value.get_ref() else {
+                self.mistake(value.span(), format!("`{place}` is a table: write `[{place}]`"));
+                continue;
+            };
+            for key in keys.iter().filter(|key| key.default.is_empty()) {
+                if !one.iter().any(|(name, _)| name.get_ref().as_ref() == key.name) {
+                    self.mistake(name.span(), format!("`{}` is missing in `{place}`: {}", key.name, key.words));
+                }
+            }
+            read.insert(name.get_ref().to_string(), Value::Table(self.table(one, keys, &place)));
+        }
+        Some(Value::Table(read))
     }
 
     fn texts(&mut self, table: &DeTable<'_>) -> toml::Table {
@@ -251,7 +271,9 @@ fn scalar(kind: Kind, value: Value) -> Result<Value, String> {
         (Kind::Limits, other) => wrong("a list of two numbers such as [0, 1]", other),
         (Kind::Any, _) => Ok(value),
         (Kind::Tables(_), other) => wrong("a list of tables", other),
-        (Kind::Texts | Kind::Values | Kind::Numbers | Kind::Table(_), other) => wrong("a table", other),
+        (Kind::Texts | Kind::Values | Kind::Numbers | Kind::Table(_) | Kind::Named(_), other) => {
+            wrong("a table", other)
+        }
     }
 }
 

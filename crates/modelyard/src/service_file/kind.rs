@@ -45,6 +45,8 @@ pub enum Kind {
     Numbers,
     /// A table of keys.
     Table(&'static [Key]),
+    /// Tables of keys by name.
+    Named(&'static [Key]),
     /// A list of tables of keys.
     Tables(&'static [Key]),
     /// The strategy: further keys depend on `kind`.

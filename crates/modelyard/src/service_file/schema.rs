@@ -73,6 +73,7 @@ fn value(kind: Kind) -> Value {
         Kind::Limits => json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 }),
         Kind::Numbers => json!({ "type": "object", "additionalProperties": { "type": "number" } }),
         Kind::Table(keys) => table(keys),
+        Kind::Named(keys) => json!({ "type": "object", "additionalProperties": table(keys) }),
         Kind::Tables(keys) => json!({ "type": "array", "items": table(keys) }),
         Kind::Strategy => strategy(),
     }
@@ -113,6 +114,7 @@ fn sections(page: &mut String, within: &str, keys: &[Key]) {
                 section(page, &format!("`[{name}]`"), key.words, keys);
                 sections(page, &format!("{name}."), keys);
             }
+            Kind::Named(keys) => section(page, &format!("`[{name}.NAME]`"), key.words, keys),
             Kind::Tables(keys) => section(page, &format!("`[[{name}]]`"), key.words, keys),
             _ => {}
         }
@@ -182,6 +184,7 @@ fn kind_words(kind: Kind) -> String {
         }
         Kind::Limits => "two numbers".to_owned(),
         Kind::Numbers => "table of numbers".to_owned(),
+        Kind::Named(_) => "tables by name, below".to_owned(),
         Kind::Tables(_) => "list of tables, below".to_owned(),
         Kind::Table(_) | Kind::Strategy => "table, below".to_owned(),
     }

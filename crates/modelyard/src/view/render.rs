@@ -1,5 +1,7 @@
 //! A scene as lines.
 
+use std::collections::BTreeSet;
+
 use modelyard_core::Weight;
 
 use super::Scene;
@@ -36,9 +38,26 @@ pub fn lines(scene: &Scene, paint: Paint, width: usize) -> Vec<String> {
         rows.iter_mut().for_each(|row| drop(row.remove(RETRIED)));
     }
     lines.extend(columns(&rows).into_iter().map(|line| format!("  {line}")));
+    lines.extend(machines(status).map(|said| paint.dim(&format!("  {}", cut(&said, width.saturating_sub(2))))));
     lines.push(String::new());
     lines.extend(scene.recent.iter().map(|line| format!("  {line}")));
     lines
+}
+
+/// Which revision runs on which machines, for targets that have several.
+fn machines(status: &api::Status) -> Option<String> {
+    let pools = status.stable.iter().chain(&status.candidate).chain(&status.arms).chain(&status.others);
+    let of = |pool: &api::Pool| {
+        let name = |one: &api::Instance| {
+            let lost = if one.out_of_reach.is_some() { " (out of reach)" } else { "" };
+            Some(format!("{}{lost}", one.machine.as_ref()?))
+        };
+        let names: BTreeSet<String> = pool.instances.iter().filter_map(name).collect();
+        let names: Vec<String> = names.into_iter().collect();
+        (!names.is_empty()).then(|| format!("r{} on {}", pool.revision, names.join(", ")))
+    };
+    let said: Vec<String> = pools.filter_map(of).collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// The text in at most `width` columns.
@@ -145,6 +164,14 @@ mod tests {
         let beside = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()[..3].join(" ");
         assert_eq!([beside(&shown[6]), beside(&shown[7])], ["shadow r3 1.5.0", "beside r4 1.6.0"]);
         assert!(shown[6].contains("10 %") && shown[7].contains(" 0 %"), "{shown:?}");
+        assert!(machines(&scene(None).status).is_none());
+        let mut placed = scene(None).status;
+        placed
+            .stable
+            .iter_mut()
+            .flat_map(|pool| &mut pool.instances)
+            .for_each(|one| one.machine = Some("prod/a".into()));
+        assert_eq!(machines(&placed).as_deref(), Some("r1 on prod/a"));
         assert!(lines(&scene(None), Paint::plain(), 80).iter().all(|line| line.chars().count() <= 80));
         assert_eq!(shown.len(), lines(&scene(None), Paint::plain(), 110).len());
     }

@@ -141,7 +141,7 @@ fn opening(story: &mut Story, strategy: &str) {
     let state = serde_json::Value::Null;
     story.tell_by(2, ada(), EventBody::RolloutStarted { strategy, stable: Some(STABLE), candidate: CANDIDATE, state });
     step(story, 1, "starting the candidate", 0);
-    story.tell(12, EventBody::InstanceStarting { instance: instance("wine-r2-3"), revision: CANDIDATE });
+    story.tell(12, EventBody::InstanceStarting { instance: instance("wine-r2-3"), revision: CANDIDATE, machine: None });
     story.tell(412, EventBody::InstanceLive { instance: instance("wine-r2-3"), revision: CANDIDATE, after_ms: 412 });
 }
 

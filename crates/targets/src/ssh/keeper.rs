@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use modelyard_core::instance::{InstanceState, InstanceStatus};
-use modelyard_core::machine::Machine;
+use modelyard_core::machine::{Machine, MachineId};
 use serde::{Deserialize, Serialize};
 
 use super::command::over;
@@ -72,6 +72,19 @@ impl Kept {
             tracing::warn!(path = %self.path.display(), %error, "what was seen of a machine cannot be written down");
         }
     }
+}
+
+/// Machines under `folder` that had instances when they were last seen, and how they were reached.
+pub fn last_reached(folder: &Path) -> Vec<(MachineId, Machine)> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let machine = |path: PathBuf| {
+        let last: Last = documents::read(&path.join("seen.json")).ok().flatten()?;
+        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+        let id = format!("{}/{}", name(path.parent()?)?, name(&path)?).parse().ok()?;
+        let machine = last.machine.filter(|machine| machine.problem().is_none() && !last.instances.is_empty())?;
+        Some((id, machine))
+    };
+    entries(folder).flat_map(|environment| entries(&environment)).filter_map(machine).collect()
 }
 
 impl Inner {

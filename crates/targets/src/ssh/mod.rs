@@ -34,6 +34,7 @@ pub use self::far::{Depot, Far};
 pub use self::install::Hashes;
 use self::install::RUN;
 use self::keeper::Kept;
+pub(crate) use self::keeper::last_reached;
 use self::master::Ssh;
 use self::session::Session;
 use self::wire::{Answer, Call, millis};
@@ -165,11 +166,11 @@ impl Inner {
         }
     }
 
-    /// The conversation; waits for a machine that is being connected to for the first time.
-    async fn session(&self, doing: &str) -> Result<(Arc<Session>, String), TargetError> {
+    /// The conversation; waits, for as long as `patience` goes, for a machine that is being connected to for the first time.
+    async fn session(&self, doing: &str, patience: Duration) -> Result<(Arc<Session>, String), TargetError> {
         let mut sight = self.sight.subscribe();
         let come = sight.wait_for(|sight| !matches!(sight.reach, Reach::Coming));
-        let reach = match tokio::time::timeout(COMING, come).await {
+        let reach = match tokio::time::timeout(patience, come).await {
             Ok(Ok(sight)) => sight.reach.clone(),
             _ => Reach::Coming,
         };
@@ -182,7 +183,7 @@ impl Inner {
     }
 
     async fn call(&self, doing: &str, call: Call) -> Result<Answer, TargetError> {
-        let (session, _) = self.session(doing).await?;
+        let (session, _) = self.session(doing, CALL).await?;
         session.call(call, CALL).await.map_err(|error| self.failed(doing, error))
     }
 
@@ -207,7 +208,7 @@ impl Inner {
     async fn ensure(&self, spec: &InstanceSpec) -> Result<(), TargetError> {
         let doing = format!("start `{}`", spec.id);
         // A machine that is not there is told before a library is looked for.
-        self.session(&doing).await?;
+        self.session(&doing, COMING).await?;
         let onnxruntime = match &spec.runtime {
             Runtime::Onnx { .. } => Some(self.library(&doing).await?),
             Runtime::Command { .. } | Runtime::Python { .. } | Runtime::None {} => None,

@@ -1,4 +1,4 @@
-//! `modelyard env`: environments, what each demands of a package, and the way from one to the next.
+//! `modelyard env`: environments, what each demands of a package, its machines, and the way from one to the next.
 
 mod promote;
 
@@ -31,7 +31,7 @@ enum What {
     },
     /// List the environments of which something was said.
     List,
-    /// Let an environment demand nothing from now on.
+    /// Let an environment demand nothing and have no machines from now on.
     Remove {
         /// Its name.
         environment: EnvironmentName,
@@ -73,7 +73,7 @@ impl Env {
 fn not_written(error: std::io::Error, name: &EnvironmentName) -> Failed {
     Failed::from(
         error,
-        format!("could not change the policy of `{name}`"),
+        format!("could not change what counts for `{name}`"),
         "`modelyard env list` shows those there are",
     )
 }
@@ -93,10 +93,11 @@ fn list(context: &Context) -> miette::Result<Exit> {
                 from,
                 policy.promoted.as_ref().map_or_else(String::new, |promoted| promoted.from.to_string()),
                 said.registry.as_ref().map_or_else(|| "local".to_owned(), |place| place.url.clone()),
+                said.machines.keys().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             ]
         };
         table(
-            &["environment", "keys", "samples", "evaluation", "provenance", "promoted from", "registry"],
+            &["environment", "keys", "samples", "evaluation", "provenance", "promoted from", "registry", "machines"],
             all.iter().map(row).collect(),
             Paint::stdout(),
         )
