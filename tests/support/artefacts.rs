@@ -52,10 +52,19 @@ pub struct State {
 }
 
 /// A body that may break off.
-struct Piece {
-    bytes: Option<Bytes>,
-    breaks: bool,
+pub struct Piece {
+    /// What comes.
+    pub bytes: Option<Bytes>,
+    /// Whether the connection breaks behind it.
+    pub breaks: bool,
     flushed: bool,
+}
+
+impl Piece {
+    /// A whole body, or one that breaks off.
+    pub fn new(bytes: Bytes, breaks: bool) -> Self {
+        Self { bytes: Some(bytes), breaks, flushed: false }
+    }
 }
 
 impl Body for Piece {

@@ -52,6 +52,16 @@ pub(crate) fn is_native(path: &Path) -> bool {
     is_onnx(path) || kind(path) == Some(ModelKind::Onnx)
 }
 
+/// Whether a model says what it takes and gives, so that a description can name it. A folder does, or says itself why not.
+pub(crate) fn is_described(path: &Path) -> bool {
+    let read = |path: &Path| {
+        let mut file = File::open(path).ok()?;
+        let length = file.metadata().ok()?.len();
+        kinds::read_from(&mut file, length, &path.to_string_lossy()).ok()?
+    };
+    path.is_dir() || read(path).is_some_and(|found| found.signature.is_ok())
+}
+
 /// Reads a bare model; also the folder that it lies in.
 fn draft(path: &Path, named: &Named) -> Result<(Draft, PathBuf), Error> {
     // `.` has no name, and neither has a path that ends in `..`.

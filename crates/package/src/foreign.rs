@@ -1,9 +1,9 @@
-//! A model that another tool put into an OCI registry, and the description that makes a package of it.
+//! A model that others put into an OCI registry or on a hub, and the description that makes a package of it.
 //!
 //! Promises: what its configuration says of the model is kept: name, version, licence, authors, parameters, where it comes from. The model is data.
-//! Absent on purpose: fetching it (`modelyard_registry::client::fetch_foreign`), samples.
+//! Absent on purpose: fetching it (`modelyard_registry::client::fetch_foreign`, `modelyard_registry::hub`), samples.
 //!
-//! Source: KitOps' Kitfile reference; CNCF ModelPack specification, "Model configuration".
+//! Source: KitOps' Kitfile reference; CNCF ModelPack specification, "Model configuration"; Hugging Face Hub, "Model Cards", "Repository licenses".
 
 use std::path::Path;
 
@@ -34,6 +34,62 @@ pub struct Said {
     pub parameters: Map<String, Value>,
     /// Further notes, by name.
     pub notes: Map<String, Value>,
+    /// Where it was made, as lineage: an address, and the revision there.
+    pub source: Option<(String, String)>,
+}
+
+/// SPDX's name of a licence by the hub's. What is missing here is no licence of SPDX's list, or is called the same.
+const LICENCES: [(&str, &str); 24] = [
+    ("afl-3.0", "AFL-3.0"),
+    ("agpl-3.0", "AGPL-3.0-only"),
+    ("apache-2.0", "Apache-2.0"),
+    ("artistic-2.0", "Artistic-2.0"),
+    ("bsd-2-clause", "BSD-2-Clause"),
+    ("bsd-3-clause", "BSD-3-Clause"),
+    ("bsl-1.0", "BSL-1.0"),
+    ("cc-by-4.0", "CC-BY-4.0"),
+    ("cc-by-nc-4.0", "CC-BY-NC-4.0"),
+    ("cc-by-nc-nd-4.0", "CC-BY-NC-ND-4.0"),
+    ("cc-by-nc-sa-4.0", "CC-BY-NC-SA-4.0"),
+    ("cc-by-sa-3.0", "CC-BY-SA-3.0"),
+    ("cc-by-sa-4.0", "CC-BY-SA-4.0"),
+    ("cc0-1.0", "CC0-1.0"),
+    ("gpl-2.0", "GPL-2.0-only"),
+    ("gpl-3.0", "GPL-3.0-only"),
+    ("isc", "ISC"),
+    ("lgpl-2.1", "LGPL-2.1-only"),
+    ("lgpl-3.0", "LGPL-3.0-only"),
+    ("mit", "MIT"),
+    ("mpl-2.0", "MPL-2.0"),
+    ("ms-pl", "MS-PL"),
+    ("unlicense", "Unlicense"),
+    ("zlib", "Zlib"),
+];
+
+/// Reads what the Hugging Face Hub says of a model.
+pub fn huggingface(about: &Value) -> Said {
+    let card = &about["cardData"];
+    let many = |value: &Value| text(value).map_or_else(|| texts(value), |one| vec![one]);
+    let licences = many(&card["license"]);
+    let mut notes = Map::new();
+    for (name, value) in [
+        ("huggingface.task", text(&about["pipeline_tag"])),
+        ("huggingface.library", text(&about["library_name"])),
+        ("huggingface.base-model", Some(many(&card["base_model"]).join(", "))),
+        ("huggingface.tags", Some(texts(&about["tags"]).into_iter().take(50).collect::<Vec<_>>().join(", "))),
+        ("huggingface.license", Some(licences.join(", "))),
+        ("huggingface.license-name", text(&card["license_name"])),
+        ("huggingface.license-link", text(&card["license_link"])),
+        ("huggingface.gated", text(&about["gated"])),
+    ] {
+        note(&mut notes, name, value.filter(|value| !value.is_empty()));
+    }
+    // Of several licences it is not said whether all or any of them apply; then the note must do.
+    let license = match licences.as_slice() {
+        [one] => LICENCES.iter().find(|(hub, _)| hub == one).map(|(_, spdx)| (*spdx).to_owned()),
+        _ => None,
+    };
+    Said { license, authors: text(&about["author"]).into_iter().collect(), notes, ..Said::default() }
 }
 
 /// Reads a Kitfile that is written as JSON.
@@ -57,6 +113,7 @@ pub fn kitfile(config: &Value) -> Said {
         model: text(&model["path"]),
         parameters: plain(&model["parameters"]),
         notes,
+        source: None,
     }
 }
 
@@ -104,6 +161,8 @@ pub fn describe(
     }
     let model = model(said, folder, files);
     let native = model.as_ref().is_some_and(|path| bare::is_native(&folder.join(path)));
+    // What does not say what it takes (weights alone) is a file among others; it is recognised there all the same.
+    let model = model.filter(|path| native || bare::is_described(&folder.join(path)));
     let card = files.iter().find(|path| ["readme.md", "model_card.md"].contains(&path.to_lowercase().as_str()));
     let mut told = json!({
         "model": {"name": name, "version": version},
@@ -132,9 +191,13 @@ pub fn describe(
     if !others.is_empty() {
         told["files"] = json!(others);
     }
+    if let Some((source, revision)) = &said.source {
+        told["lineage"] = json!({"source": source, "revision": revision});
+    }
     told.as_object_mut().into_iter().for_each(|tables| tables.retain(|_, table| *table != json!({})));
     let text = toml::to_string(&told).map_err(|error| format!("what it says cannot be written down: {error}"))?;
-    Ok(Some(format!("# From an OCI registry.\n\n{text}")))
+    let from = if said.source.is_some() { "a public place" } else { "an OCI registry" };
+    Ok(Some(format!("# From {from}.\n\n{text}")))
 }
 
 /// The model among the files: the one that is named, or the only one that is a model.
@@ -217,6 +280,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_hub_says_is_kept() {
+        let said = huggingface(&json!({
+            "author": "org", "pipeline_tag": "text-classification", "library_name": "onnx", "tags": ["onnx", "license:apache-2.0", 7],
+            "gated": false, "cardData": {"license": "apache-2.0", "base_model": ["a/b", "c/d"]},
+        }));
+        assert_eq!((said.license.as_deref(), &said.authors[..]), (Some("Apache-2.0"), &["org".to_owned()][..]));
+        assert_eq!(said.notes["huggingface.tags"], "onnx, license:apache-2.0");
+        assert_eq!(said.notes["huggingface.base-model"], "a/b, c/d");
+        assert!(!said.notes.contains_key("huggingface.gated"));
+        let source = Some(("https://hub.example/org/name".to_owned(), "c0ffee".to_owned()));
+        let told = described(&Said { source, ..said }, &[("model.onnx", b"x")]).unwrap();
+        assert_eq!(told["lineage"]["revision"].as_str(), Some("c0ffee"));
+        let own = huggingface(&json!({"cardData": {"license": "llama3", "license_name": "x"}}));
+        assert_eq!((own.license, &own.notes["huggingface.license"]), (None, &json!("llama3")));
+        assert_eq!(huggingface(&json!([])), Said::default());
+        assert_eq!(huggingface(&json!({"cardData": {"license": ["mit", "apache-2.0"]}})).license, None);
+    }
+
+    #[test]
     fn the_only_model_is_found_and_of_several_none_is_guessed() {
         let runtime = |files: &[(&str, &[u8])]| described(&Said::default(), files).unwrap()["runtime"].clone();
         let one = runtime(&[("weights/model.onnx", b"x"), ("notes.txt", b"y")]);
@@ -224,6 +306,14 @@ mod tests {
         let two = runtime(&[("a.onnx", b"x"), ("b.onnx", b"y")]);
         assert_eq!((two["kind"].as_str(), two.get("model")), (Some("none"), None));
         assert!(described(&Said::default(), &[(DESCRIPTION, b"")]).is_none(), "a description that is there counts");
+    }
+
+    #[test]
+    fn weights_alone_are_a_file_among_others() {
+        let weights = b"\x02\0\0\0\0\0\0\0{}";
+        let told = described(&Said::default(), &[("model.safetensors", weights), ("config.json", b"{}")]).unwrap();
+        assert_eq!((told["runtime"]["kind"].as_str(), told["runtime"].get("model")), (Some("none"), None));
+        assert_eq!(told["files"].as_array().unwrap().len(), 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod bare;
 pub mod bill;
 mod build;
 mod canonical;
+pub mod choice;
 mod description;
 mod draft;
 mod error;
@@ -36,7 +37,7 @@ pub use error::Error;
 pub use kinds::is_called_like_a_pickle;
 pub use lineage::needs_ancestors;
 pub use samples::SampleFault;
-pub use scaffold::scaffold;
+pub use scaffold::{scaffold, slug};
 pub use schema::json_schema;
 
 /// Name of the file that describes a model folder.

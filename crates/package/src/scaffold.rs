@@ -105,7 +105,7 @@ fn copy(source: &Path, target: &Path, written: &mut Vec<PathBuf>) -> Result<(), 
 }
 
 /// The nearest name that a model may have: `My Model (2)` becomes `my-model-2`.
-pub(crate) fn slug(text: &str) -> ModelName {
+pub fn slug(text: &str) -> ModelName {
     let mut name = String::new();
     for c in text.to_lowercase().chars() {
         let separator = name.is_empty() || name.ends_with(['-', '_', '.']);

@@ -2,7 +2,7 @@
 //!
 //! Promises: a version names one digest for ever; a blob is written whole or not at all and is checked against its digest whenever
 //! it leaves; several processes may use one store at once.
-//! The network is in [`distribution`], [`client`], [`artefacts`] and [`python`] alone.
+//! The network is in [`distribution`], [`client`], [`artefacts`], [`hub`] and [`python`] alone.
 
 pub mod access;
 pub mod alias;
@@ -17,6 +17,7 @@ pub mod distribution;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
+pub mod hub;
 mod layout;
 mod leftovers;
 pub mod manifest;

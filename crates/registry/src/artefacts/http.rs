@@ -19,14 +19,14 @@ use crate::client::{Tell, is_loopback};
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How often an answer may lead elsewhere.
 const MOST_REDIRECTS: usize = 5;
-/// Longest answer that is read as a document: a release with a thousand assets.
-const MAX_ANSWER_BYTES: u64 = 4 << 20;
+/// Longest answer that is read as a document: a release with a thousand assets, a repository with ten thousand files.
+const MAX_ANSWER_BYTES: u64 = 8 << 20;
 /// How often a transfer may break off before it is given up, and the pause before the next try, growing.
-pub(super) const TRIES: u32 = 5;
-pub(super) const PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const TRIES: u32 = 5;
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
 /// A registry as we talk to it.
-pub(super) struct Http {
+pub(crate) struct Http {
     agent: Agent,
     host: String,
     /// Origins that may know who we are.
@@ -34,6 +34,16 @@ pub(super) struct Http {
     login: Login,
     /// Which variables say who we are.
     help: &'static str,
+}
+
+/// The other end.
+pub(crate) struct End {
+    /// Name of the host, for errors.
+    pub(crate) host: String,
+    /// Whether it is another machine that is spoken to in the clear.
+    pub(crate) exposed: bool,
+    /// Which variables say who we are.
+    pub(crate) help: &'static str,
 }
 
 /// What is sent.
@@ -56,8 +66,15 @@ struct Told {
 
 impl Http {
     pub(super) fn new(place: &Place, login: &Login, trusted: Vec<String>) -> Result<Self, ArtefactError> {
-        if place.is_exposed() && !login.0.is_empty() {
-            return Err(ArtefactError::Plain { host: place.host.clone() });
+        let end = End { host: place.host.clone(), exposed: place.is_exposed(), help: place.kind.variables() };
+        Self::with(end, login.clone(), trusted)
+    }
+
+    /// A host that is no generic artefact registry.
+    pub(crate) fn with(end: End, login: Login, trusted: Vec<String>) -> Result<Self, ArtefactError> {
+        let End { host, exposed, help } = end;
+        if exposed && !login.0.is_empty() {
+            return Err(ArtefactError::Plain { host });
         }
         let configuration = Agent::config_builder()
             .http_status_as_error(false)
@@ -67,16 +84,15 @@ impl Http {
             .max_redirects_will_error(false)
             .user_agent("modelyard")
             .build();
-        let (host, help) = (place.host.clone(), place.kind.variables());
-        Ok(Self { agent: configuration.new_agent(), host, trusted, login: login.clone(), help })
+        Ok(Self { agent: configuration.new_agent(), host, trusted, login, help })
     }
 
     /// Name of the host, for errors.
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    pub(super) fn unreachable(&self, why: impl Into<String>) -> ArtefactError {
+    pub(crate) fn unreachable(&self, why: impl Into<String>) -> ArtefactError {
         ArtefactError::Unreachable { host: self.host.clone(), why: why.into() }
     }
 
@@ -139,7 +155,7 @@ impl Http {
     }
 
     /// `GET`, wherever answers lead.
-    pub(super) fn get(&self, url: &str, headers: Headers<'_>) -> Result<Response<Body>, ArtefactError> {
+    pub(crate) fn get(&self, url: &str, headers: Headers<'_>) -> Result<Response<Body>, ArtefactError> {
         let mut url = url.to_owned();
         for _ in 0..MOST_REDIRECTS {
             let answer = self.ask(&Method::GET, &url, headers, &Sent::Nothing)?;
@@ -157,7 +173,7 @@ impl Http {
     }
 
     /// An answer that is a document.
-    pub(super) fn document<T: DeserializeOwned>(&self, answer: &mut Response<Body>) -> Result<T, ArtefactError> {
+    pub(crate) fn document<T: DeserializeOwned>(&self, answer: &mut Response<Body>) -> Result<T, ArtefactError> {
         let read = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
         let bytes = read.map_err(|error| self.unreachable(error.to_string()))?;
         let refused = |error: serde_json::Error| {
@@ -168,7 +184,7 @@ impl Http {
     }
 
     /// An answer that is none of the expected ones.
-    pub(super) fn refused(&self, doing: &'static str, mut answer: Response<Body>) -> ArtefactError {
+    pub(crate) fn refused(&self, doing: &'static str, mut answer: Response<Body>) -> ArtefactError {
         let status = answer.status();
         // 64 KiB: an error is a sentence.
         let text = answer.body_mut().with_config().limit(64 << 10).read_to_string().unwrap_or_default();
@@ -186,7 +202,7 @@ impl Http {
 }
 
 /// Scheme and host of an address.
-fn origin(url: &str) -> Option<&str> {
+pub(crate) fn origin(url: &str) -> Option<&str> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     Some(&url[..scheme.len() + 3 + end])

@@ -10,11 +10,11 @@
 //! Source: GitLab "Generic packages repository" API; Sonatype Nexus Repository "Raw repositories" (HTTP PUT, GET, HEAD); GitHub REST API
 //! 2022-11-28 "Releases" and "Release assets"; RFC 9530 (`Content-Digest`).
 
-mod content;
+pub(crate) mod content;
 mod error;
-mod fetch;
+pub(crate) mod fetch;
 mod github;
-mod http;
+pub(crate) mod http;
 mod place;
 mod shelf;
 
@@ -167,7 +167,7 @@ fn scratch_in(folder: &Path) -> Result<(TempDir, File), ArtefactError> {
 }
 
 /// For `map_err`: that there is no writing there.
-fn scratch_failed(path: &Path) -> impl FnOnce(std::io::Error) -> ArtefactError {
+pub(crate) fn scratch_failed(path: &Path) -> impl FnOnce(std::io::Error) -> ArtefactError {
     let path = path.to_owned();
     move |source| ArtefactError::File { doing: "could not write", path, source }
 }

@@ -129,7 +129,7 @@ impl fmt::Display for Place {
 
 /// Who we are at a place: the headers that say it.
 #[derive(Clone, Default)]
-pub struct Login(pub(super) Vec<(HeaderName, HeaderValue)>);
+pub struct Login(pub(crate) Vec<(HeaderName, HeaderValue)>);
 
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,7 @@
 //! `modelyard import oci REMOTE`: a ModelKit of KitOps, or a ModelPack artefact of another tool, becomes a model folder and a package.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use modelyard_core::{ModelName, Version};
@@ -11,7 +10,7 @@ use modelyard_package::foreign::{Said, describe, kitfile, modelpack};
 use modelyard_registry::client::{Foreign, Layout, Remote, fetch_foreign};
 use serde_json::json;
 
-use super::{occupied, unusable};
+use super::{free, scratch, settle, unusable};
 use crate::commands::inspect;
 use crate::commands::package::{Called, build_into};
 use crate::commands::transfer::{Progress, chosen};
@@ -47,12 +46,7 @@ impl Oci {
         if let Some(folder) = &self.out {
             free(folder)?;
         }
-        // Beside where it will lie, so that moving it there is one step.
-        let beside = self.out.as_deref().and_then(Path::parent).filter(|path| !path.as_os_str().is_empty());
-        let beside = beside.unwrap_or(Path::new(".")).to_owned();
-        let made =
-            fs::create_dir_all(&beside).and_then(|()| tempfile::Builder::new().prefix(".import-").tempdir_in(&beside));
-        let scratch = made.map_err(|error| unusable(error, &beside))?;
+        let scratch = scratch(self.out.as_deref())?;
         let progress = Progress::default();
         let fetched = fetch_foreign(&store, &remote, scratch.path(), &|done, all| progress.tell(done, all));
         progress.end();
@@ -112,28 +106,4 @@ fn said(fetched: &Foreign, remote: &Remote) -> Said {
     said.notes.insert("oci.source".to_owned(), json!(remote.to_string()));
     said.notes.insert("oci.digest".to_owned(), json!(fetched.digest));
     said
-}
-
-/// Refuses a folder in which something lies.
-fn free(folder: &Path) -> Result<(), Failed> {
-    occupied(folder)?;
-    match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => {
-            let what = format!("{} is not empty", folder.display());
-            Err(Failed::new(what, "name another folder with `--out DIR`, or remove what lies there"))
-        }
-        Ok(false) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(unusable(error, folder)),
-    }
-}
-
-/// Moves the folder to its place; an empty one there gives way.
-fn settle(scratch: tempfile::TempDir, folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    // A scratch folder is its owner's alone; a model folder is an ordinary one.
-    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
-    fs::rename(scratch.path(), folder)?;
-    let _gone = scratch.keep();
-    Ok(())
 }
