@@ -11,6 +11,7 @@ pub mod hub;
 pub mod load;
 pub mod process;
 pub mod registry;
+pub mod sshd;
 pub mod terminal;
 pub mod wait;
 pub mod world;

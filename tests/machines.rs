@@ -1,0 +1,245 @@
+//! Instances on machines of their own, each reached through a real sshd: rollouts between machines, machines that are cut off, and what is told of those
+//! that cannot be used.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use support::process::{census, command_line, kill_9};
+use support::sshd::Sshd;
+use support::{Load, Mix, World, until};
+
+const SERVICE: &str = "breast-cancer";
+
+/// A control plane whose environment `prod` has two machines.
+struct Yard {
+    world: World,
+    alpha: Sshd,
+    beta: Sshd,
+}
+
+impl Yard {
+    fn up() -> Self {
+        let yard = Self { world: World::default(), alpha: Sshd::up(), beta: Sshd::up() };
+        let file = yard.world.scratch("environments").join("prod.toml");
+        let machine = |name: &str, sshd: &Sshd| {
+            let (port, key, config, home) = (sshd.port, sshd.key(), sshd.config(), sshd.home());
+            format!(
+                "[machines.{name}]\nhost = \"127.0.0.1\"\nport = {port}\nidentity = {key:?}\nconfig = {config:?}\nfolder = {home:?}\n"
+            )
+        };
+        let text = machine("alpha", &yard.alpha) + &machine("beta", &yard.beta);
+        std::fs::write(&file, text).unwrap();
+        let listed = yard.world.run(&["env", "set", file.to_str().unwrap()]).ended(0);
+        assert!(listed.out.contains("alpha, beta"), "{}", listed.out);
+        let mut yard = yard;
+        yard.world.start();
+        yard
+    }
+
+    /// Processes that answer requests on a machine.
+    fn serving(&self, sshd: &Sshd) -> BTreeSet<u32> {
+        let serves = |pid: &u32| command_line(*pid).contains("serve --package-dir");
+        census(&sshd.home()).into_iter().filter(serves).collect()
+    }
+
+    /// Live instances as `status` has them: machine and pid.
+    fn live(&self, pool: &str) -> BTreeSet<(String, u32)> {
+        let status = self.world.status(SERVICE);
+        let instances = status[pool]["instances"].as_array().cloned().unwrap_or_default();
+        let live = instances.iter().filter(|one| one["state"] == "live" && one["pid"].is_u64());
+        let of = |one: &Value| (one["machine"].as_str().unwrap().to_owned(), one["pid"].as_u64().unwrap() as u32);
+        live.map(of).collect()
+    }
+
+    /// How often a package was copied to a machine.
+    fn copies(&self) -> usize {
+        let log = std::fs::read_to_string(self.world.home().join("logs/control.log")).unwrap();
+        log.lines().filter(|line| line.contains("package copied to a machine")).count()
+    }
+
+    /// Ends everything; nothing of ours is left on any machine.
+    fn down(&self) {
+        self.world.down();
+        for sshd in [&self.alpha, &self.beta] {
+            until("nothing runs on the machine", 10, || match census(&sshd.home()) {
+                left if left.is_empty() => Ok(()),
+                left => Err(left.into_iter().map(command_line).collect::<Vec<_>>().join("\n")),
+            });
+        }
+    }
+}
+
+impl Drop for Yard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}", self.world.run(&["status", SERVICE]).out);
+        }
+        [&self.alpha, &self.beta].into_iter().flat_map(|sshd| census(&sshd.home())).for_each(kill_9);
+    }
+}
+
+const ON_MACHINES: &[&str] = &["--set", "environment=prod", "--set", "target=ssh", "--instances", "2"];
+
+const CANARY: &[&str] = &[
+    "--strategy",
+    "canary",
+    "--steps",
+    "20,50,100",
+    "--bake",
+    "500ms",
+    "--set",
+    "analysis.min-requests=10",
+    "--set",
+    "analysis.window=2s",
+    "--set",
+    "routing.drain=5s",
+];
+
+fn machines(live: &BTreeSet<(String, u32)>) -> BTreeSet<&str> {
+    live.iter().map(|(machine, _)| machine.as_str()).collect()
+}
+
+#[test]
+#[ignore = "needs sshd"]
+fn stable_and_candidate_live_on_machines_of_their_own() {
+    let yard = Yard::up();
+    let world = &yard.world;
+    let apart = [ON_MACHINES, &["--set", "pools=apart"]].concat();
+    world.deploy("breast-cancer/v1", &apart).ended(0);
+    assert_eq!(machines(&yard.live("stable")), ["prod/alpha"].into());
+    let load = Load::start(world.gateway, SERVICE, SERVICE, Mix::default());
+    load.flow(50);
+    let rollout = world.begin("breast-cancer/v2", CANARY);
+    let mut beside = BTreeSet::new();
+    until("the rollout is over", 90, || {
+        let (stable, candidate) = (yard.live("stable"), yard.live("candidate"));
+        if !stable.is_empty() && !candidate.is_empty() {
+            assert!(machines(&stable).is_disjoint(&machines(&candidate)), "{stable:?} {candidate:?}");
+            beside.extend(candidate);
+        }
+        let stands = world.api(&format!("/api/rollouts/{rollout}"))?;
+        if stands["outcome"] == "running" { Err(stands.to_string()) } else { Ok(()) }
+    });
+    assert_eq!(world.outcome(&rollout, 5), "promoted");
+    assert_eq!(machines(&beside), ["prod/beta"].into(), "it was seen beside stable");
+    // The processes are those of that machine's own folder.
+    let pids = |live: BTreeSet<(String, u32)>| live.into_iter().map(|(_, pid)| pid).collect::<BTreeSet<_>>();
+    assert_eq!(pids(yard.live("stable")), yard.serving(&yard.beta));
+    until("stable's machine is empty", 60, || match yard.serving(&yard.alpha) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    assert_eq!(yard.copies(), 2, "each package once, for two instances");
+    let shown = world.run(&["status", SERVICE]).ended(0).out;
+    assert!(shown.contains("machine") && shown.contains("prod/beta"), "{shown}");
+    let logs = world.run(&["logs", SERVICE]).ended(0).out;
+    assert!(logs.contains(" on prod/beta  "), "{logs}");
+
+    // The same control plane serves from this machine too, and goes back to where a package lies already.
+    world.deploy("wine/v1", &[]).ended(0);
+    let back = world.json(&["rollback", SERVICE]);
+    assert_eq!(world.status(SERVICE)["stable"]["version"], "1.0.0", "{back}");
+    assert_eq!(yard.copies(), 2, "what is there is not copied again");
+    load.flow(50);
+    load.finish().nothing_failed();
+    yard.down();
+}
+
+#[test]
+#[ignore = "needs sshd"]
+fn a_control_plane_killed_during_a_rollout_between_machines_costs_no_request() {
+    let mut yard = Yard::up();
+    yard.world.deploy("breast-cancer/v1", ON_MACHINES).ended(0);
+    assert_eq!(machines(&yard.live("stable")), ["prod/alpha", "prod/beta"].into(), "they spread");
+    let before = yard.live("stable");
+    let load = Load::start(yard.world.gateway, SERVICE, SERVICE, Mix::default());
+    load.flow(50);
+    let rollout = yard.world.begin("breast-cancer/v2", CANARY);
+    yard.world.rollout_until(&rollout, 60, |stands| stands["outcome"] != "running" || stands["phase"] != "starting");
+    yard.world.kill_control();
+    load.flow(300);
+    yard.world.start();
+    until("what runs is adopted", 30, || match yard.live("stable") {
+        live if live.is_superset(&before) || yard.world.status(SERVICE)["stable"]["version"] == "2.0.0" => Ok(()),
+        live => Err(format!("{live:?} instead of {before:?}")),
+    });
+    assert_eq!(yard.world.outcome(&rollout, 90), "promoted");
+    let mut asked = BTreeSet::new();
+    for event in yard.world.events(SERVICE).iter().filter(|event| event["event"] == "instance-starting") {
+        assert!(asked.insert(event["instance"].to_string()), "asked for twice: {event}");
+        assert!(event["machine"].is_string(), "where it runs is in the log: {event}");
+    }
+    load.flow(50);
+    load.finish().nothing_failed();
+    yard.down();
+}
+
+#[test]
+#[ignore = "needs sshd"]
+fn a_machine_that_is_cut_off_is_replaced_and_cleared_when_it_comes_back() {
+    let mut yard = Yard::up();
+    yard.world.deploy("breast-cancer/v1", ON_MACHINES).ended(0);
+    let load = Load::start(yard.world.gateway, SERVICE, SERVICE, Mix::rest());
+    load.flow(50);
+    yard.alpha.cut();
+    until("its instance runs elsewhere", 60, || match yard.live("stable") {
+        live if live.len() == 2 && machines(&live) == ["prod/beta"].into() => Ok(()),
+        live => Err(format!("{live:?}")),
+    });
+    let events = yard.world.events(SERVICE);
+    let failed = events.iter().find(|event| event["event"] == "failed").unwrap();
+    assert_eq!(failed["failure"]["cause"], "unresponsive", "{failed}");
+    load.flow(50);
+    until("what runs there is written off", 30, || {
+        let events = yard.world.events(SERVICE);
+        let left = |event: &&Value| {
+            event["how"].as_str().is_some_and(|how| how.contains("was left behind: its machine `prod/alpha`"))
+        };
+        events.iter().find(left).map(drop).ok_or("not yet")
+    });
+    assert_eq!(yard.serving(&yard.alpha).len(), 1, "nobody could end it");
+    yard.alpha.start();
+    until("nobody wants it any more", 60, || match yard.serving(&yard.alpha) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    assert_eq!(machines(&yard.live("stable")), ["prod/beta"].into());
+    load.flow(50);
+    load.finish().nothing_failed();
+    yard.down();
+}
+
+#[test]
+#[ignore = "needs sshd"]
+fn machines_that_cannot_be_used_are_told_of() {
+    let mut yard = Yard::up();
+    // Words as they are, wherever the terminal would break the line.
+    let refused = |more: &[&str]| {
+        let err = yard.world.deploy("breast-cancer/v1", more).ended(1).err;
+        err.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let told = refused(&["--set", "target=ssh"]);
+    assert!(told.contains("environment `dev` has none") && told.contains("modelyard env set"), "{told}");
+    let told = refused(&[ON_MACHINES, &["--set", "machines=[\"gamma\"]"]].concat());
+    assert!(told.contains("has no machine `gamma`, but alpha, beta"), "{told}");
+    let told = refused(&[ON_MACHINES, &["--set", "pools=apart", "--set", "machines=[\"beta\"]"]].concat());
+    assert!(told.contains("need two machines"), "{told}");
+    let told = refused(&["--set", "pools=apart"]);
+    assert!(told.contains("are for `target = \"ssh\"`"), "{told}");
+
+    // Neither can be reached: one has an unknown host key, the other is down.
+    yard.world.run(&["down"]).ended(0);
+    yard.alpha.forget_host_key();
+    yard.beta.cut();
+    yard.world.start();
+    let ended = yard.world.deploy("breast-cancer/v1", ON_MACHINES);
+    assert_ne!(ended.code, 0, "{ended:?}");
+    let said = yard.world.events(SERVICE).iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    for word in ["on machine `prod/alpha`", "Host key verification failed", "must work without a question"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    yard.down();
+}
