@@ -36,7 +36,7 @@ impl Docker {
         daemon.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", "vfs"]);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let daemon = daemon.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let docker = Self { daemon, socket, folder: folder };
+        let docker = Self { daemon, socket, folder };
         until("dockerd answers", 60, || match docker.command(&["version"]).output() {
             Ok(output) if output.status.success() => Ok(()),
             _ => Err(std::fs::read_to_string(docker.folder.path().join("log")).unwrap_or_default()),
