@@ -1,6 +1,8 @@
 //! Container images from outside: made by the command line, taken by Docker, skopeo and the registry.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+#[path = "images/bases.rs"]
+mod bases;
 mod support;
 
 use std::io::BufRead as _;
@@ -209,12 +211,90 @@ fn docker_loads_runs_and_pulls_the_image() {
         run(&mut docker.command(&["rm", &container]));
     }
 
+    // It is started, asked and removed by `package --measure` as well.
+    run(&mut docker.command(&["image", "rm", "wine:1.0.0"]));
+    let mut measure = world.command(&["package", examples().join("wine/v1").to_str().unwrap(), "--format", "image"]);
+    measure.args(["--measure", "--output", "json", "--out", world.scratch("measured").to_str().unwrap()]);
+    let measured: Value = serde_json::from_str(&run(measure.env("DOCKER_HOST", docker.host()))).unwrap();
+    assert!(measured["formats"][0]["start_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{measured}");
+    let left =
+        run(&mut docker.command(&["ps", "--all", "--quiet"])) + &run(&mut docker.command(&["images", "--quiet"]));
+    assert_eq!(left, "");
+
     // The registry gives Docker the very image.
     let registry = Registry::of(&world);
-    run(&mut docker.command(&["image", "rm", "wine:1.0.0"]));
     for reference in [":1.0.0-image".to_owned(), format!("@{}", built["formats"][0]["digest"].as_str().unwrap())] {
         let image = format!("{}/wine{reference}", registry.address);
         run(&mut docker.command(&["pull", &image]));
         assert_eq!(run(&mut docker.command(&["image", "inspect", "--format", "{{.Id}}", &image])), id);
     }
+}
+
+/// The example as a package and in every form, and where the files are.
+fn exported(world: &World) -> Vec<(String, PathBuf)> {
+    let (folder, out) = (examples().join("wine/v1"), world.scratch("all"));
+    let mut all = vec!["package", folder.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    ["image", "wheel", "standalone"].iter().for_each(|format| all.extend(["--format", format]));
+    let built = world.json(&all);
+    let formats = built["formats"].as_array().unwrap().iter();
+    let told = |one: &Value, key: &str| one[key].as_str().unwrap().to_owned();
+    formats.map(|one| (told(one, "format"), told(one, "path").into())).collect()
+}
+
+#[test]
+fn a_file_that_was_exported_is_built_anew_and_compared() {
+    let mut world = World::default();
+    // Another time than the usual one: the file says which.
+    world.environment.push(("SOURCE_DATE_EPOCH", "1700000000".to_owned()));
+    let files = exported(&world);
+    let model = std::fs::read(examples().join("wine/v1/model.onnx")).unwrap();
+    world.environment.clear();
+    for (format, path) in files.iter().filter(|(format, _)| format != "sdist") {
+        let file = path.to_str().unwrap();
+        let right = world.json(&["verify", "--rebuild", file]);
+        assert_eq!(
+            (&right["verified"], &right["name"]),
+            (&Value::from(true), &Value::from("wine")),
+            "{format}: {right}"
+        );
+        // The model's own bytes are found within, and one of them is turned.
+        let mut bytes = std::fs::read(path).unwrap();
+        let part = match format.as_str() {
+            // What the package layer holds is compressed: the middle of the last blob is as good as any.
+            "image" => bytes.windows(9).rposition(|window| window.starts_with(b"\x1f\x8b\x08")).unwrap() + 600,
+            _ => bytes.windows(model.len()).position(|window| window == model).unwrap() + 10,
+        };
+        bytes[part] ^= 1;
+        let changed = world.scratch("changed").join(path.file_name().unwrap());
+        std::fs::write(&changed, bytes).unwrap();
+        let wrong = world.run(&["verify", "--rebuild", changed.to_str().unwrap(), "--output", "json"]).ended(1).json();
+        let told = wrong["differences"][0].as_str().unwrap();
+        let where_it_is = if format == "image" { "is damaged" } else { "model.onnx` has other bytes" };
+        assert!(wrong["verified"] == false && told.contains(where_it_is), "{format}: {wrong}");
+    }
+    for (file, told) in [("Cargo.toml", "cannot be compared"), ("nowhere.tar", "cannot be compared")] {
+        let refused = world.run(&["verify", "--rebuild", file]).ended(1).err;
+        assert!(refused.contains(told), "{refused}");
+    }
+}
+
+#[test]
+fn formats_are_started_and_what_cannot_be_is_told() {
+    let world = World::default();
+    let (folder, out) = (examples().join("wine/v1"), world.scratch("out"));
+    let mut package = world.command(&["package", folder.to_str().unwrap(), "--measure", "--output", "json"]);
+    package.args(["--format", "standalone", "--format", "image", "--out", out.to_str().unwrap()]);
+    // Nothing answers there.
+    let output = package.env("DOCKER_HOST", "unix:///nowhere/docker.sock").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    let built: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let seconds = built["formats"][0]["start_seconds"].as_f64().unwrap();
+    assert!(seconds > 0.0 && seconds < 120.0, "{built}");
+    assert_eq!(built["formats"][1]["start_seconds"], Value::Null, "{built}");
+    assert!(told.contains("image: not measured"), "{told}");
+    until("nothing is left", 10, || match support::process::census(world.home()) {
+        pids if pids.is_empty() => Ok(()),
+        pids => Err(format!("{pids:?}")),
+    });
 }

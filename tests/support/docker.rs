@@ -44,6 +44,11 @@ impl Docker {
         docker
     }
 
+    /// Where it listens, as `DOCKER_HOST` has it.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
     /// Its client with these arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut docker = Command::new("docker");

@@ -4,6 +4,8 @@
 //! who only deploys cannot change it.
 //! Absent on purpose: how policies are written (`environments/NAME.toml`), which the command line reads.
 
+mod bases;
+
 use modelyard_core::package::Package;
 use modelyard_core::{Digest, EnvironmentName};
 use modelyard_registry::distribution::Distribution;
@@ -13,6 +15,8 @@ use modelyard_registry::trust::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+pub use self::bases::{BaseImage, Bases};
 
 /// What a package must fulfil.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +37,9 @@ pub struct Policy {
     /// From which environment it must have been promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promoted: Option<Promoted>,
+    /// Which images its container images may be put on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bases: Option<Bases>,
 }
 
 /// The way on which a package must come.

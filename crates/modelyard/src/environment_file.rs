@@ -8,9 +8,9 @@ use std::path::Path;
 
 use miette::NamedSource;
 use modelyard_control::environments::{Environment, Place};
-use modelyard_control::policy::{Bound, Origin, Policy, Promoted};
+use modelyard_control::policy::{Bases, Bound, Origin, Policy, Promoted};
 use modelyard_core::machine::{Machine, default_folder};
-use modelyard_core::{EnvironmentName, MachineName};
+use modelyard_core::{Digest, EnvironmentName, MachineName};
 use modelyard_registry::client::Remote;
 use modelyard_registry::trust::VerifyingKey;
 use toml::Value;
@@ -98,6 +98,19 @@ const POLICY: &[Key] = &[
         "",
         "Files of public keys, relative to this one, whose promotions count. Needed with `promoted-from`.",
     ),
+    key(
+        "bases",
+        Kind::List,
+        "any",
+        "Images that container images may be put on, those that were tested: `\"registry.example/debian:13@sha256:…\"`.",
+    ),
+    key(
+        "base-keys",
+        Kind::List,
+        "nobody",
+        "Files of public keys, relative to this one. One of them must have signed the image that is built on, as cosign signs.",
+    ),
+    key("registries", Kind::List, "any", "Patterns of where such images may come from: `\"registry.example/*\"`."),
 ];
 
 const PROVENANCE: &[Key] = &[
@@ -129,6 +142,14 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     let machines = machines(table.get("machines"), folder, &text, &mut mistakes);
+    for base in texts("bases") {
+        let digest = base.rsplit_once('@').map(|(_, digest)| digest.parse::<Digest>());
+        if !matches!(digest, Some(Ok(_))) {
+            let start = text.find(&base).unwrap_or_default();
+            let what = format!("`{base}` names no exact image; write `registry.example/debian:13@sha256:…`");
+            mistakes.push(Mistake { what, at: start..start + base.len() });
+        }
+    }
     if !mistakes.is_empty() {
         let name = path.display().to_string();
         return Err(Error::Mistakes { source_code: NamedSource::new(&name, text), name, mistakes }.into());
@@ -182,7 +203,9 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
     };
     let samples = of("samples").and_then(Value::as_integer).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
     let signed_by = keys(&texts("signed-by"))?;
-    let policy = Policy { signed_by, samples, evaluation, provenance, promoted };
+    let bases = Bases { images: texts("bases"), keys: keys(&texts("base-keys"))?, registries: texts("registries") };
+    let bases = (!bases.is_empty()).then_some(bases);
+    let policy = Policy { signed_by, samples, evaluation, provenance, promoted, bases };
     let registry = table.get("registry").map(|registry| place(registry, path)).transpose()?;
     Ok((name, Environment::new(policy, registry).with_machines(machines)))
 }

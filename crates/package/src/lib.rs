@@ -24,6 +24,7 @@ pub mod onnx;
 mod profile;
 mod publish;
 mod python;
+pub mod rebuild;
 mod samples;
 mod scaffold;
 mod schema;

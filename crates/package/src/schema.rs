@@ -39,6 +39,17 @@ struct File {
     lineage: Option<Lineage>,
     /// What the package needs as a Python package.
     python: Option<Python>,
+    /// How container images are made of it.
+    image: Option<Image>,
+}
+
+/// The table `[image]`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Image {
+    /// The image that they are put on: `registry.example/debian:13@sha256:…`, or an OCI layout, as a folder or archive.
+    #[schemars(length(min = 1, max = 500))]
+    base: String,
 }
 
 /// The table `[lineage]`.

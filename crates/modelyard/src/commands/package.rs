@@ -5,13 +5,13 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use modelyard_core::package::{Package as Document, Runtime};
-use modelyard_core::{ModelName, Version};
+use modelyard_core::{EnvironmentName, ModelName, Version};
 use modelyard_package::{BuildOptions, Built, DESCRIPTION, Named, is_model};
 use modelyard_registry::Store;
 use serde_json::{Map, Value, json};
 
-use super::image;
 use super::standalone::{self, Exported};
+use super::{image, measure};
 use crate::context::Context;
 use crate::exit::{Exit, Failed, Usage};
 use crate::terminal::{Busy, Paint, say, table};
@@ -42,6 +42,19 @@ pub struct Package {
     /// Folder for what is exported.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
+    /// The image that a container image is put on: a reference (`registry.example/debian:13`), an OCI layout or an archive of one. Default: what
+    /// `[image] base` of modelyard.toml says; else none, and the image stands alone.
+    #[arg(long, value_name = "REF|PATH")]
+    base: Option<String>,
+    /// The environment that the image is for: its policy says what it may be put on.
+    #[arg(long, value_name = "E")]
+    env: Option<EnvironmentName>,
+    /// Speak plain HTTP with the registry of the base, though it is not on this machine.
+    #[arg(long, requires = "base")]
+    plain_http: bool,
+    /// Start each format once, ask it a sample, and tell how long it takes to answer correctly. What cannot be started here is not measured.
+    #[arg(long, requires = "format")]
+    measure: bool,
     /// Package a Python function even if its dependencies are not all pinned in `modelyard.lock`.
     #[arg(long)]
     allow_unlocked: bool,
@@ -162,6 +175,12 @@ pub fn size(bytes: u64) -> String {
 }
 
 impl Package {
+    /// What a container image is to be put on.
+    fn wanted(&self) -> image::Wanted<'_> {
+        let (base, environment) = (self.base.as_deref(), self.env.as_ref());
+        image::Wanted { what: &self.what, base, environment, plain_http: self.plain_http }
+    }
+
     /// Builds it.
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         let store = super::inspect::store(context)?;
@@ -177,9 +196,12 @@ impl Package {
                 }
                 Format::Wheel => exported.extend(wheel(&built.package, &folder, &self.out)?),
                 Format::Image => {
-                    exported.push(("image", image::export(context, &built, &folder, &self.out)?));
+                    exported.push(("image", image::export(context, &built, &folder, &self.out, &self.wanted())?));
                 }
             }
+        }
+        if self.measure {
+            exported.iter_mut().for_each(|(format, done)| measured(format, &built.package, done));
         }
         let formats: Vec<Value> = exported
             .iter()
@@ -204,6 +226,26 @@ impl Package {
         context.print(&document, || text(&built, &exported))?;
         Ok(Exit::Done)
     }
+}
+
+/// Starts what was written, and notes how long it takes until the first correct answer.
+fn measured(format: &str, package: &Document, done: &mut Exported) {
+    // A source distribution is not started, but built.
+    if format == "sdist" {
+        return;
+    }
+    let found = {
+        let _busy = Busy::with(&format!("starting {}", done.path.display()));
+        measure::start_seconds(format, package, &done.path)
+    };
+    match found {
+        Ok(seconds) => done.more.insert("start_seconds".to_owned(), json!(seconds)),
+        Err(why) => {
+            say(&format!("{format}: not measured: {why}"));
+            done.more.insert("start_seconds".to_owned(), Value::Null);
+            done.more.insert("not_measured".to_owned(), json!(why))
+        }
+    };
 }
 
 /// Writes wheel and source distribution, and says what they are called.
@@ -232,5 +274,13 @@ fn text(built: &Built, exported: &[(&'static str, Exported)]) -> String {
     rows.extend(exported.iter().map(|(_, done)| {
         vec![done.path.display().to_string(), done.digest.to_string(), size(done.size_bytes), took(done.seconds)]
     }));
-    table(&["package", "digest", "size", "took"], rows, Paint::stdout())
+    let mut head = vec!["package", "digest", "size", "took"];
+    if exported.iter().any(|(_, done)| done.more.contains_key("start_seconds")) {
+        head.push("starts in");
+        let starts = exported.iter().map(|(_, done)| done.more.get("start_seconds").and_then(Value::as_f64));
+        for (row, starts) in rows.iter_mut().zip([None].into_iter().chain(starts)) {
+            row.push(starts.map_or_else(|| "-".to_owned(), took));
+        }
+    }
+    table(&head, rows, Paint::stdout())
 }

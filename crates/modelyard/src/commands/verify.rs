@@ -19,7 +19,7 @@ use crate::terminal::{Busy, Paint};
 #[derive(Debug, Args)]
 pub struct Verify {
     /// The package: `wine:2.1.0`, `wine@champion`, `wine@sha256:…`.
-    #[arg(value_name = "REF", required_unless_present = "all")]
+    #[arg(value_name = "REF", required_unless_present_any = ["all", "rebuild"])]
     package: Option<String>,
     /// A public key; a signature by one of them is demanded. May be repeated.
     #[arg(long, value_name = "PUB", requires = "package")]
@@ -37,6 +37,9 @@ pub struct Verify {
     /// Read every blob of the registry instead, whoever refers to it.
     #[arg(long, conflicts_with = "package")]
     all: bool,
+    /// Build an exported file (image, wheel or standalone program) anew from its package in the local registry instead, and compare byte for byte.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["package", "all"])]
+    rebuild: Option<PathBuf>,
 }
 
 impl Verify {
@@ -44,6 +47,9 @@ impl Verify {
     pub fn run(self, context: &Context) -> miette::Result<Exit> {
         if self.all {
             return everything(context);
+        }
+        if let Some(file) = &self.rebuild {
+            return super::rebuild::run(context, file);
         }
         let Some(what) = &self.package else { return Ok(Exit::Usage) };
         let keys = verifying_keys(&self.key)?;

@@ -28,7 +28,7 @@ pub(crate) use self::tables::request_path_fault;
 
 /// Keys that stand above the first table.
 const ALONE: [&str; 2] = ["files", "samples"];
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "model",
     "runtime",
     "signature",
@@ -43,8 +43,10 @@ const KEYS: [&str; 14] = [
     "annotations",
     "lineage",
     "python",
+    "image",
 ];
 const REFERENCE: [&str; 1] = ["data"];
+const IMAGE: [&str; 1] = ["base"];
 const MODEL: [&str; 6] = ["name", "version", "description", "license", "authors", "card"];
 
 /// What `modelyard.toml` says.
@@ -78,6 +80,8 @@ pub struct Description {
     pub annotations: BTreeMap<String, String>,
     /// What it was made from.
     pub lineage: Option<Lineage>,
+    /// The image that container images of it are put on. It is no part of the package.
+    pub base: Option<String>,
 }
 
 /// The table `[model]`.
@@ -152,6 +156,7 @@ impl Description {
             resources: Resources::default(),
             annotations: BTreeMap::new(),
             lineage: None,
+            base: None,
         }
     }
 
@@ -198,6 +203,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     let mut annotations = reader.named_texts(whole, "annotations");
     python(reader, whole, &mut annotations);
     let lineage = lineage::lineage(reader, whole);
+    let base = base(reader, whole);
     let (model, (runtime, at)) = (model?, runtime?);
     let runtime = Placed { value: runtime, at };
     Some(Description {
@@ -215,6 +221,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
         resources,
         annotations,
         lineage,
+        base,
     })
 }
 
@@ -242,6 +249,17 @@ fn python(reader: &mut Reader<'_>, whole: &Table<'_>, annotations: &mut BTreeMap
     } else if annotations.insert(PYTHON_REQUIRES.to_owned(), requires.value).is_some() {
         reader.mistake(requires.at, format!("`requires` stands in `[annotations]` too, as `{PYTHON_REQUIRES}`"));
     }
+}
+
+/// `[image]`: how container images are made of the package.
+fn base(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<String> {
+    let table = reader.table(whole, "image", &IMAGE)?;
+    let base = reader.required(&table, "base", "\"registry.example/debian@sha256:…\"")?;
+    if base.value.is_empty() || base.value.len() > 500 || base.value.chars().any(char::is_control) {
+        reader.mistake(base.at, "`base` names no image; write \"registry.example/debian:13@sha256:…\"");
+        return None;
+    }
+    Some(base.value)
 }
 
 fn reference(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Placed<String>> {

@@ -123,7 +123,6 @@ fn glibc(name: &[u8]) -> Option<Glibc> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-#[cfg(test)]
 /// The newest version that a C library offers, by the names that stand in it.
 pub fn offered(libc: &[u8]) -> Option<Glibc> {
     const MARK: &[u8] = b"GLIBC_2.";

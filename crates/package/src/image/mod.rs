@@ -24,10 +24,11 @@ use modelyard_registry::blob::Blobs;
 use modelyard_registry::manifest::{Descriptor, IMAGE_CONFIG};
 
 pub use self::archive::{Written, archive};
-pub use self::base::Base;
-pub use self::documents::{PACKAGE, PACKAGE_DIR};
+pub use self::base::{Base, import};
+pub use self::documents::{ARCHITECTURE, PACKAGE, PACKAGE_DIR};
 pub use self::error::ImageError;
 pub use self::layer::Layer;
+pub(crate) use self::layer::digest_of;
 use self::tape::Entries;
 
 /// A file of the model that is at least this long is a layer of its own: 1 MiB. Below, a layer costs more than sharing saves.

@@ -60,6 +60,8 @@ struct Helped {
 /// The credentials for a host, if there are any.
 pub fn credentials(host: &str) -> Result<Option<Credentials>, ClientError> {
     let failed = |why: String| ClientError::Credentials { host: host.to_owned(), why };
+    // As Docker keeps what belongs to its own registry.
+    let host = if host == "docker.io" { "https://index.docker.io/v1/" } else { host };
     let Some(path) = configuration_path().filter(|path| path.is_file()) else { return Ok(None) };
     let bytes = std::fs::read(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let configuration: Configuration =

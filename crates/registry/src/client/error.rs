@@ -97,6 +97,20 @@ pub enum ClientError {
         /// What is wrong with it.
         why: String,
     },
+    /// It is there, but no container image for this machine.
+    #[error("{remote} is no container image that can be built on: {why}")]
+    #[diagnostic(
+        code(modelyard::registry::no_image),
+        help(
+            "name an image for Linux on the architecture of this machine; `skopeo inspect --raw docker://REF` shows what is there"
+        )
+    )]
+    NoImage {
+        /// What was asked for.
+        remote: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Credentials are configured and cannot be had.
     #[error("the credentials for {host} cannot be had: {why}")]
     #[diagnostic(

@@ -13,7 +13,7 @@ use super::auth::{self, Challenge, Credentials};
 use super::error::ClientError;
 use super::remote::Remote;
 use crate::blob::digest_of;
-use crate::manifest::{INDEX, MANIFEST, MAX_MANIFEST_BYTES};
+use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, MAX_MANIFEST_BYTES};
 
 /// Longest time without a byte.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -216,7 +216,8 @@ impl Http {
     /// A manifest and its digest, checked.
     pub fn manifest(&self, reference: &str) -> Result<(Vec<u8>, Digest), ClientError> {
         const DOING: &str = "read the manifest";
-        let accept = [(header::ACCEPT, format!("{MANIFEST}, {INDEX}"))];
+        // Docker's older names too: images that others are put on often have them.
+        let accept = [(header::ACCEPT, format!("{MANIFEST}, {INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"))];
         let mut answer = self.ask(&Method::GET, &format!("/manifests/{reference}"), &accept, &Sent::Nothing, DOING)?;
         if answer.status() != StatusCode::OK {
             return Err(self.refused(DOING, answer));

@@ -42,6 +42,11 @@ impl Remote {
         self.tag.as_deref()
     }
 
+    /// The digest, if one is named.
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
+    }
+
     /// Tag or digest; `latest` if neither is named.
     pub fn reference(&self) -> String {
         self.digest.clone().or_else(|| self.tag.clone()).unwrap_or_else(|| "latest".to_owned())
@@ -66,7 +71,9 @@ impl Remote {
     /// The address below `/v2/`.
     pub(super) fn url(&self, path: &str) -> String {
         let scheme = if self.plain { "http" } else { "https" };
-        format!("{scheme}://{}/v2/{}{path}", self.host, self.repository)
+        // The one registry that answers elsewhere than it is called.
+        let host = if self.host == "docker.io" { "registry-1.docker.io" } else { &self.host };
+        format!("{scheme}://{host}/v2/{}{path}", self.repository)
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::meta::Known;
 use super::{AnyDigest, Distribution, is_tag};
+use crate::client::FoundImage;
 use crate::manifest::{Descriptor, IMAGE_CONFIG, MANIFEST};
 use crate::{Error, Store};
 
@@ -30,6 +31,11 @@ pub(crate) struct Whole<'a> {
 
 /// What tags of container images end with: `2.1.0-image` is the image of version 2.1.0.
 pub(crate) const IMAGE_ENDING: &str = "-image";
+
+/// The tag of an image by the digest that was asked for: that of an index is of no manifest that is kept.
+fn asked(digest: &Digest) -> String {
+    format!("asked-{}", digest.hex())
+}
 
 /// What is read of an image's manifest.
 #[derive(Deserialize)]
@@ -70,6 +76,37 @@ impl Distribution {
         };
         self.keep_whole(model.as_str(), &whole)?;
         Ok(tag)
+    }
+
+    /// Keeps an image that others are put on, whose parts are stored: under its tag, and under what its digest was asked for.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`] when a part is not stored.
+    pub fn keep_base(&self, repository: &ModelName, tag: Option<&str>, found: &FoundImage) -> Result<(), Error> {
+        let by_digest = asked(&found.asked);
+        for tag in [Some(by_digest.as_str()), tag].into_iter().flatten() {
+            let whole = Whole {
+                bytes: &found.manifest,
+                media_type: MANIFEST.to_owned(),
+                artifact_type: None,
+                subject: None,
+                annotations: "{}".to_owned(),
+                blobs: &found.parts,
+                tag: Some(tag),
+            };
+            self.keep_whole(repository.as_str(), &whole)?;
+        }
+        Ok(())
+    }
+
+    /// The image that is kept in a repository under a tag, or for a digest that was asked for: digest of its manifest.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub fn base(&self, repository: &ModelName, reference: &str) -> Result<Option<Digest>, Error> {
+        let tag = reference.parse().map_or_else(|_| reference.to_owned(), |digest: Digest| asked(&digest));
+        let found = self.inner.meta.tag(repository.as_str(), &tag)?;
+        Ok(found.as_ref().and_then(AnyDigest::sha256))
     }
 
     /// Keeps a manifest in a repository; its digest.

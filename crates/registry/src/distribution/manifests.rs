@@ -15,14 +15,10 @@ use super::meta::Known;
 use super::route::Query;
 use super::{AnyDigest, Distribution, is_tag};
 use crate::Error;
-use crate::manifest::{INDEX, MANIFEST, MAX_MANIFEST_BYTES};
+use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, MAX_MANIFEST_BYTES};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAGGED: HeaderName = HeaderName::from_static("oci-tag");
-
-/// Docker's older names for the same two documents.
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// What the registry reads of a manifest or index.
 #[derive(Deserialize)]

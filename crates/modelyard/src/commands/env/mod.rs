@@ -114,12 +114,9 @@ pub fn reasons(
     digest: &Digest,
     package: &Package,
 ) -> miette::Result<Vec<String>> {
-    let file = folder.join("environments").join(format!("{name}.toml"));
-    let of_file = if file.is_file() { Some(environment(&file)?.1) } else { None };
-    let of_home = environments(context).read(name).map_err(unreadable)?;
     let distribution = super::registry::open(context)?;
     let mut reasons = Vec::new();
-    for said in of_home.into_iter().chain(of_file) {
+    for said in said(context, name, folder)? {
         for reason in said.policy.reasons(&distribution, name, digest, package) {
             if !reasons.contains(&reason) {
                 reasons.push(reason);
@@ -127,6 +124,14 @@ pub fn reasons(
         }
     }
     Ok(reasons)
+}
+
+/// What an environment says of itself: in the home, and in its file below `folder`.
+pub fn said(context: &Context, name: &EnvironmentName, folder: &Path) -> miette::Result<Vec<Environment>> {
+    let file = folder.join("environments").join(format!("{name}.toml"));
+    let of_file = if file.is_file() { Some(environment(&file)?.1) } else { None };
+    let of_home = environments(context).read(name).map_err(unreadable)?;
+    Ok(of_home.into_iter().chain(of_file).collect())
 }
 
 /// Refuses a package that does not fulfil what an environment demands.

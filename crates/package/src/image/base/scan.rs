@@ -1,0 +1,111 @@
+//! One layer of a base, read from end to end.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufReader, Read};
+
+use flate2::read::MultiGzDecoder;
+use modelyard_core::Digest;
+use modelyard_registry::blob::Blobs;
+use modelyard_registry::manifest::Descriptor;
+use sha2::{Digest as _, Sha256};
+
+use crate::image::elf::{self, Glibc};
+use crate::image::error::ImageError;
+
+/// How far a layer may swell: so many times its own length, and [`SWELL_BYTES`] more. Programs shrink to a third.
+const SWELL: u64 = 100;
+
+/// What a small layer may hold in any case, in bytes.
+const SWELL_BYTES: u64 = 64 << 20;
+
+/// Longest C library that is looked into, in bytes: they have 2 MiB.
+const MOST_LIBC_BYTES: u64 = 16 << 20;
+
+/// Most files of a layer.
+const MOST_FILES: usize = 1_000_000;
+
+/// What a layer has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Names of shared libraries and loaders.
+    pub libraries: BTreeSet<String>,
+    /// Which C library is in it.
+    pub glibc: Option<Glibc>,
+}
+
+/// Reads a layer: its bytes must be those of its digest, and its tar file that of `diff`. What is wrong with it is told in words.
+pub fn layer(
+    blobs: &Blobs,
+    layer: &Descriptor,
+    packed: bool,
+    diff: &Digest,
+) -> Result<Result<Scanned, String>, ImageError> {
+    if blobs.verify(&layer.digest)? != layer.size {
+        return Ok(Err("it has another length than its manifest says".to_owned()));
+    }
+    let file = BufReader::with_capacity(256 << 10, blobs.open_blob(&layer.digest)?);
+    let most = layer.size.saturating_mul(SWELL).saturating_add(SWELL_BYTES);
+    let source: Box<dyn Read> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut source = Counted { source: source.take(most), hash: Sha256::new(), left: most };
+    let scanned = entries(&mut source).and_then(|found| {
+        // What stands behind the last entry belongs to the digest too.
+        io::copy(&mut source, &mut io::sink()).map_err(|error| damaged(&error))?;
+        Ok(found)
+    });
+    if source.left == 0 {
+        return Ok(Err(format!("it swells beyond reason, past {most} bytes")));
+    }
+    let actual = Digest::from_sha256(source.hash.finalize().into());
+    Ok(scanned.and_then(|found| match actual == *diff {
+        true => Ok(found),
+        false => Err(format!("its content has digest {actual}, and the configuration says {diff}")),
+    }))
+}
+
+fn damaged(error: &io::Error) -> String {
+    format!("it is damaged: {error}")
+}
+
+fn entries(source: &mut dyn Read) -> Result<Scanned, String> {
+    let mut found = Scanned::default();
+    let mut archive = tar::Archive::new(source);
+    for (count, entry) in archive.entries().map_err(|error| damaged(&error))?.enumerate() {
+        let mut entry = entry.map_err(|error| damaged(&error))?;
+        if count >= MOST_FILES {
+            return Err(format!("it has more than {MOST_FILES} files"));
+        }
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if path.split('/').any(|part| part == "..") {
+            return Err(format!("the path `{path:.200}` leaves the root"));
+        }
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if !name.contains(".so") {
+            continue;
+        }
+        let is_libc = name == "libc.so.6" || (name.starts_with("libc-2.") && name.ends_with(".so"));
+        if is_libc && entry.header().entry_type().is_file() {
+            let mut bytes = Vec::new();
+            let read = entry.by_ref().take(MOST_LIBC_BYTES).read_to_end(&mut bytes);
+            read.map_err(|error| damaged(&error))?;
+            found.glibc = found.glibc.max(elf::offered(&bytes));
+        }
+        found.libraries.insert(name.to_owned());
+    }
+    Ok(found)
+}
+
+/// Hashes what passes, and counts how much more may.
+struct Counted<R> {
+    source: R,
+    hash: Sha256,
+    left: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.hash.update(&buffer[..length]);
+        self.left -= length as u64;
+        Ok(length)
+    }
+}
