@@ -3,16 +3,11 @@
 The server is MLflow's own, with a registry in SQLite and its files behind its proxy; the models are logged, and what was written read, by its own client.
 """
 
-import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +18,7 @@ import numpy
 import onnx
 import pandas
 from mlflow.models import infer_signature
+from mlflow_server import mlflow_server
 from support import BINARY, EXAMPLES, arrays, expect, library, merged, post, same, to_json, traffic
 
 SOURCE = '''import mlflow
@@ -40,35 +36,6 @@ class Grade(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(Grade())
 '''
-
-
-@contextlib.contextmanager
-def mlflow_server(folder):
-    """MLflow's server on a port of its own; gives its address."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    command = [Path(sys.executable).parent / "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "files"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    with open(folder / "server.log", "w+", encoding="utf-8") as log:
-        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, env=environment, start_new_session=True)
-        try:
-            deadline = time.monotonic() + 120
-            while True:
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-                    if answer.status == 200:
-                        break
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    sys.exit(f"FAILED: MLflow's server did not come up:\n{log.read()[-3000:]}")
-                time.sleep(0.1)
-            yield address
-        finally:
-            # Its workers, too: they are of its own session.
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=60)
 
 
 def logged(work):

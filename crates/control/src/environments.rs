@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use modelyard_core::machine::Machine;
+use modelyard_core::tracking::Tracking;
 use modelyard_core::{EnvironmentName, MachineName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,6 +33,9 @@ pub struct Environment {
     /// Its machines, where instances of the target `ssh` run. Their files by absolute path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub machines: BTreeMap<MachineName, Machine>,
+    /// Where rollouts of its services are tracked, unless these say otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<Tracking>,
 }
 
 /// A registry, or a part of one.
@@ -52,9 +56,15 @@ impl Environment {
         Self { machines, ..self }
     }
 
+    /// The same with this tracking.
+    #[must_use]
+    pub fn with_tracking(self, tracking: Option<Tracking>) -> Self {
+        Self { tracking, ..self }
+    }
+
     /// One that demands this and keeps its packages there.
     pub fn new(policy: Policy, registry: Option<Place>) -> Self {
-        Self { form: FORM, policy, registry, machines: BTreeMap::new() }
+        Self { form: FORM, policy, registry, machines: BTreeMap::new(), tracking: None }
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {

@@ -31,6 +31,7 @@ mod store;
 mod testing;
 mod token_log;
 mod tokens;
+mod tracking;
 
 pub use run::{ControlOptions, Error, Ready, run};
 pub use store::Error as StoreError;

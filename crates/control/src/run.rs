@@ -19,6 +19,7 @@ use modelyard_targets::identity::Identity;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::api::{self, App, Metrics};
 use crate::catalogue::Catalogue;
@@ -36,6 +37,7 @@ use crate::prober::HttpAsker;
 use crate::promotions::Promotions;
 use crate::store::{self, Store};
 use crate::token_log::TokenLog;
+use crate::tracking::Tracker;
 use crate::{gateway, machines, running, session_key, token_log, tokens};
 
 /// How the control plane is started.
@@ -213,6 +215,13 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     };
     let controller = Controller::new(Arc::clone(&ledger), &ports);
     let down = Arc::new(Notify::new());
+    let tracker = Tracker {
+        ledger: Arc::clone(&ledger),
+        packages: packages.clone(),
+        tracked: Arc::default(),
+        known: Arc::default(),
+        home: options.home.clone(),
+    };
     let app = App {
         orders: Orders::new(Arc::clone(&ledger), packages.clone(), Arc::clone(&target)),
         controller: controller.clone(),
@@ -221,6 +230,8 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         down: Arc::clone(&down),
         metrics: Arc::new(Metrics::since(ledger.now(), last_event)),
         busy_keys: Default::default(),
+        tracked: Arc::clone(&tracker.tracked),
+        known: Arc::clone(&tracker.known),
         ledger: Arc::clone(&ledger),
     };
     let catalogue = Catalogue::open(&options.home, Arc::clone(&ledger)).map_err(Error::Registry)?;
@@ -234,7 +245,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         .merge(api::models::routes(catalogue))
         .merge(api::promotions::routes(promotions))
         .merge(api::tokens::routes(token_log.clone()));
-    let telling = tokio::spawn(token_log.run(refused));
+    let telling = [tokio::spawn(token_log.run(refused)), tokio::spawn(tracker.run())];
     let router = tokens::guarded(api, tokens, &ledger).merge(registry);
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let stop = watch::Sender::new(false);
@@ -251,7 +262,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         note(&ledger, EventBody::ControlStopped, &options.home).await?;
     }
     server.abort();
-    telling.abort();
+    telling.iter().for_each(JoinHandle::abort);
     let _ = std::fs::remove_file(options.home.running("control"));
     if let End::Died = end { Err(Error::Died) } else { Ok(()) }
 }
@@ -332,7 +343,7 @@ async fn wait_for_end(
     down: &Notify,
     down_on_signal: bool,
     stop: &watch::Sender<bool>,
-    mut deciding: tokio::task::JoinHandle<()>,
+    mut deciding: JoinHandle<()>,
 ) -> End {
     let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return End::Died;

@@ -32,6 +32,7 @@ pub mod service;
 pub mod signature;
 pub mod strategy;
 pub mod time;
+pub mod tracking;
 pub mod weight;
 
 pub use digest::Digest;

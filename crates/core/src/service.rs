@@ -11,6 +11,7 @@ use crate::notify::Hook;
 use crate::package::Resources;
 use crate::strategy::{Analysis, QualityPolicy, RollbackPolicy, Strategy};
 use crate::time::{Millis, Timestamp, human};
+use crate::tracking::Tracking;
 use crate::{Digest, EnvironmentName, MachineName, ModelName, RevisionNumber, ServiceName, Version, Weight};
 
 /// Where instances run.
@@ -111,6 +112,9 @@ pub struct ServiceSpec {
     /// Who is told of what becomes of its rollouts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<Hook>,
+    /// Where its rollouts are tracked; as its environment says, when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<Tracking>,
 }
 
 impl ServiceSpec {
@@ -136,6 +140,7 @@ impl ServiceSpec {
             api: None,
             capture: None,
             notify: Vec::new(),
+            tracking: None,
         }
     }
 

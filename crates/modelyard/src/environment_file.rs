@@ -10,6 +10,7 @@ use miette::NamedSource;
 use modelyard_control::environments::{Environment, Place};
 use modelyard_control::policy::{Bases, Bound, Origin, Policy, Promoted};
 use modelyard_core::machine::{Machine, default_folder};
+use modelyard_core::tracking::Tracking;
 use modelyard_core::{Digest, EnvironmentName, MachineName};
 use modelyard_registry::client::Remote;
 use modelyard_registry::trust::VerifyingKey;
@@ -18,7 +19,7 @@ use toml::Value;
 use crate::exit::Usage;
 use crate::service_file::Error;
 use crate::service_file::check::{Mistake, read};
-use crate::service_file::keys::{Key, Kind, key};
+use crate::service_file::keys::{Key, Kind, TRACKING, key};
 
 /// The keys of the file.
 pub const ENVIRONMENT: &[Key] = &[
@@ -35,6 +36,12 @@ pub const ENVIRONMENT: &[Key] = &[
         Kind::Table(REGISTRY),
         "the local registry",
         "Where the environment's packages are kept: `env promote` copies there.",
+    ),
+    key(
+        "tracking",
+        Kind::Table(TRACKING),
+        "nowhere",
+        "Where rollouts of its services are tracked while they run, unless a service says otherwise.",
     ),
 ];
 
@@ -207,7 +214,16 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
     let bases = (!bases.is_empty()).then_some(bases);
     let policy = Policy { signed_by, samples, evaluation, provenance, promoted, bases };
     let registry = table.get("registry").map(|registry| place(registry, path)).transpose()?;
-    Ok((name, Environment::new(policy, registry).with_machines(machines)))
+    let tracking = table.get("tracking").map(|tracking| tracked(tracking, path)).transpose()?;
+    Ok((name, Environment::new(policy, registry).with_machines(machines).with_tracking(tracking)))
+}
+
+/// How rollouts of an environment are tracked.
+fn tracked(tracking: &Value, path: &Path) -> Result<Tracking, Usage> {
+    let help = "write `[tracking]` with `mlflow = \"http://HOST:PORT\"`";
+    let wrong = |what: String| Usage::new(format!("{}: {what}", path.display()), help);
+    let read: Tracking = tracking.clone().try_into().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    read.fault().map_or(Ok(read), |why| Err(wrong(why)))
 }
 
 /// The registry of an environment.

@@ -41,6 +41,7 @@ use crate::flags;
 use crate::gateway::process::GatewayProcess;
 use crate::ledger::Ledger;
 use crate::orders::Orders;
+use crate::tracking::{Known, Tracked};
 
 // The largest document is a service's rules; a megabyte of them is a mistake.
 const BODY_LIMIT: usize = 1 << 20;
@@ -64,6 +65,10 @@ pub struct App {
     pub metrics: Arc<system::Metrics>,
     /// Orders that are being carried out under an idempotency key.
     pub busy_keys: idempotency::BusyKeys,
+    /// How experiment tracking goes.
+    pub tracked: Arc<Tracked>,
+    /// How services are tracked.
+    pub known: Arc<Known>,
 }
 
 impl App {

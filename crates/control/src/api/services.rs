@@ -54,6 +54,7 @@ fn shown(
     let mut shown = status(state, seen, report, app.controller.waiting(state), app.gateway_address())?;
     shown.apis = versions(world, state);
     shown.apis.retain(|api| world.services.get(&api.service).is_some_and(|state| crate::tokens::may_see(state)));
+    shown.tracking = app.tracked.shown(app.known.of(state), state, app.ledger.now());
     Some(shown)
 }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::controller::lifecycle::TargetSeen;
 use crate::store::fold::{Freeze, Instance, Notice, Open, Record, ServiceState, Stage};
+use crate::tracking;
 
 /// A service as it stands.
 #[derive(Debug, Serialize)]
@@ -51,6 +52,9 @@ pub struct Status {
     /// API versions side by side, this service's among them; nothing while it has the only one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub apis: Vec<Shown>,
+    /// How its experiment tracking goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<tracking::Shown>,
     spec: ServiceSpec,
 }
 
@@ -137,6 +141,7 @@ pub fn status(
         frozen: state.frozen.as_deref().cloned(),
         noticed: state.noticed().map(|notice| (**notice).clone()).collect(),
         apis: Vec::new(),
+        tracking: None,
         spec: (**spec).clone(),
     })
 }

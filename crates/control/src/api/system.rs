@@ -95,6 +95,7 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
     };
     let book = app.controller.book();
     let text = text + &evidence(book.counts()) + &captured(book.captured()) + &drift(&app) + &values(&app);
+    let text = text + &app.tracked.figures(app.ledger.now());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
 }
 

@@ -30,6 +30,8 @@ pub(super) async fn serve(rig: &Rig) -> Api {
         down: Arc::clone(&down),
         metrics: Arc::new(Metrics::since(Timestamp(1_000), 0)),
         busy_keys: Default::default(),
+        tracked: Default::default(),
+        known: Default::default(),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -99,6 +99,7 @@ fn one(document: &Value) -> String {
         let by = document.pointer("/frozen/by/person").and_then(Value::as_str).unwrap_or("somebody");
         lines.push(paint.warn(&format!("barred   deploys, by {by}: {why}")));
     }
+    lines.extend(tracked(&document["tracking"], paint));
     for notice in &status.noticed {
         lines.push(paint.warn(&format!("noticed  {}: {}", notice.cause, notice.why)));
     }
@@ -140,6 +141,19 @@ fn lost(instances: &[&api::Instance]) -> BTreeSet<String> {
         Some(format!("lost     machine {} is out of reach: {}", one.machine.as_ref()?, one.out_of_reach.as_ref()?))
     };
     instances.iter().filter_map(said).collect()
+}
+
+/// How the experiment tracking goes, if there is one.
+fn tracked(tracking: &Value, paint: Paint) -> Option<String> {
+    let server = tracking["server"].as_str()?;
+    let behind = tracking["behind_ms"].as_u64().unwrap_or_default() / 1_000;
+    Some(match tracking["error"].as_str() {
+        Some(why) => paint.warn(&format!("tracking {server}, {behind} s behind: {why}")),
+        None => {
+            let run = tracking["run"].as_str().map(|run| format!(", run {run}")).unwrap_or_default();
+            format!("tracking {server}{run}")
+        }
+    })
 }
 
 /// An API version, and whether its callers should move on.

@@ -53,6 +53,7 @@ pub const SERVICE: &[Key] = &[
         "As which API version of another service it answers, beside the versions that callers know.",
     ),
     key("notify", Kind::Tables(NOTIFY), "none", "Who is told of what becomes of the service's rollouts, by web hook."),
+    key("tracking", Kind::Table(TRACKING), "as the environment says", "Where its rollouts are tracked while they run."),
     key("capture", Kind::Table(CAPTURE), "nothing is kept", "What of requests and answers is kept, as Parquet files."),
 ];
 
@@ -446,6 +447,23 @@ const NOTIFY: &[Key] = &[
     ),
     TOKEN,
     CA,
+];
+
+/// The keys of `tracking`, in the file of a service and of an environment.
+pub const TRACKING: &[Key] = &[
+    key(
+        "mlflow",
+        Kind::Text,
+        "",
+        "Address of an MLflow server. The control plane's MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks.",
+    ),
+    key("experiment", Kind::Text, "`ENVIRONMENT/SERVICE`", "The experiment that runs belong to."),
+    key(
+        "alias",
+        Kind::Name,
+        "none is moved",
+        "The alias of the registered model that is moved to what a rollout promoted.",
+    ),
 ];
 
 const CAPTURE: &[Key] = &[

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 use modelyard_core::service::ServiceSpec;
+use modelyard_core::tracking::Tracking;
 use toml::{Table, Value};
 
 /// Why a service description was refused.
@@ -157,6 +158,9 @@ impl Draft {
         let together = |error: &dyn std::fmt::Display| Error::Together(error.to_string());
         let spec: ServiceSpec =
             Value::Table(self.table).try_into().map_err(|error: toml::de::Error| together(&error))?;
+        if let Some(why) = spec.tracking.as_ref().and_then(Tracking::fault) {
+            return Err(Error::Together(why));
+        }
         modelyard_rollout::Plan::new(&spec).map_err(|error| together(&error))?;
         Ok(spec)
     }
