@@ -254,7 +254,7 @@ fn machines(
         let Some(host) = word("host") else { continue };
         let machine = Machine {
             host,
-            port: port.clone().and_then(Result::ok),
+            port: port.and_then(Result::ok),
             identity: file("identity"),
             config: file("config"),
             folder: word("folder").unwrap_or_else(default_folder),

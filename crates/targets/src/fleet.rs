@@ -87,8 +87,10 @@ impl Fleet {
 
     /// Where an instance is; this machine if nobody else has it.
     fn of(&self, id: &InstanceId) -> Arc<dyn Target> {
-        let found = self.all().into_iter().find(|machine| machine.has(id));
-        found.map_or_else(|| Arc::clone(&self.here), |machine| machine)
+        match self.all().into_iter().find(|machine| machine.has(id)) {
+            Some(machine) => machine,
+            None => Arc::clone(&self.here),
+        }
     }
 
     async fn ensure_there(&self, id: &MachineId, spec: &InstanceSpec) -> Result<(), TargetError> {

@@ -127,6 +127,7 @@ fn example(key: &keys::Key) -> String {
         keys::Kind::Values | keys::Kind::Numbers => "{ a = 1 }".to_owned(),
         keys::Kind::Choice(words) => format!("\"{}\"", words[0]),
         keys::Kind::Table(inner) => format!("{{ {} }}", inline(inner)),
+        keys::Kind::Named(inner) => format!("{{ a = {{ {} }} }}", inline(inner)),
         keys::Kind::Tables(inner) => format!("[{{ {} }}]", inline(inner)),
         keys::Kind::Strategy => "\"canary\"".to_owned(),
     }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use modelyard_core::Digest;
 use sha2::{Digest as _, Sha256};
@@ -40,7 +40,10 @@ pub const RUN: &str = r#"exec "$1/bin/$2/modelyard" --home "$1" target $3"#;
 
 /// Digests of files of this machine: each is read once for as long as it does not change.
 #[derive(Debug, Default)]
-pub struct Hashes(Mutex<HashMap<PathBuf, (io::Result<std::time::SystemTime>, u64, String)>>);
+pub struct Hashes(Mutex<HashMap<PathBuf, Known>>);
+
+/// When a file was last written, its length in bytes, and its digest in hexadecimal.
+type Known = (io::Result<SystemTime>, u64, String);
 
 impl Hashes {
     fn of(&self, path: &Path) -> io::Result<String> {

@@ -50,6 +50,9 @@ const SHIPPING: Duration = Duration::from_secs(1_800);
 /// A connection that is back within this was never gone, as far as instances are concerned.
 const BLINK: Duration = Duration::from_secs(5);
 
+/// Writes a package with everything that belongs to it to a file.
+pub type Bundle = dyn Fn(&Digest, &Path) -> Result<(), String> + Send + Sync;
+
 /// What a machine is given from here.
 #[derive(Clone)]
 pub struct Kit {
@@ -58,7 +61,7 @@ pub struct Kit {
     /// Finds the ONNX Runtime library, or says why there is none. May take long.
     pub library: Arc<dyn Fn() -> Result<PathBuf, String> + Send + Sync>,
     /// Writes a package with everything that belongs to it to a file that `modelyard target --take` understands. May take long.
-    pub bundle: Arc<dyn Fn(&Digest, &Path) -> Result<(), String> + Send + Sync>,
+    pub bundle: Arc<Bundle>,
     /// A word that only this control plane knows.
     pub owner: String,
     /// Who it is, for people.
