@@ -214,6 +214,34 @@ fn a_machine_that_is_cut_off_is_replaced_and_cleared_when_it_comes_back() {
 
 #[test]
 #[ignore = "needs sshd"]
+fn a_machine_that_hangs_slows_nobody_else_down() {
+    let mut yard = Yard::up();
+    yard.world.deploy("breast-cancer/v1", ON_MACHINES).ended(0);
+    yard.world.deploy("wine/v1", &[]).ended(0);
+    let load = Load::start(yard.world.gateway, SERVICE, SERVICE, Mix::rest());
+    load.flow(50);
+    yard.alpha.hang();
+    // While nobody knows whether it will answer: what runs on this machine is deployed as ever.
+    yard.world.deploy("wine/v2", &["--strategy", "recreate"]).ended(0);
+    until("its instance runs elsewhere", 60, || match yard.live("stable") {
+        live if live.len() == 2 && machines(&live) == ["prod/beta"].into() => Ok(()),
+        live => Err(format!("{live:?}")),
+    });
+    load.flow(50);
+    load.finish().nothing_failed();
+    let shown = yard.world.run(&["status", SERVICE]).ended(0).out;
+    assert!(shown.contains("prod/beta") && !shown.contains("prod/alpha"), "{shown}");
+    yard.alpha.cut();
+    yard.alpha.start();
+    until("nobody wants it any more", 60, || match yard.serving(&yard.alpha) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    yard.down();
+}
+
+#[test]
+#[ignore = "needs sshd"]
 fn machines_that_cannot_be_used_are_told_of() {
     let mut yard = Yard::up();
     // Words as they are, wherever the terminal would break the line.

@@ -75,7 +75,18 @@ impl Sshd {
 
     /// Cuts it off: sshd and every connection end at once, and what runs there does not notice.
     pub fn cut(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
+        self.signal(rustix::process::Signal::KILL);
+        let _ = self.child.take().map(|mut child| child.wait());
+    }
+
+    /// Lets it hang: connections stay, and nobody answers on them.
+    pub fn hang(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Sends a signal to sshd and to every connection.
+    fn signal(&self, signal: rustix::process::Signal) {
+        let Some(child) = &self.child else { return };
         let mut all = vec![child.id()];
         loop {
             let more: Vec<u32> = processes()
@@ -93,9 +104,8 @@ impl Sshd {
             all.into_iter().filter(|pid| names.iter().any(|(other, name)| other == pid && name.starts_with("sshd")));
         for pid in sshds {
             let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(pid, signal);
         }
-        let _ = child.wait();
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use modelyard_core::instance::{Exit, InstanceSpec, InstanceState, InstanceStatus};
+use modelyard_core::machine::{MachineId, MachineSeen};
 use modelyard_core::ports::{PortFuture, Room, Target, TargetError};
 use modelyard_core::{InstanceId, RevisionNumber, Timestamp};
 
@@ -27,6 +28,7 @@ struct World {
     failing_calls: u32,
     starts: u32,
     room: Room,
+    machines: BTreeMap<MachineId, Option<String>>,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,11 @@ impl FakeTarget {
     /// What it says is left.
     pub fn leave(&self, room: Room) {
         self.world().room = room;
+    }
+
+    /// It has this machine, which is in reach, or not for a reason.
+    pub fn set_machine(&self, id: &MachineId, out_of_reach: Option<&str>) {
+        self.world().machines.insert(id.clone(), out_of_reach.map(str::to_owned));
     }
 
     /// Instances of this revision stay `starting` until they are announced.
@@ -135,7 +142,28 @@ fn failed(doing: &str, kind: io::ErrorKind, why: &str) -> TargetError {
 }
 
 impl World {
+    /// Why the machine of an instance cannot be reached, if so.
+    fn lost(&self, machine: Option<&MachineId>) -> Option<&str> {
+        self.machines.get(machine?)?.as_deref()
+    }
+
+    fn in_reach(&self, doing: &str, machine: Option<&MachineId>) -> Result<(), TargetError> {
+        match self.lost(machine) {
+            Some(why) => Err(failed(doing, io::ErrorKind::ConnectionAborted, why)),
+            None => Ok(()),
+        }
+    }
+
+    fn see(&self) -> Vec<InstanceStatus> {
+        let see = |instance: &Instance| InstanceStatus {
+            out_of_reach: self.lost(instance.status.machine.as_ref()).map(str::to_owned),
+            ..instance.status.clone()
+        };
+        self.instances.values().map(see).collect()
+    }
+
     fn ensure(&mut self, spec: &InstanceSpec) -> Result<(), TargetError> {
+        self.in_reach(&format!("start `{}`", spec.id), spec.machine.as_ref())?;
         if self.forgotten.contains_key(&spec.id) {
             return Ok(());
         }
@@ -207,11 +235,13 @@ impl Target for FakeTarget {
     }
 
     fn observe(&self) -> PortFuture<'_, Result<Vec<InstanceStatus>, TargetError>> {
-        self.call(|world| Ok(world.instances.values().map(|instance| instance.status.clone()).collect()))
+        self.call(|world| Ok(world.see()))
     }
 
     fn stop<'a>(&'a self, id: &'a InstanceId, _grace: Duration) -> PortFuture<'a, Result<(), TargetError>> {
         self.call(|world| {
+            let machine = world.instances.get(id).and_then(|instance| instance.status.machine.as_ref());
+            world.in_reach(&format!("stop `{id}`"), machine)?;
             world.stop(id);
             Ok(())
         })
@@ -224,6 +254,15 @@ impl Target for FakeTarget {
     fn room(&self) -> PortFuture<'_, Room> {
         let room = self.world().room;
         Box::pin(async move { room })
+    }
+
+    fn machines(&self) -> Vec<MachineSeen> {
+        let seen = |(id, out_of_reach): (&MachineId, &Option<String>)| MachineSeen {
+            id: id.clone(),
+            listed: true,
+            out_of_reach: out_of_reach.clone(),
+        };
+        self.world().machines.iter().map(seen).collect()
     }
 
     fn logs<'a>(&'a self, id: &'a InstanceId, lines: usize) -> PortFuture<'a, Result<Vec<String>, TargetError>> {

@@ -124,6 +124,69 @@ async fn a_stable_instance_that_crashes_is_replaced_and_nothing_is_rolled_back()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_on_a_machine_that_is_cut_off_is_replaced_and_cleared_when_it_is_back() {
+    let rig = Rig::new();
+    let (alpha, beta) = ("prod/alpha".parse().unwrap(), "prod/beta".parse().unwrap());
+    [&alpha, &beta].into_iter().for_each(|machine| rig.target.set_machine(machine, None));
+    let life = rig.start();
+    life.settle(1, spec(json!({"target": "ssh", "environment": "prod"}))).await;
+    life.rest(2).await;
+    let one = InstanceId::new("wine-r1-1").unwrap();
+    assert_eq!(life.ledger.service(&wine()).instances[&one].machine, Some(alpha.clone()));
+
+    rig.asker.say("wine-r1-1", Reply::Silent("no route to host".into()));
+    rig.target.set_machine(&alpha, Some("no route to host"));
+    life.until("the replacement", |life| {
+        let state = life.ledger.service(&wine());
+        let on_beta = state.instances.values().filter(|instance| instance.machine.as_ref() == Some(&beta)).count();
+        (on_beta == 2 && state.instances.len() == 2 && !state.is_busy()).then_some(())
+    })
+    .await;
+    let log = life.log().await;
+    assert!(log.contains("its machine `prod/alpha` is out of reach: no route to host"), "{log}");
+    assert!(log.contains("was left behind"), "{log}");
+    let runs = || rig.target.specs().iter().any(|spec| spec.id == one);
+    assert!(runs(), "nobody can end it");
+    rig.target.set_machine(&alpha, None);
+    life.until("nobody wants it", |_| (!runs()).then_some(())).await;
+
+    // A machine that is lost while something starts on it: that is not waited for either.
+    rig.target.hold_starts_of(RevisionNumber(2));
+    let accepted = life.deploy(2, spec(json!({"target": "ssh", "environment": "prod"}))).await;
+    let second = life
+        .until("the candidate's machine", |life| {
+            let state = life.ledger.service(&wine());
+            state.staying(RevisionNumber(2)).find_map(|(_, instance)| instance.machine.clone())
+        })
+        .await;
+    life.until("it starts there", |_| {
+        rig.target
+            .specs()
+            .iter()
+            .any(|spec| spec.machine.as_ref() == Some(&second) && spec.revision == RevisionNumber(2))
+            .then_some(())
+    })
+    .await;
+    rig.target.set_machine(&second, Some("no route to host"));
+    assert_eq!(life.outcome(&accepted.rollout.unwrap()).await, ("rolled-back".into(), Some(Cause::Unresponsive)));
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_environment_without_machines_is_refused_and_one_that_loses_them_fails_with_a_word() {
+    let rig = Rig::new();
+    let life = rig.start();
+    let on_machines = spec(json!({"target": "ssh", "environment": "prod"}));
+    let deploy = orders::Deploy { spec: on_machines.clone(), package: digest(1), arms: Vec::new(), actor: person() };
+    let error = life.orders.deploy(&wine(), deploy).await.unwrap_err();
+    assert!(error.to_string().contains("environment `prod` has none"), "{error}");
+    rig.target.set_machine(&"prod/alpha".parse().unwrap(), Some("no route to host"));
+    assert_eq!(life.settle(1, on_machines).await, ("rolled-back".into(), Some(Cause::StartFailed)));
+    assert!(life.log().await.contains("no route to host"), "{}", life.log().await);
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_cannot_be_started_fails_the_rollout() {
     let rig = Rig::new();
     rig.target.refuse_starts_of(RevisionNumber(2));
