@@ -1,4 +1,5 @@
 //! A machine of its own: a real sshd on loopback, which lets in this very user by a key of its own.
+#![allow(dead_code, reason = "each test uses its own part of this module")]
 
 use std::io::Write as _;
 use std::net::TcpListener;

@@ -231,6 +231,10 @@ async fn what_keeps_a_machine_from_being_used_is_told() {
     assert!(told.contains("it is Linux riscv64") && told.contains(std::env::consts::ARCH), "{told}");
     assert!(!other.home().exists(), "nothing is left on a machine of another kind");
 
+    let closed = sshd::Sshd::with("AllowTcpForwarding no");
+    let told = refused(machine(&closed), "ada").await;
+    assert!(told.contains("it must say `AllowTcpForwarding local`"), "{told}");
+
     let sshd = Cleared(sshd::Sshd::up());
     let first = connected(folder.path(), &machine(&sshd.0), &Arc::default()).await;
     first.ensure(&on_machine("wine-r2-1")).await.unwrap();

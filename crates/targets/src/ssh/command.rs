@@ -78,6 +78,14 @@ pub fn forward(what: &str, local: u16, far: std::net::SocketAddr) -> Vec<String>
     words(["-F", "none", "-S", SOCKET, "-O", what, "-L", &format!("127.0.0.1:{local}:{far}"), "--", "machine"])
 }
 
+/// A connection from the machine to an address there, through the master.
+pub fn reach(far: &str) -> Vec<String> {
+    let mut all = words(["-F", "none", "-S", SOCKET, "-T"]);
+    all.extend(options(["ControlMaster=no", "ProxyCommand=false", "BatchMode=yes", "LogLevel=ERROR"]));
+    all.extend(words(["-W", far, "--", "machine"]));
+    all
+}
+
 /// One word for any shell of the Bourne family, and for fish: nothing within single quotes has a meaning to them. The quote itself stands outside.
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))

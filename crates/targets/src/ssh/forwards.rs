@@ -88,7 +88,7 @@ impl Forwards {
                 Err(said) => why = said,
             }
         }
-        Err(format!("no local port leads to it: {why}; its sshd must allow `AllowTcpForwarding local`"))
+        Err(format!("no local port leads to it: {why}"))
     }
 
     fn pick(&self, attempt: u64) -> Result<u16, String> {

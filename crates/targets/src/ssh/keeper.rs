@@ -137,7 +137,15 @@ impl Inner {
         }
         let master = match self.ssh.master().await {
             Some(master) => master,
-            None => self.ssh.start(&self.machine).await?,
+            None => {
+                let master = self.ssh.start(&self.machine).await?;
+                if let Err(why) = self.ssh.lets_through().await {
+                    // The next try asks anew.
+                    self.ssh.end().await;
+                    return Err(why);
+                }
+                master
+            }
         };
         // Traffic first: everything else may take its time.
         forwards.renew(master).await;
@@ -170,6 +178,7 @@ impl Inner {
                 Err(error) => return error.to_string(),
             };
             let instances = self.reached(instances, forwards).await;
+            self.ssh.trim_log();
             kept.see(&instances);
             self.sight.send_modify(|sight| {
                 if let Reach::Gone { since, .. } = &sight.reach {

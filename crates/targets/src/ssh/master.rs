@@ -19,6 +19,9 @@ const START: Duration = Duration::from_secs(30);
 /// The master answers on this machine.
 const ORDER: Duration = Duration::from_secs(10);
 
+/// Of the master's log, in bytes.
+const LONGEST_LOG: u64 = 1 << 20;
+
 /// The OpenSSH client at work in a machine's folder.
 #[derive(Clone, Debug)]
 pub struct Ssh {
@@ -105,6 +108,31 @@ impl Ssh {
             tracing::warn!(folder = %self.folder.display(), pid = master.pid, "the connection to a machine does not end");
         }
         let _ = std::fs::remove_file(self.folder.join(SOCKET));
+    }
+
+    /// Whether the machine lets connections through: asked of its discard port, where hardly anybody listens. What is said stands in the master's log.
+    ///
+    /// # Errors
+    /// When its sshd forbids it.
+    pub async fn lets_through(&self) -> Result<(), String> {
+        let _ = self.run(command::reach("127.0.0.1:9"), None, ORDER).await;
+        let said = std::fs::read_to_string(self.folder.join(LOG)).unwrap_or_default();
+        match said.contains("administratively prohibited") {
+            true => {
+                Err("its sshd lets no connections through to instances; it must say `AllowTcpForwarding local`"
+                    .to_owned())
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// The log grows by a line for each connection that an instance refuses: it is emptied before it fills a disk.
+    pub fn trim_log(&self) {
+        let log = self.folder.join(LOG);
+        if log.metadata().is_ok_and(|meta| meta.len() > LONGEST_LOG) {
+            // The master appends: it goes on at the new end.
+            let _ = OpenOptions::new().write(true).truncate(true).open(&log);
+        }
     }
 
     /// Where its files are.
