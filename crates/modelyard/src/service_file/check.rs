@@ -70,6 +70,7 @@ impl Checker {
             (Kind::Values, DeValue::Table(_)) | (Kind::Any, _) => plain(given),
             (Kind::Numbers, DeValue::Table(_)) => plain(given).and_then(numbers),
             (Kind::List, DeValue::Array(_)) => plain(given).and_then(texts),
+            (Kind::Names, DeValue::Array(_)) => plain(given).and_then(texts).and_then(all_names),
             (Kind::Choices(words), DeValue::Array(_)) => {
                 plain(given).and_then(texts).and_then(|list| among(list, words))
             }
@@ -267,7 +268,7 @@ fn scalar(kind: Kind, value: Value) -> Result<Value, String> {
         (Kind::Steps, other) => wrong("a list such as [\"10%\", \"50%\", \"100%\"]", other),
         (Kind::Strategy, other) => wrong("a strategy's name or a table with `kind`", other),
         (Kind::Share, other) => wrong("a share such as \"50%\", or basis points", other),
-        (Kind::List | Kind::Choices(_), other) => wrong("a list of texts", other),
+        (Kind::List | Kind::Names | Kind::Choices(_), other) => wrong("a list of texts", other),
         (Kind::Limits, other) => wrong("a list of two numbers such as [0, 1]", other),
         (Kind::Any, _) => Ok(value),
         (Kind::Tables(_), other) => wrong("a list of tables", other),
@@ -302,6 +303,11 @@ fn numbers(table: Value) -> Result<Value, String> {
 fn texts(list: Value) -> Result<Value, String> {
     let all = list.as_array().is_some_and(|items| items.iter().all(Value::is_str));
     if all { Ok(list) } else { Err("must be a list of texts".to_owned()) }
+}
+
+fn all_names(list: Value) -> Result<Value, String> {
+    let wrong = list.as_array().into_iter().flatten().filter_map(Value::as_str).find_map(|n| ServiceName::new(n).err());
+    wrong.map_or(Ok(list), |error| Err(error.to_string()))
 }
 
 fn among(list: Value, words: &[&'static str]) -> Result<Value, String> {

@@ -20,7 +20,7 @@ pub const SERVICE: &[Key] = &[
     ),
     key(
         "machines",
-        Kind::List,
+        Kind::Names,
         "all of the environment",
         "Names of the machines on which instances may run, for the target `ssh`.",
     ),

@@ -7,6 +7,8 @@ pub enum Kind {
     Package,
     /// A name of lower-case letters, digits and `-`, `_`, `.` between them.
     Name,
+    /// Such names, in order.
+    Names,
     /// True or false.
     Switch,
     /// A whole number, at least this.

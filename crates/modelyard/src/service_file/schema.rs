@@ -46,6 +46,7 @@ fn value(kind: Kind) -> Value {
     match kind {
         Kind::Package => json!({ "type": "string" }),
         Kind::Name => json!({ "type": "string", "pattern": "^[a-z]([a-z0-9]|[._-][a-z0-9])*$", "maxLength": 63 }),
+        Kind::Names => json!({ "type": "array", "items": value(Kind::Name) }),
         Kind::Switch => json!({ "type": "boolean" }),
         Kind::Whole(least) => json!({ "type": "integer", "minimum": least }),
         Kind::Number(low, high) => json!({ "type": "number", "minimum": low, "maximum": high }),
@@ -164,6 +165,7 @@ fn kind_words(kind: Kind) -> String {
     match kind {
         Kind::Package => "reference or folder".to_owned(),
         Kind::Name => "name".to_owned(),
+        Kind::Names => "list of names".to_owned(),
         Kind::Switch => "true or false".to_owned(),
         Kind::Whole(least) => format!("whole number from {least}"),
         Kind::Number(low, high) => format!("number from {low} to {high}"),

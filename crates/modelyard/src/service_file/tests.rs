@@ -121,6 +121,7 @@ fn example(key: &keys::Key) -> String {
         keys::Kind::Share => "\"5%\"".to_owned(),
         keys::Kind::Limits => "[0, 1]".to_owned(),
         keys::Kind::List => "[\"/a\"]".to_owned(),
+        keys::Kind::Names => "[\"a\"]".to_owned(),
         keys::Kind::Choices(words) => format!("[\"{}\"]", words[0]),
         keys::Kind::Package | keys::Kind::Name | keys::Kind::Text | keys::Kind::Any => "\"a\"".to_owned(),
         keys::Kind::Texts => "{ a = \"b\" }".to_owned(),
