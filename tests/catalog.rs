@@ -219,3 +219,98 @@ fn what_served_when_is_told_and_a_changed_log_is_noticed() {
     let found = world.run(&["history", "--verify"]).ended(1);
     assert!(found.out.contains(&format!("event {seq} does not fit")), "{}", found.out);
 }
+
+/// The wine example with further lines of its description, as another version.
+fn wine(world: &World, version: &str, more: &str) -> PathBuf {
+    let folder = world.scratch(&format!("wine-{version}"));
+    for file in std::fs::read_dir(examples().join("wine/v1")).unwrap().flatten().filter(|file| file.path().is_file()) {
+        std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    let text = std::fs::read_to_string(folder.join("modelyard.toml")).unwrap();
+    let text = text.replace("version = \"1.0.0\"", &format!("version = \"{version}\""));
+    std::fs::write(folder.join("modelyard.toml"), format!("{text}\n{more}\n")).unwrap();
+    folder
+}
+
+fn meanings(codes: [&str; 3]) -> String {
+    let columns: Vec<String> = (1..=13).map(|place| format!("\"measure {place}\"")).collect();
+    let [a, b, c] = codes;
+    format!(
+        "[inputs.features]\ndescription = \"Chemistry of a wine\"\ncolumns = [{}]\n\n[outputs.label]\ndescription = \"Cultivar\"\n\
+         values = {{ 0 = \"{a}\", 1 = \"{b}\", 2 = \"{c}\" }}\n\n[outputs.probabilities]\ndescription = \"Of each cultivar\"\n",
+        columns.join(", ")
+    )
+}
+
+#[test]
+fn what_codes_mean_is_shown_and_a_silent_change_waits_for_a_person() {
+    let world = World::up();
+    let folder = wine(&world, "1.1.0", &meanings(["Barolo", "Grignolino", "Barbera"]));
+    world.json(&["package", folder.to_str().unwrap()]);
+    let other = wine(&world, "1.2.0", &meanings(["Grignolino", "Barolo", "Barbera"]));
+    world.json(&["package", other.to_str().unwrap()]);
+    for (wrong, why) in [
+        ("[inputs.feature]\nunit = \"g\"", "the model has no input `feature`; it has features"),
+        ("[inputs.features]\ncolumns = [\"a\", \"b\"]", "`columns` names 2"),
+        ("[outputs.label]\nvalue = {}", "did you mean `values`?"),
+    ] {
+        let refused = world.run(&["package", wine(&world, "1.9.0", wrong).to_str().unwrap()]).ended(1).err;
+        let plain: Vec<&str> = refused.split_whitespace().filter(|word| *word != "│").collect();
+        assert!(plain.join(" ").contains(why), "{why}: {refused}");
+    }
+    let told = world.run(&["inspect", "wine:1.1.0"]).ended(0).out;
+    assert!(told.contains("Cultivar; 0 = Barolo, 1 = Grignolino, 2 = Barbera"), "{told}");
+    let card = world.run(&["inspect", "wine:1.1.0", "--card"]).ended(0).out;
+    assert!(card.contains("Inputs and outputs") && card.contains("columns measure 1, measure 2"), "{card}");
+    let diff = world.json(&["diff", "wine:1.1.0", "wine:1.2.0"]);
+    let changes = json!([
+        "output `label`: 0 means Grignolino instead of Barolo",
+        "output `label`: 1 means Barolo instead of Grignolino"
+    ]);
+    assert_eq!((&diff["misread"], &diff["breaks"]), (&changes, &json!([])), "{diff}");
+    assert!(diff["changes"]["meanings"]["output label"].is_object() && diff["changes"]["other"].is_null(), "{diff}");
+
+    let deploy = |more: &[&str]| {
+        let all = [&["deploy", "wine:1.2.0", "--strategy", "rolling", "--output", "json"], more].concat();
+        world.run(&all)
+    };
+    world.run(&["deploy", "wine:1.1.0", "--wait", "--timeout", "2m"]).ended(0);
+    let document = ureq::get(format!("http://{}/wine/openapi.json", world.gateway)).call().unwrap();
+    let document = document.into_body().read_to_string().unwrap();
+    assert!(document.contains("Cultivar; 0 = Barolo"), "{document}");
+    assert_eq!(deploy(&["--dry-run"]).ended(0).json()["misread"], changes);
+    let refused = deploy(&[]).ended(1).err;
+    assert!(refused.contains("0 means Grignolino") && refused.contains("--new-meanings"), "{refused}");
+    deploy(&["--new-meanings", "--wait", "--timeout", "2m"]).ended(0);
+    let events = world.events("wine");
+    let accepted = events.iter().find(|event| event["event"] == "meanings-accepted").unwrap();
+    assert_eq!((&accepted["changes"], &accepted["actor"]["person"]), (&changes, &json!("tester")), "{accepted}");
+    // Going back is never barred.
+    world.run(&["rollback", "wine"]).ended(0);
+    world.down();
+}
+
+#[test]
+fn an_environment_may_demand_meanings_and_refuse_risks() {
+    let world = World::default();
+    let folder = wine(&world, "1.1.0", &meanings(["Barolo", "Grignolino", "Barbera"]));
+    for path in [folder, examples().join("wine/v1")] {
+        world.json(&["package", path.to_str().unwrap()]);
+    }
+    let risky = world.scratch("risky");
+    std::fs::write(risky.join("model.pkl"), b"\x80\x04\x8c\x02os\x8c\x06system\x93.").unwrap();
+    let text = "[model]\nname = \"risky\"\nversion = \"1\"\n\n[runtime]\nkind = \"none\"\n";
+    std::fs::write(risky.join("modelyard.toml"), text).unwrap();
+    world.json(&["package", risky.to_str().unwrap()]);
+    let file = world.scratch("environments").join("prod.toml");
+    std::fs::write(&file, "[policy]\nmeanings = true\nno-risks = true\n").unwrap();
+    world.json(&["env", "set", file.to_str().unwrap()]);
+    world.run(&["verify", "wine:1.1.0", "--env", "prod"]).ended(0);
+    let unsaid = world.run(&["verify", "wine:1.0.0", "--env", "prod"]).ended(1).out;
+    assert!(
+        unsaid.contains("does not say what input `features`, output `label`, output `probabilities` is"),
+        "{unsaid}"
+    );
+    let risk = world.run(&["verify", "risky:1", "--env", "prod"]).ended(1).out;
+    assert!(risk.contains("`model.pkl` is a pickle"), "{risk}");
+}

@@ -96,6 +96,20 @@ impl Ledger {
         self.append(Batch { at, service, rollout, actor: Actor::Controller, expect: None, bodies }).await
     }
 
+    /// Commits what a person did with a service, whatever was written before.
+    ///
+    /// # Errors
+    /// As [`Ledger::note`].
+    pub async fn note_by(
+        &self,
+        service: &ServiceName,
+        actor: Actor,
+        bodies: Vec<EventBody>,
+    ) -> Result<Vec<Event>, Error> {
+        let rollout = self.service(service).current_rollout().cloned();
+        self.append(Batch { rollout, actor, ..Batch::of(service, self.now(), bodies) }).await
+    }
+
     /// Commits what somebody did beside any service.
     ///
     /// # Errors

@@ -34,6 +34,12 @@ pub struct Policy {
     /// Which provenance it must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<Origin>,
+    /// Whether it must say of every input and output what it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub meanings: bool,
+    /// Whether no file of it may do anything to whoever loads it, as a pickle may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_risks: bool,
     /// From which environment it must have been promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promoted: Option<Promoted>,
@@ -187,6 +193,8 @@ impl Policy {
             let or = |patterns: &[String]| if patterns.is_empty() { "any".to_owned() } else { patterns.join(" or ") };
             demands.push(format!("provenance: source {}, builder {}", or(&origin.source), or(&origin.builder)));
         }
+        demands.extend(self.meanings.then(|| "a description of every input and output".to_owned()));
+        demands.extend(self.no_risks.then(|| "no file that is a risk".to_owned()));
         if let Some(promoted) = &self.promoted {
             demands.push(format!("promoted from `{}`", promoted.from));
         }
@@ -217,6 +225,17 @@ impl Policy {
         let samples = package.samples.len() as u64;
         if samples < self.samples {
             reasons.push(format!("it carries {samples} samples, and at least {} are demanded", self.samples));
+        }
+        if self.meanings {
+            let unsaid = package.meanings.unsaid(&package.signature);
+            if !unsaid.is_empty() {
+                let few: Vec<String> = unsaid.iter().take(8).cloned().collect();
+                let more = if unsaid.len() > few.len() { " and others" } else { "" };
+                reasons.push(format!("it does not say what {}{more} is", few.join(", ")));
+            }
+        }
+        if self.no_risks {
+            reasons.extend(package.risks.iter().map(|(path, risk)| format!("`{path}` is {risk}")));
         }
         for bound in &self.evaluation {
             match package.metrics.get(&bound.metric) {

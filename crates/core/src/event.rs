@@ -376,6 +376,13 @@ pub enum EventBody {
         /// What the record says.
         promotion: Box<PackagePromotion>,
     },
+    /// A person deployed although callers of stable may misread the candidate.
+    MeaningsAccepted {
+        /// The package.
+        package: Digest,
+        /// What they may misread.
+        changes: Vec<String>,
+    },
     /// A token was made.
     TokenMade {
         /// Which, and what it grants.

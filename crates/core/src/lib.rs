@@ -17,6 +17,7 @@ pub mod flags;
 pub mod home;
 pub mod instance;
 pub mod machine;
+pub mod meaning;
 pub mod measure;
 pub mod metric;
 pub mod mirror;

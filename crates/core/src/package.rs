@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use crate::entry::Entry;
+use crate::meaning::Meanings;
 use crate::model_file::ModelFile;
 use crate::profile::Profile;
 use crate::sample::Sample;
@@ -54,6 +55,9 @@ pub struct Package {
     pub runtime: Runtime,
     /// What it takes and gives.
     pub signature: Signature,
+    /// What its inputs and outputs mean, as far as it is said.
+    #[serde(default, skip_serializing_if = "Meanings::is_empty")]
+    pub meanings: Meanings,
     /// The model file whose signature is the package's, where the runtime itself names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

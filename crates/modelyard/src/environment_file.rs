@@ -85,6 +85,13 @@ const POLICY: &[Key] = &[
         "nobody",
         "Files of public keys, relative to this one. One of them must have signed the package.",
     ),
+    key(
+        "meanings",
+        Kind::Switch,
+        "false",
+        "Whether the package must say of every input and output what it is (`[inputs.NAME]`, `[outputs.NAME]`).",
+    ),
+    key("no-risks", Kind::Switch, "false", "Whether a package is refused that reports a risk, such as a pickle."),
     key("samples", Kind::Whole(0), "0", "How many samples the package must carry, at least."),
     key(
         "evaluation",
@@ -212,7 +219,9 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
     let signed_by = keys(&texts("signed-by"))?;
     let bases = Bases { images: texts("bases"), keys: keys(&texts("base-keys"))?, registries: texts("registries") };
     let bases = (!bases.is_empty()).then_some(bases);
-    let policy = Policy { signed_by, samples, evaluation, provenance, promoted, bases };
+    let flag = |key: &str| of(key).and_then(Value::as_bool).unwrap_or(false);
+    let (meanings, no_risks) = (flag("meanings"), flag("no-risks"));
+    let policy = Policy { signed_by, samples, evaluation, provenance, promoted, bases, meanings, no_risks };
     let registry = table.get("registry").map(|registry| place(registry, path)).transpose()?;
     let tracking = table.get("tracking").map(|tracking| tracked(tracking, path)).transpose()?;
     Ok((name, Environment::new(policy, registry).with_machines(machines).with_tracking(tracking)))

@@ -109,6 +109,7 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::Yanked { .. } => "yanked",
         EventBody::Unyanked { .. } => "unyanked",
         EventBody::PackagePromoted { .. } => "package-promoted",
+        EventBody::MeaningsAccepted { .. } => "meanings-accepted",
         EventBody::TokenMade { .. } => "token-made",
         EventBody::TokenRevoked { .. } => "token-revoked",
         EventBody::TokenRefused { .. } => "token-refused",

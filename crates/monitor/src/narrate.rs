@@ -128,6 +128,12 @@ pub fn narrate(event: &Event) -> String {
         | EventBody::Yanked { .. }
         | EventBody::Unyanked { .. }
         | EventBody::PackagePromoted { .. } => catalogued(event),
+        EventBody::MeaningsAccepted { package, changes } => sentence(&detail(&format!(
+            "Package {} was deployed{} although callers may misread it: {}",
+            package.short(),
+            by(&event.actor),
+            changes.join("; ")
+        ))),
         EventBody::TokenMade { .. } | EventBody::TokenRevoked { .. } | EventBody::TokenRefused { .. } => token(event),
     }
 }

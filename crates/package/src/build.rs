@@ -135,6 +135,7 @@ pub(crate) fn package(draft: Draft, files: BTreeMap<String, FileEntry>) -> Packa
         description: words.description,
         runtime: description.runtime.value,
         signature,
+        meanings: description.meanings.meanings(),
         model: description.model_file.map(|path| path.value.trim_end_matches('/').to_owned()),
         models: recognised.files(),
         risks: recognised.risks(),

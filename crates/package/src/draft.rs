@@ -140,6 +140,10 @@ impl Draft {
                 return Err(refuse(wrong));
             }
         }
+        let wrong = description.meanings.wrong(&signature);
+        if !wrong.is_empty() {
+            return Err(refuse(wrong));
+        }
         let list = sample_list(folder, description.samples.take().map(|samples| samples.value))?;
         let against = samples::Model {
             runtime: &description.runtime.value,

@@ -17,6 +17,10 @@ struct File {
     runtime: Runtime,
     /// What a `python` package takes and gives; other runtimes have none here.
     signature: Option<Signature>,
+    /// What inputs mean, by name.
+    inputs: Option<BTreeMap<String, Meaning>>,
+    /// What outputs mean, by name.
+    outputs: Option<BTreeMap<String, Meaning>>,
     /// Files beside the model's own: paths, folders, or names with `*`.
     files: Option<Vec<String>>,
     /// A JSON file with a list of samples, or the list itself.
@@ -50,6 +54,22 @@ struct Image {
     /// The image that they are put on: `registry.example/debian:13@sha256:…`, or an OCI layout, as a folder or archive.
     #[schemars(length(min = 1, max = 500))]
     base: String,
+}
+
+/// The table `[inputs.NAME]` or `[outputs.NAME]`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Meaning {
+    /// What it is, for people.
+    #[schemars(length(min = 1, max = 500))]
+    description: Option<String>,
+    /// The unit of its numbers, such as `g/l`.
+    #[schemars(length(min = 1, max = 500))]
+    unit: Option<String>,
+    /// What each of its codes stands for.
+    values: Option<BTreeMap<String, String>>,
+    /// What stands in each place of its last axis, in order.
+    columns: Option<Vec<String>>,
 }
 
 /// The table `[lineage]`.

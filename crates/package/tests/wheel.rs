@@ -113,6 +113,19 @@ fn the_metadata_says_what_the_package_says() {
 }
 
 #[test]
+fn the_description_says_what_inputs_and_outputs_mean() {
+    let (_home, done) = plain(|text| {
+        text + "\n[outputs.label]\ndescription = \"Cultivar\"\nvalues = { 0 = \"Barolo\" }\n\n[inputs.features]\nunit = \"g|l\"\n"
+    });
+    let metadata = in_wheel(&done.unwrap(), ".dist-info/METADATA");
+    for line in
+        ["\n## Inputs and outputs\n", "\n- input `features`: in g l\n", "\n- output `label`: Cultivar; 0 = Barolo\n"]
+    {
+        assert!(metadata.contains(line), "{line}: {metadata}");
+    }
+}
+
+#[test]
 fn a_model_is_tied_to_the_engine_that_it_was_checked_with() {
     let unsaid = |text: String| text.replace("onnxruntime = \"1.32.0\"\n", "");
     let (_home, done) = plain(unsaid);

@@ -40,8 +40,39 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// What a package says of itself, as sections under its card: what its inputs and outputs mean, its risks, what it was made from; nothing of what it does not say.
+pub fn sections(package: &Package) -> String {
+    meanings(package) + &risks(package) + &lineage(package)
+}
+
+/// Text for Markdown: nothing in it begins or ends a cell, code or a line.
+fn cell(text: &str) -> String {
+    text.replace(['`', '|', '\n', '\r'], " ")
+}
+
+/// What inputs and outputs mean.
+pub fn meanings(package: &Package) -> String {
+    if package.meanings.is_empty() {
+        return String::new();
+    }
+    let mut lines = vec!["\n\n## Inputs and outputs\n".to_owned()];
+    for (side, all) in [("input", &package.meanings.inputs), ("output", &package.meanings.outputs)] {
+        lines.extend(all.iter().map(|(name, meaning)| format!("- {side} `{}`: {}", cell(name), cell(&meaning.line()))));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What loading its files may do.
+fn risks(package: &Package) -> String {
+    if package.risks.is_empty() {
+        return String::new();
+    }
+    let lines = package.risks.iter().map(|(path, risk)| format!("- `{}` is {}", cell(path), cell(risk)));
+    format!("\n\n## Risks\n\n{}\n", lines.collect::<Vec<_>>().join("\n"))
+}
+
 /// What a package was made from, as a section under its card; nothing if it says nothing.
-pub fn lineage(package: &Package) -> String {
+fn lineage(package: &Package) -> String {
     let Some(lineage) = &package.lineage else { return String::new() };
     let code = |text: &str| text.replace(['`', '\n'], "");
     let mut lines = vec!["\n\n## Made from\n".to_owned()];

@@ -43,6 +43,7 @@ impl From<orders::Error> for Refusal {
             | E::AlreadyStable { .. }
             | E::NothingEarlier(_) => StatusCode::CONFLICT,
             E::NoRoom(_) => StatusCode::INSUFFICIENT_STORAGE,
+            E::Misread { .. } => StatusCode::CONFLICT,
             E::OtherName { .. }
             | E::Plan(_)
             | E::Arms { .. }

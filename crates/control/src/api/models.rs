@@ -163,7 +163,7 @@ async fn model_card(State(catalogue): State<Catalogue>, name: Named) -> Result<R
         let error = format!("`{}:{}` has no model card", listed.model, listed.version);
         Refusal::new(StatusCode::NOT_FOUND, error, "name one with `card` in modelyard.toml and package it anew")
     };
-    let card = card.ok_or_else(none)? + &card::lineage(&package);
+    let card = card.ok_or_else(none)? + &card::sections(&package);
     let page = card::page(&format!("{}:{}", listed.model, listed.version), &card);
     let mut response = ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response();
     // Nothing of a card is loaded or run, whatever it holds.

@@ -162,7 +162,7 @@ fn services() -> Vec<Operation> {
         body(
             &["spec", "package"],
             json!({ "spec": { "type": "object" }, "package": text(), "arms": { "type": "array", "items": { "type": "object" } },
-                "yanked": { "type": "boolean" }, "by": text_or_null() }),
+                "yanked": { "type": "boolean" }, "new_meanings": { "type": "boolean" }, "by": text_or_null() }),
         )
     };
     let taken = || object(&["rollout", "service"]);

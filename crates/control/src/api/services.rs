@@ -70,19 +70,35 @@ pub struct DeployBody {
     /// Packages that were withdrawn are taken too.
     #[serde(default)]
     yanked: bool,
+    /// Packages whose codes, units or columns mean something else than stable's are taken too.
+    #[serde(default)]
+    new_meanings: bool,
     by: Option<String>,
 }
 
 /// `POST /api/services/{service}/rollouts`
 pub async fn deploy(State(app): State<App>, name: Name, body: Body<DeployBody>) -> Taken {
     let (Path(name), Json(body)) = (name?, body?);
+    let packages: Vec<_> = body.arms.iter().map(|arm| arm.package).chain([body.package]).collect();
     if !body.yanked {
-        let packages: Vec<_> = body.arms.iter().map(|arm| arm.package).chain([body.package]).collect();
-        app.orders.refuse_withdrawn(packages).await?;
+        app.orders.refuse_withdrawn(packages.clone()).await?;
     }
     crate::tokens::check_environment(&body.spec.environment)?;
-    let deploy = Deploy { spec: body.spec, package: body.package, arms: body.arms, actor: actor(body.by) };
-    Ok((StatusCode::ACCEPTED, Json(app.orders.deploy(&name, deploy).await?)))
+    let by = actor(body.by);
+    let mut misread = Vec::new();
+    if body.new_meanings {
+        for package in packages {
+            misread.push((package, app.orders.misread(&name, package).await?));
+        }
+    } else {
+        app.orders.refuse_misread(&name, &packages).await?;
+    }
+    let deploy = Deploy { spec: body.spec, package: body.package, arms: body.arms, actor: by.clone() };
+    let accepted = app.orders.deploy(&name, deploy).await?;
+    for (package, changes) in misread.into_iter().filter(|(_, changes)| !changes.is_empty()) {
+        app.orders.accept_misread(&name, package, changes, by.clone()).await?;
+    }
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
 /// `POST /api/services/{service}/plan`: what a deploy with this body would do, and whether it would be refused. Nothing is started.
@@ -92,6 +108,10 @@ pub async fn plan(State(app): State<App>, name: Name, body: Body<DeployBody>) ->
     let foreseen = app.orders.foresee(&name, &deploy).await?;
     let state = app.ledger.service(&name);
     let mut document = json!(foreseen);
+    let misread = app.orders.misread(&name, deploy.package).await?;
+    if !misread.is_empty() {
+        document["misread"] = json!(misread);
+    }
     if let Some(planned) = state.stable.and_then(|_| super::evidence::foreseen(&app, &state, &deploy.spec)) {
         document["planned"] = planned;
     }

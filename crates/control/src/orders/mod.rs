@@ -13,6 +13,7 @@ mod versions;
 use std::sync::Arc;
 
 use modelyard_core::event::{Actor, EventBody, Order, Outcome};
+use modelyard_core::meaning::misread;
 use modelyard_core::ports::Target;
 use modelyard_core::signature::Incompatible;
 use modelyard_core::{Digest, EnvironmentName, RevisionNumber, RolloutId, ServiceName};
@@ -139,6 +140,16 @@ pub enum Error {
         /// Who withdrew it, and why.
         why: String,
     },
+    /// Callers of stable would misread its answers, or be misread.
+    #[error("callers of `{service}` would misread `{to}`: {}", changes.join("; "))]
+    Misread {
+        /// Service.
+        service: ServiceName,
+        /// The package.
+        to: String,
+        /// What they would misread.
+        changes: Vec<String>,
+    },
     /// It cannot answer as the API version that it asks for.
     #[error("`{service}` cannot have this API version: {why}")]
     ApiVersion {
@@ -210,6 +221,10 @@ impl Error {
             Self::DriftField { .. } => "nothing was changed; `modelyard inspect` shows the signature".into(),
             Self::Package(_) => "build it with `modelyard package`, then deploy the digest that it prints".into(),
             Self::Withdrawn { .. } => "deploy another version, or this one with `--yanked`; what runs already goes on".into(),
+            Self::Misread { service, .. } => format!(
+                "nothing was changed; say it in the package as before, serve it beside as an API version of its own (`[api]` with `of = \"{service}\"`), or \
+                 deploy it with `--new-meanings` once those who call it know"
+            ),
             Self::ApiVersion { help, .. } => format!("nothing was changed; {help}"),
             Self::Incompatible { service, .. } => format!(
                 "callers would break: keep the inputs and outputs that there are, or serve it beside as an API version of its own, so that callers move \
@@ -273,6 +288,48 @@ impl Orders {
                 return Err(Error::Withdrawn { digest, why });
             }
         }
+        Ok(())
+    }
+
+    /// What callers of stable would misread of a package, although it fits; nothing before the first deployment.
+    ///
+    /// # Errors
+    /// [`Error::Package`].
+    pub async fn misread(&self, name: &ServiceName, digest: Digest) -> Result<Vec<String>, Error> {
+        let state = self.ledger.service(name);
+        let Some(stable) = state.stable else { return Ok(Vec::new()) };
+        let present = self.packages.document(package_of(&state, stable)?).await?;
+        Ok(misread(&present.meanings, &self.packages.document(digest).await?.meanings))
+    }
+
+    /// Refuses what callers of stable would misread.
+    ///
+    /// # Errors
+    /// [`Error::Misread`] for the first of them.
+    pub async fn refuse_misread(&self, name: &ServiceName, digests: &[Digest]) -> Result<(), Error> {
+        for &digest in digests {
+            let changes = self.misread(name, digest).await?;
+            if !changes.is_empty() {
+                let document = self.packages.document(digest).await?;
+                let to = format!("{}:{}", document.name, document.version);
+                return Err(Error::Misread { service: name.clone(), to, changes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down that a person deployed although callers may misread it.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn accept_misread(
+        &self,
+        name: &ServiceName,
+        package: Digest,
+        changes: Vec<String>,
+        actor: Actor,
+    ) -> Result<(), Error> {
+        self.ledger.note_by(name, actor, vec![EventBody::MeaningsAccepted { package, changes }]).await?;
         Ok(())
     }
 

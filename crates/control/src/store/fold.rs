@@ -365,6 +365,7 @@ impl ServiceState {
             | EventBody::Yanked { .. }
             | EventBody::Unyanked { .. }
             | EventBody::PackagePromoted { .. }
+            | EventBody::MeaningsAccepted { .. }
             | EventBody::TokenMade { .. }
             | EventBody::TokenRevoked { .. }
             | EventBody::TokenRefused { .. } => {}

@@ -67,6 +67,9 @@ pub struct Deploy {
     /// Deploy packages that were withdrawn, too.
     #[arg(long)]
     yanked: bool,
+    /// Deploy although codes, units or columns mean something else than before: those who call the service know. It goes into the log.
+    #[arg(long)]
+    new_meanings: bool,
     /// How long to wait, at most; the rollout goes on afterwards.
     #[arg(long, value_name = "SPAN", value_parser = span, requires = "wait")]
     timeout: Option<Millis>,
@@ -113,7 +116,7 @@ impl Deploy {
             return Ok(if refused { Exit::Failed } else { Exit::Done });
         }
         foreseen.talk().iter().for_each(|line| say(line));
-        let rollout = order(&client, &spec, chosen.digest, &arms, self.yanked, &person())?;
+        let rollout = order(&client, &spec, chosen.digest, &arms, (self.yanked, self.new_meanings), &person())?;
         if !self.wait {
             let (document, end) = follow::Follower::new(&client, rollout).stands()?;
             context.print(&document, || {
@@ -273,21 +276,24 @@ pub fn start(
     arms: &[Value],
     by: &str,
 ) -> miette::Result<RolloutId> {
-    order(client, spec, digest, arms, false, by)
+    order(client, spec, digest, arms, (false, false), by)
 }
 
-/// The same; `yanked` takes packages that were withdrawn, too.
+/// The same; `yanked` takes packages that were withdrawn, too, and `new_meanings` those that callers may misread.
 fn order(
     client: &Client,
     spec: &ServiceSpec,
     digest: Digest,
     arms: &[Value],
-    yanked: bool,
+    (yanked, new_meanings): (bool, bool),
     by: &str,
 ) -> miette::Result<RolloutId> {
     let mut body = body(spec, digest, arms, by);
     if yanked {
         body["yanked"] = json!(true);
+    }
+    if new_meanings {
+        body["new_meanings"] = json!(true);
     }
     let started: Value = client.post(&format!("/api/services/{}/rollouts", spec.name), &body)?;
     let id = started.get("rollout").and_then(Value::as_str).and_then(|id| RolloutId::new(id).ok());

@@ -56,6 +56,9 @@ fn text(found: &Found, paint: Paint) -> String {
     if !found.breaks.is_empty() {
         lines.push(paint.bad(&format!("callers of the first would break: {}", found.breaks.join("; "))));
     }
+    if !found.misread.is_empty() {
+        lines.push(paint.bad(&format!("callers of the first would misread: {}", found.misread.join("; "))));
+    }
     lines.join("\n")
 }
 

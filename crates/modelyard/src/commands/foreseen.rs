@@ -23,6 +23,9 @@ pub struct Foreseen {
     pub room: Room,
     #[serde(default)]
     planned: Option<Planned>,
+    /// What callers of stable would misread.
+    #[serde(default)]
+    misread: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -114,7 +117,8 @@ impl Foreseen {
     /// What must be said before it starts: the size of a test and how long it takes, and what may go wrong.
     pub fn talk(&self) -> Vec<String> {
         let planned = self.planned.iter().map(Planned::text);
-        planned.chain(self.room.warnings.iter().map(|warning| format!("note: {warning}"))).collect()
+        let misread = self.misread.iter().map(|what| format!("callers would misread it: {what}"));
+        planned.chain(misread).chain(self.room.warnings.iter().map(|warning| format!("note: {warning}"))).collect()
     }
 }
 

@@ -1,10 +1,12 @@
 //! `modelyard inspect REF|DIR`: what a package is. Also how every command finds a package by its name.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::Digest;
+use modelyard_core::meaning::Meaning;
 use modelyard_core::model_file::ModelFile;
 use modelyard_core::package::{LOCK, Package, Runtime};
 use modelyard_core::signature::TensorSpec;
@@ -102,7 +104,7 @@ fn show_card(context: &Context, laid_out: &LaidOut) -> miette::Result<Exit> {
     let mut bytes = Vec::new();
     let read = std::fs::File::open(&path).and_then(|file| file.take(card::MAX_BYTES).read_to_end(&mut bytes));
     read.map_err(|error| Failed::from(error, format!("could not read {}", path.display()), "package it again"))?;
-    let markdown = String::from_utf8_lossy(&bytes).into_owned() + &card::lineage(package);
+    let markdown = String::from_utf8_lossy(&bytes).into_owned() + &card::sections(package);
     context.print(&json!({ "name": package.name, "version": package.version, "markdown": markdown }), || {
         card::text(&markdown)
     })?;
@@ -149,8 +151,13 @@ fn text(digest: Option<Digest>, package: &Package) -> String {
         let opsets: Vec<String> = graph.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
         row("graph", format!("{} operators, {}, {}", graph.operators, opsets.join(", "), graph.producer));
     }
-    package.signature.inputs.iter().for_each(|spec| row("input", tensor(spec)));
-    package.signature.outputs.iter().for_each(|spec| row("output", tensor(spec)));
+    let said = |spec: &TensorSpec, all: &BTreeMap<String, Meaning>| {
+        let meaning = all.get(&spec.name).map(Meaning::line).unwrap_or_default();
+        let joint = if meaning.is_empty() { "" } else { ": " };
+        format!("{}{joint}{meaning}", tensor(spec))
+    };
+    package.signature.inputs.iter().for_each(|spec| row("input", said(spec, &package.meanings.inputs)));
+    package.signature.outputs.iter().for_each(|spec| row("output", said(spec, &package.meanings.outputs)));
     row("samples", package.samples.len().to_string());
     let metrics: Vec<String> = package.metrics.iter().map(|(name, value)| format!("{name} {value}")).collect();
     row("metrics", metrics.join(", "));

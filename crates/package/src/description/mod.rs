@@ -4,6 +4,7 @@
 //! Absent on purpose: files. Whether what it names is there is looked up when the package is built.
 
 mod lineage;
+mod meanings;
 mod reader;
 mod signature;
 mod tables;
@@ -22,16 +23,19 @@ use toml::de::{DeTable, DeValue};
 
 pub(crate) use self::lineage::DataSet;
 pub use self::lineage::Lineage;
+pub use self::meanings::Said;
 pub(crate) use self::reader::nearest;
 use self::reader::{Reader, Table};
 pub(crate) use self::tables::request_path_fault;
 
 /// Keys that stand above the first table.
 const ALONE: [&str; 2] = ["files", "samples"];
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 17] = [
     "model",
     "runtime",
     "signature",
+    "inputs",
+    "outputs",
     "files",
     "samples",
     "parameters",
@@ -60,6 +64,8 @@ pub struct Description {
     pub model_file: Option<Placed<String>>,
     /// What a `python` package takes and gives; that of an ONNX model is read from the model itself.
     pub signature: Option<Placed<Signature>>,
+    /// What its inputs and outputs mean.
+    pub meanings: Said,
     /// Files beside the model's own: paths, folders, or patterns with `*` within one folder.
     pub files: Vec<Placed<String>>,
     /// Where the samples are.
@@ -146,6 +152,7 @@ impl Description {
             runtime: Placed { value: runtime, at: 0..0 },
             model_file: None,
             signature: None,
+            meanings: Said::default(),
             files: Vec::new(),
             samples: None,
             parameters: BTreeMap::new(),
@@ -191,6 +198,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
     let model_file = tables::model_file(reader, whole);
     let signature =
         signature::signature(reader, whole, runtime.as_ref().map(|(runtime, _)| runtime), model_file.is_some());
+    let meanings = meanings::said(reader, whole);
     let files = reader.texts(whole, "files").unwrap_or_default();
     files.iter().for_each(|path| tables::path(reader, "files", path));
     let samples = samples(reader, whole);
@@ -211,6 +219,7 @@ fn read(reader: &mut Reader<'_>, whole: &Table<'_>) -> Option<Description> {
         runtime,
         model_file,
         signature,
+        meanings,
         files,
         samples,
         parameters,

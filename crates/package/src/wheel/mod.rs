@@ -97,7 +97,7 @@ pub fn export(package: &Package, folder: &Path, out: &Path, options: &BuildOptio
     let mut names = Names::of(package)?;
     let needs = Needs::of(package, folder)?;
     names.notes.extend(needs.notes.iter().cloned());
-    let card = card(package, folder)?;
+    let card = card(package, folder)? + &modelyard_registry::card::sections(package);
     let metadata = metadata::render(package, &names, &needs, &card);
     let moment = archive::moment(options.source_date_epoch);
     let (stem, module) = (names.stem(), &names.module);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use modelyard_core::meaning::misread;
 use modelyard_core::package::{Lineage, Package};
 use modelyard_core::signature::compatible;
 use modelyard_core::{ModelName, Version};
@@ -38,11 +39,14 @@ pub struct Diff {
     pub from: Side,
     /// The other.
     pub to: Side,
-    /// Respects that differ: `files`, `inputs`, `outputs`, `parameters`, `metrics`, `dependencies`, `flags`, `models`, `risks`, `lineage`,
+    /// Respects that differ: `files`, `inputs`, `outputs`, `meanings`, `parameters`, `metrics`, `dependencies`, `flags`, `models`, `risks`, `lineage`,
     /// `other`.
     pub changes: BTreeMap<&'static str, Changes>,
     /// Why callers of the one would break with the other; empty when they would not.
     pub breaks: Vec<String>,
+    /// What callers of the one would misunderstand of the other, although it fits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub misread: Vec<String>,
 }
 
 /// Compares two packages.
@@ -51,6 +55,7 @@ pub fn diff(one: &Package, other: &Package) -> Diff {
         ("files", of(one, other, |package| map(&package.files))),
         ("inputs", of(one, other, |package| named(&json!(package.signature.inputs)))),
         ("outputs", of(one, other, |package| named(&json!(package.signature.outputs)))),
+        ("meanings", of(one, other, meanings)),
         ("parameters", of(one, other, |package| map(&package.parameters))),
         ("metrics", of(one, other, |package| map(&package.metrics))),
         ("dependencies", of(one, other, |package| map(&package.dependencies))),
@@ -65,6 +70,7 @@ pub fn diff(one: &Package, other: &Package) -> Diff {
         to: side(other),
         changes: respects.into_iter().filter(|(_, changes)| !changes.is_empty()).collect(),
         breaks: compatible(&one.signature, &other.signature).err().map(|why| why.0).unwrap_or_default(),
+        misread: misread(&one.meanings, &other.meanings),
     }
 }
 
@@ -96,6 +102,13 @@ fn named(tensors: &Value) -> BTreeMap<String, Value> {
     tensors.as_array().into_iter().flatten().filter_map(named).collect()
 }
 
+/// What each input and output means.
+fn meanings(package: &Package) -> BTreeMap<String, Value> {
+    let inputs = package.meanings.inputs.iter().map(|(name, meaning)| (format!("input {name}"), json!(meaning)));
+    let outputs = package.meanings.outputs.iter().map(|(name, meaning)| (format!("output {name}"), json!(meaning)));
+    inputs.chain(outputs).collect()
+}
+
 /// What it was made from: packages by their model, data sets by their name.
 fn lineage(lineage: Option<&Lineage>) -> BTreeMap<String, Value> {
     let Some(lineage) = lineage else { return BTreeMap::new() };
@@ -115,6 +128,7 @@ fn rest(package: &Package) -> BTreeMap<String, Value> {
         "version",
         "files",
         "signature",
+        "meanings",
         "parameters",
         "metrics",
         "dependencies",

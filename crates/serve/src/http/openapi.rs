@@ -2,6 +2,9 @@
 //!
 //! Source: OpenAPI 3.1; a relative URL of a server is resolved against the address of the document.
 
+use std::collections::BTreeMap;
+
+use modelyard_core::meaning::Meaning;
 use modelyard_core::package::Package;
 use modelyard_core::signature::{Datatype, TensorSpec};
 use serde_json::{Map, Value, json};
@@ -13,6 +16,8 @@ use crate::model::Model;
 pub(crate) fn document(model: &Model, package: &Package, contracts: &Contracts) -> String {
     let name = &model.name;
     let inputs = &model.signature.inputs;
+    let outputs = &model.signature.outputs;
+    let (takes, gives) = (&package.meanings.inputs, &package.meanings.outputs);
     let example = package.samples.first().map(|sample| &sample.request);
     let mut infer = json!({"schema": {"$ref": "#/components/schemas/InferenceRequest"}});
     if let Some(example) = example.filter(|request| request["inputs"].is_array()) {
@@ -46,15 +51,15 @@ pub(crate) fn document(model: &Model, package: &Package, contracts: &Contracts) 
             "/metrics": get("Metrics for Prometheus"),
         },
         "components": {"schemas": {
-            "InferenceRequest": object(&[("id", json!({"type": "string"})), ("inputs", listed(inputs)), ("outputs", asked(&model.signature.outputs))], &["inputs"]),
+            "InferenceRequest": object(&[("id", json!({"type": "string"})), ("inputs", listed(inputs, takes)), ("outputs", asked(outputs))], &["inputs"]),
             "InferenceResponse": object(&[
                 ("model_name", json!({"type": "string"})),
                 ("model_version", json!({"type": "string"})),
                 ("id", json!({"type": "string"})),
-                ("outputs", listed(&model.signature.outputs)),
+                ("outputs", listed(outputs, gives)),
             ], &["model_name", "outputs"]),
-            "PlainRequest": object(&[("inputs", named(inputs))], &["inputs"]),
-            "PlainResponse": object(&[("outputs", named(&model.signature.outputs))], &["outputs"]),
+            "PlainRequest": object(&[("inputs", named(inputs, takes))], &["inputs"]),
+            "PlainResponse": object(&[("outputs", named(outputs, gives))], &["outputs"]),
             "Error": object(&[("error", json!({"type": "string"}))], &["error"]),
         }},
     });
@@ -84,10 +89,21 @@ fn object(properties: &[(&str, Value)], required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required})
 }
 
+/// What inputs or outputs mean, by name.
+type Said = BTreeMap<String, Meaning>;
+
+/// A schema with the words of what it is of.
+fn meant(mut schema: Value, meaning: Option<&Meaning>) -> Value {
+    if let Some(meaning) = meaning {
+        schema["description"] = json!(meaning.line());
+    }
+    schema
+}
+
 /// Tensors of the protocol, each with its own name, datatype and shape.
-fn listed(specs: &[TensorSpec]) -> Value {
+fn listed(specs: &[TensorSpec], said: &Said) -> Value {
     let tensor = |spec: &TensorSpec| {
-        json!({
+        let schema = json!({
             "type": "object",
             "properties": {
                 "name": {"const": spec.name},
@@ -96,7 +112,8 @@ fn listed(specs: &[TensorSpec]) -> Value {
                 "data": {"type": "array", "description": "Row-major, flat or nested"},
             },
             "required": ["name", "datatype", "shape"],
-        })
+        });
+        meant(schema, said.get(&spec.name))
     };
     json!({"type": "array", "items": {"oneOf": specs.iter().map(tensor).collect::<Vec<_>>()}})
 }
@@ -107,7 +124,7 @@ fn asked(specs: &[TensorSpec]) -> Value {
 }
 
 /// Nested lists by name.
-fn named(specs: &[TensorSpec]) -> Value {
+fn named(specs: &[TensorSpec], said: &Said) -> Value {
     let nested = |spec: &TensorSpec| {
         spec.shape.iter().rev().fold(element(spec.datatype), |items, &axis| {
             let mut list = json!({"type": "array", "items": items});
@@ -118,7 +135,8 @@ fn named(specs: &[TensorSpec]) -> Value {
             list
         })
     };
-    let properties: Vec<(&str, Value)> = specs.iter().map(|spec| (spec.name.as_str(), nested(spec))).collect();
+    let properties: Vec<(&str, Value)> =
+        specs.iter().map(|spec| (spec.name.as_str(), meant(nested(spec), said.get(&spec.name)))).collect();
     let required: Vec<&str> = specs.iter().filter(|spec| !spec.optional).map(|spec| spec.name.as_str()).collect();
     object(&properties, &required)
 }
