@@ -3,6 +3,8 @@
 
 #[path = "images/bases.rs"]
 mod bases;
+#[path = "images/functions.rs"]
+mod functions;
 mod support;
 
 use std::io::BufRead as _;
@@ -119,6 +121,33 @@ fn an_image_is_the_same_twice_and_stays_as_long_as_its_package() {
         let url = format!("http://{}/v2/wine/blobs/{digest}", registry.address);
         let size = ureq::head(url).call().unwrap().headers()["content-length"].to_str().unwrap().to_owned();
         assert_eq!(size, layer["size"].to_string());
+    }
+}
+
+#[test]
+fn an_image_goes_with_its_package_and_stays_home_when_that_is_pushed() {
+    let (world, theirs) = (World::default(), World::default());
+    let image = packaged(&world, &[])["formats"][0].clone();
+    let registry = Registry::of(&theirs);
+    let pushed = world.json(&["push", "wine:1.0.0", &format!("{}/wine", registry.address)]);
+    assert_eq!(pushed["referrers"], 0, "a push moves the package: {pushed}");
+    assert!(registry.manifest("1.0.0").is_ok() && registry.manifest(image["digest"].as_str().unwrap()).is_err());
+
+    let newer = examples().join("wine/v2");
+    world.json(&["package", newer.to_str().unwrap()]);
+    let gc = |more: &[&str]| {
+        let mut all = vec!["gc", "--keep-last", "1", "--older-than", "0s"];
+        all.extend(more);
+        world.json(&all)
+    };
+    let digests = |swept: &Value| swept["blobs"].as_array().unwrap().iter().map(Value::to_string).collect::<Vec<_>>();
+    let would = gc(&["--dry-run"]);
+    assert!(!digests(&would).contains(&image["digest"].to_string()), "its version is still there: {would}");
+    let swept = gc(&[]);
+    let gone = digests(&swept);
+    assert!(gone.contains(&image["digest"].to_string()), "{swept}");
+    for layer in image["layers"].as_array().unwrap() {
+        assert!(gone.contains(&layer["digest"].to_string()), "{layer}: {swept}");
     }
 }
 

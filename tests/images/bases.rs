@@ -26,19 +26,27 @@ struct Workshop {
     folder: PathBuf,
 }
 
-/// Puts an image under `debian:13` of a registry; its digest.
-fn base(world: &World) -> String {
+/// The loader of this machine, and libraries that it finds, as paths below the root.
+pub fn libraries(names: &[&str]) -> Vec<String> {
     let loader = match ARCHITECTURE {
         "arm64" => "lib/ld-linux-aarch64.so.1",
         _ => "lib64/ld-linux-x86-64.so.2",
     };
-    let libraries = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
-    let paths: Vec<String> = ["libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0"]
-        .iter()
-        .map(|name| format!("{libraries}/{name}"))
-        .chain([loader.to_owned()])
-        .collect();
-    let packed = Command::new("tar").args(["-chf", "-", "-C", "/"]).args(&paths).output().unwrap();
+    let folder = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+    names.iter().map(|name| format!("{folder}/{name}")).chain([loader.to_owned()]).collect()
+}
+
+/// What every image that is built on has.
+pub const GLIBC: [&str; 5] = ["libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0"];
+
+/// Puts an image with these files of this machine under `debian:13` of a registry; its digest.
+pub fn base(world: &World, paths: &[String]) -> String {
+    let mut tar = Command::new("tar");
+    tar.args(["-chf", "-", "-C", "/", "--exclude=__pycache__", "--exclude=test", "--exclude=config-3*"]);
+    // As images have it: every folder before what is in it.
+    let folders: std::collections::BTreeSet<&str> =
+        paths.iter().flat_map(|path| path.match_indices('/').map(|(at, _)| &path[..at])).collect();
+    let packed = tar.arg("--no-recursion").args(folders).arg("--recursion").args(paths).output().unwrap();
     assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
     let distribution = distribution(world);
     let put = |kind: &str, bytes: &[u8]| {
@@ -67,7 +75,7 @@ fn distribution(world: &World) -> Distribution {
 impl Workshop {
     fn new() -> Self {
         let (theirs, ours) = (World::default(), World::default());
-        let digest = base(&theirs);
+        let digest = base(&theirs, &libraries(&GLIBC));
         let registry = Registry::of(&theirs);
         let name = format!("{}/debian:13", registry.address);
         let folder = ours.scratch("model");

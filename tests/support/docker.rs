@@ -1,7 +1,7 @@
 //! A Docker daemon of a test's own, and other people's clients.
 
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use super::until;
 
@@ -64,5 +64,8 @@ impl Drop for Docker {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.daemon.wait();
+        // Docker leaves the network of the host mounted there, and the folder could not be removed.
+        let mounted = self.folder.path().join("run/netns/default");
+        let _ = Command::new("umount").arg(mounted).stderr(Stdio::null()).status();
     }
 }

@@ -44,6 +44,7 @@ pub fn is_here(need: &str) -> bool {
         "ONNX Runtime" => true,
         "pip and a package index" => has("pip") || has("pip3"),
         "root and network namespaces" => has("ip") && is_root().unwrap_or(false) && has_namespaces(),
+        "the Python peers, dockerd and root" => python().is_some() && has("dockerd") && is_root().unwrap_or(false),
         "dockerd and root" => has("dockerd") && is_root().unwrap_or(false),
         // Nobody but root has its folder on the path.
         "sshd" => std::path::Path::new("/usr/sbin/sshd").is_file() && has("ssh"),

@@ -57,6 +57,7 @@ fn made(home: &Path, built: &Built, program: &Path, epoch: Option<u64>) -> Resul
             folder: &laid_out,
             program,
             engine: None,
+            python: None,
             base: None,
             source_date_epoch: epoch,
             known: Some(&known),

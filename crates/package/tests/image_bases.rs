@@ -127,6 +127,7 @@ fn based(home: &Path, path: &Path) -> Result<(Base, Image), ImageError> {
             folder: &laid_out,
             program: &std::env::current_exe().unwrap(),
             engine: None,
+            python: None,
             base: Some(&base),
             source_date_epoch: None,
             known: None,

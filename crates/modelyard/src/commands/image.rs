@@ -3,16 +3,18 @@
 use std::path::Path;
 use std::time::Instant;
 
-use modelyard_core::package::Package;
+use modelyard_core::package::{Package, Runtime};
 use modelyard_core::{Digest, EnvironmentName};
-use modelyard_package::image::{self, Base, Image, Ingredients, Written};
+use modelyard_package::image::{self, Base, Dependencies, Image, Ingredients, Written};
 use modelyard_package::{BuildOptions, Built};
 use modelyard_registry::distribution::Distribution;
+use modelyard_serve::python;
 use serde_json::{Map, Value, json};
 
 use super::base;
 use super::standalone::Exported;
 use crate::context::Context;
+use crate::exit::Failed;
 use crate::terminal::{Busy, Paint, say};
 
 /// What an image is to be put on, as it was asked for.
@@ -74,6 +76,16 @@ pub fn make(
         true => Some(super::serve::library(&context.home.cache())?),
         false => None,
     };
+    let site = tempfile::tempdir()
+        .map_err(|error| Failed::from(error, "could not make a folder for dependencies", "does the disk have room?"))?;
+    let (worker, text) = python::worker();
+    let needs = match base.filter(|_| matches!(package.runtime, Runtime::Python { .. })) {
+        Some(base) => {
+            let (minor, interpreter) = dependencies(package, folder, base, site.path())?;
+            Some(Dependencies { site: site.path(), interpreter, minor, worker: (&worker, text) })
+        }
+        None => None,
+    };
     let blobs = distribution.store().blobs();
     let known = context.home.cache().join("layers");
     let _busy = Busy::with("making the container image");
@@ -84,6 +96,7 @@ pub fn make(
         folder,
         program: &super::up::program()?,
         engine: engine.as_deref(),
+        python: needs,
         base,
         source_date_epoch,
         known: Some(&known),
@@ -92,6 +105,36 @@ pub fn make(
     let path = out.join(format!("{}-{}-image.tar", package.name, package.version));
     let written = image::archive(blobs, &image, &path)?;
     Ok((image, written))
+}
+
+/// Gathers what a Python function needs for an interpreter of the base; that interpreter, by minor version and path.
+fn dependencies<'a>(package: &Package, folder: &Path, base: &'a Base, site: &Path) -> miette::Result<(u32, &'a str)> {
+    if matches!(&package.runtime, Runtime::Python { requirements: Some(_), locked: false, .. }) {
+        let what =
+            format!("{}:{} is not locked: two images of it could hold different things", package.name, package.version);
+        return Err(Failed::new(what, "run `modelyard lock`, and package it again").into());
+    }
+    let fits = |minor: u32| python::is_for(package, &format!("3.{minor}"));
+    let Some((&minor, interpreter)) = base.pythons.iter().rev().find(|(minor, _)| fits(**minor)) else {
+        let there: Vec<String> = base.pythons.keys().map(|minor| format!("3.{minor}")).collect();
+        let there =
+            if there.is_empty() { "has no Python".to_owned() } else { format!("has Python {}", there.join(", ")) };
+        let wanted = modelyard_core::package::python_versions(&package.annotations);
+        let what = format!("the base {} {there}, and {} needs {wanted}", base.name, package.name);
+        return Err(
+            Failed::new(what, "choose a base with such a Python: `--base docker.io/library/python:3.12-slim`").into()
+        );
+    };
+    let _busy = Busy::with("gathering what the function needs");
+    let glibc = base.glibc.map_or(17, |(_, minor)| minor);
+    python::install(package, folder, site, &format!("3.{minor}"), glibc).map_err(|error| {
+        Failed::from(
+            error,
+            "what the function needs cannot be gathered",
+            "every dependency must be there as a wheel for Linux",
+        )
+    })?;
+    Ok((minor, interpreter))
 }
 
 fn layers(image: &Image) -> Value {

@@ -15,6 +15,7 @@ mod drift;
 mod env;
 mod export;
 mod feedback;
+mod first;
 mod flags;
 mod foreseen;
 mod freeze;

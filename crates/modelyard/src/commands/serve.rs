@@ -14,6 +14,7 @@ use modelyard_serve::python::Interpreter;
 use serde_json::json;
 
 use super::contract::Platform;
+use super::first;
 use super::flags::given;
 use super::up::{address, loopback, not_loopback};
 use crate::cli::Output;
@@ -196,6 +197,9 @@ impl Serve {
         process.args(arguments).current_dir(folder).envs(environment).env("PORT", self.http.port().to_string());
         process.env("MODELYARD_SERVICE", self.name.as_deref().unwrap_or(package.name.as_str()));
         process.env("MODELYARD_PACKAGE_DIR", folder);
+        if first::is_first() {
+            match first::run(&mut process)? {}
+        }
         let error = process.exec();
         Err(Failed::from(error, format!("could not run `{program}`"), "install it, or put it into the package").into())
     }

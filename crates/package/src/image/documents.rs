@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use modelyard_registry::manifest::{CREATED, Descriptor, MANIFEST, TITLE, VERSION};
 use serde_json::{Value, json};
 
+use super::python::{ENVIRONMENT, HOME};
 use super::{Ingredients, Layer};
 use crate::canonical;
 use crate::publish::rfc3339;
@@ -99,9 +100,12 @@ fn environment(made_of: &Ingredients<'_>) -> Vec<String> {
         "MODELYARD_HTTP=0.0.0.0:8080".to_owned(),
         // Who reaches the port is decided by whoever publishes it.
         "MODELYARD_REACHABLE=true".to_owned(),
-        "MODELYARD_HOME=/tmp/modelyard".to_owned(),
         "ORT_DISABLE_TELEMETRY=1".to_owned(),
     ];
+    own.extend(match &made_of.python {
+        Some(_) => vec![format!("MODELYARD_HOME={HOME}"), format!("MODELYARD_PYTHON_ENVIRONMENT={ENVIRONMENT}")],
+        None => vec!["MODELYARD_HOME=/tmp/modelyard".to_owned()],
+    });
     own.extend(made_of.engine.map(|_| format!("MODELYARD_ONNXRUNTIME={ENGINE}")));
     let name = |one: &str| one.split('=').next().unwrap_or_default().to_owned();
     all.retain(|one| own.iter().all(|other| name(other) != name(one)));

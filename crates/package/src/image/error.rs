@@ -20,14 +20,10 @@ pub enum ImageError {
         name: String,
     },
     /// A Python function needs an interpreter that is not here.
-    #[error(
-        "{name} is a Python function: an image of it needs Python and every wheel of its lock, which Modelyard does not put into images yet"
-    )]
+    #[error("{name} is a Python function: its image has to be put on one that has Python")]
     #[diagnostic(
         code(modelyard::image::python),
-        help(
-            "`--format wheel` writes a Python package that any image with Python installs; or run the package as it is, `modelyard serve` makes its environment"
-        )
+        help("name one: `--base docker.io/library/python:3.12-slim@sha256:…`, or `[image] base` in modelyard.toml")
     )]
     Python {
         /// The package.

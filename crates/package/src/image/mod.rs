@@ -13,6 +13,7 @@ mod documents;
 mod elf;
 mod error;
 mod layer;
+mod python;
 mod runtime;
 mod tape;
 
@@ -29,6 +30,7 @@ pub use self::documents::{ARCHITECTURE, PACKAGE, PACKAGE_DIR};
 pub use self::error::ImageError;
 pub use self::layer::Layer;
 pub(crate) use self::layer::digest_of;
+pub use self::python::Dependencies;
 use self::tape::Entries;
 
 /// A file of the model that is at least this long is a layer of its own: 1 MiB. Below, a layer costs more than sharing saves.
@@ -52,6 +54,8 @@ pub struct Ingredients<'a> {
     pub program: &'a Path,
     /// The ONNX Runtime library, for packages that need it.
     pub engine: Option<&'a Path>,
+    /// What a Python function needs, on a base that has its interpreter.
+    pub python: Option<Dependencies<'a>>,
     /// The image below; the empty one when there is none.
     pub base: Option<&'a Base>,
     /// Seconds since 1970 to stamp on everything; 0 unless it is given.
@@ -100,14 +104,19 @@ pub fn build(blobs: &Blobs, made_of: &Ingredients<'_>) -> Result<Image, ImageErr
     let name = format!("{}:{}", package.name, package.version);
     match package.runtime {
         Runtime::None {} => return Err(ImageError::NothingRuns { name }),
-        Runtime::Python { .. } => return Err(ImageError::Python { name }),
-        Runtime::Onnx { .. } | Runtime::Command { .. } => {}
+        Runtime::Python { .. } if made_of.base.is_none() || made_of.python.is_none() => {
+            return Err(ImageError::Python { name });
+        }
+        Runtime::Onnx { .. } | Runtime::Command { .. } | Runtime::Python { .. } => {}
     }
     let moment = made_of.source_date_epoch.unwrap_or(0);
     let mut notes = Vec::new();
     let mut layers = made_of.base.map(|base| base.layers.clone()).unwrap_or_default();
     let runtime = runtime::entries(made_of, moment, &mut notes)?;
     layers.push(layer::packed(blobs, "runtime", &runtime, made_of.known)?);
+    if let Some(python) = &made_of.python {
+        layers.push(layer::packed(blobs, "dependencies", &python::entries(python, moment)?, made_of.known)?);
+    }
     layers.extend(files(blobs, made_of, moment, layers.len())?);
     if layers.len() > MOST_LAYERS {
         return Err(ImageError::Layers(layers.len()));

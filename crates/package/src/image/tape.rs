@@ -2,7 +2,7 @@
 //!
 //! Promises: entries sorted, parents before what is in them; one owner, one time; memory stays flat; a file whose bytes are not those that were
 //! announced ends the reading with an error.
-//! Absent on purpose: links, which no layer of ours needs.
+//! Absent on purpose: hard links and special files, which no layer of ours needs.
 //!
 //! Source: POSIX.1-2017, "ustar Interchange Format", with GNU's long names and sizes.
 
@@ -22,6 +22,7 @@ const BLOCK: u64 = 512;
 #[derive(Clone, Debug)]
 enum Content {
     Folder,
+    Link(String),
     Bytes(Vec<u8>),
     File { path: PathBuf, size: u64, digest: Option<Digest> },
 }
@@ -43,6 +44,11 @@ impl Entries {
     /// Adds a folder.
     pub fn folder(&mut self, path: &str, mode: u32) {
         self.add(path, mode, Content::Folder);
+    }
+
+    /// Adds a symbolic link.
+    pub fn link(&mut self, path: &str, target: &str) {
+        self.add(path, 0o777, Content::Link(target.to_owned()));
     }
 
     /// Adds a file with these bytes.
@@ -73,12 +79,14 @@ impl Entries {
         for (path, (mode, content)) in &self.entries {
             let (kind, size) = match content {
                 Content::Folder => (EntryType::Directory, 0),
+                Content::Link(_) => (EntryType::Symlink, 0),
                 Content::Bytes(bytes) => (EntryType::Regular, bytes.len() as u64),
                 Content::File { size, .. } => (EntryType::Regular, *size),
             };
-            pieces.push(Piece::Bytes(head(path, *mode, kind, size, self.moment)?));
+            let target = if let Content::Link(target) = content { Some(target.as_str()) } else { None };
+            pieces.push(Piece::Bytes(head(path, *mode, (kind, target), size, self.moment)?));
             match content {
-                Content::Folder => {}
+                Content::Folder | Content::Link(_) => {}
                 Content::Bytes(bytes) => pieces.push(Piece::Bytes(bytes.clone())),
                 Content::File { path, size, digest } => {
                     pieces.push(Piece::File { path: path.clone(), size: *size, digest: *digest });
@@ -93,7 +101,13 @@ impl Entries {
 }
 
 /// The header of an entry, with what a long name needs before it.
-fn head(path: &str, mode: u32, kind: EntryType, size: u64, moment: u64) -> io::Result<Vec<u8>> {
+fn head(
+    path: &str,
+    mode: u32,
+    (kind, target): (EntryType, Option<&str>),
+    size: u64,
+    moment: u64,
+) -> io::Result<Vec<u8>> {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_size(size);
@@ -104,7 +118,10 @@ fn head(path: &str, mode: u32, kind: EntryType, size: u64, moment: u64) -> io::R
     let name = if kind == EntryType::Directory { format!("{path}/") } else { path.to_owned() };
     // The content comes after it from elsewhere.
     let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, name, io::empty())?;
+    match target {
+        Some(target) => archive.append_link(&mut header, name, target)?,
+        None => archive.append_data(&mut header, name, io::empty())?,
+    }
     // What the builder would end the archive with is left off.
     Ok(std::mem::take(archive.get_mut()))
 }

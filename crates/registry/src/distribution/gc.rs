@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Distribution;
 use super::digest::AnyDigest;
 use crate::Error;
-use crate::manifest::MAX_MANIFEST_BYTES;
+use crate::manifest::{IMAGE_CONFIG, MAX_MANIFEST_BYTES};
 use crate::storage::Object;
 
 /// Manifests that cannot be read, with what is wrong.
@@ -85,7 +85,8 @@ impl Distribution {
                 left.push(digest);
             }
         }
-        let (used, damaged) = self.used(left)?;
+        let gone = self.images_of_removed(&left, dry_run)?;
+        let (used, damaged) = self.used(left, &gone)?;
         let mut swept = Swept { damaged, ..Swept::default() };
         for Object { digest, size, age } in self.inner.blobs.list()? {
             if used.contains(&digest) || age.is_none_or(|age| age < grace) {
@@ -116,11 +117,39 @@ impl Distribution {
             .block_on(self.sweep(grace, dry_run))
     }
 
+    /// Container images of packages whose versions were removed here and that nobody needs: they go with their package, unless `dry_run`. What was signed of
+    /// it stays: it is small, and says what was.
+    fn images_of_removed(&self, needed: &[AnyDigest], dry_run: bool) -> Result<HashSet<AnyDigest>, Error> {
+        let listed: HashSet<Digest> = self.inner.store.list()?.iter().map(|listed| listed.digest).collect();
+        let mut gone = HashSet::new();
+        for (model, said) in self.inner.store.catalog()?.models {
+            let removed =
+                said.versions.values().filter_map(|notes| notes.removed.as_ref()).map(|removed| removed.digest);
+            for package in removed.filter(|digest| !listed.contains(digest)) {
+                let subject = AnyDigest::from(&package);
+                if needed.contains(&subject) {
+                    continue;
+                }
+                for known in self.inner.meta.referrers(model.as_str(), &subject)? {
+                    if known.artifact_type.as_deref() != Some(IMAGE_CONFIG) {
+                        continue;
+                    }
+                    if !dry_run {
+                        self.inner.meta.delete_manifest(model.as_str(), &known.digest)?;
+                    } else {
+                        gone.insert(known.digest);
+                    }
+                }
+            }
+        }
+        Ok(gone)
+    }
+
     /// Everything that a manifest or the package index refers to, and the manifests themselves; and the manifests that cannot be read.
-    fn used(&self, needed: Vec<AnyDigest>) -> Result<(HashSet<AnyDigest>, Damaged), Error> {
+    fn used(&self, needed: Vec<AnyDigest>, gone: &HashSet<AnyDigest>) -> Result<(HashSet<AnyDigest>, Damaged), Error> {
         let (mut used, mut damaged) = (HashSet::new(), Vec::new());
         let mut left = needed;
-        left.extend(self.inner.meta.all_manifests()?);
+        left.extend(self.inner.meta.all_manifests()?.into_iter().filter(|digest| !gone.contains(digest)));
         left.extend(self.inner.store.list()?.iter().map(|listed| AnyDigest::from(&listed.digest)));
         while let Some(digest) = left.pop() {
             if !used.insert(digest.clone()) {

@@ -40,6 +40,11 @@ pub enum EnvironmentError {
         "there is neither uv nor a Python {0} to make the package's environment with; install one, or name it in MODELYARD_UV or MODELYARD_PYTHON"
     )]
     NoPython(String),
+    /// uv is needed, and is not here.
+    #[error(
+        "uv is needed to gather what the package needs for another machine; install it, or name it in MODELYARD_UV"
+    )]
+    NoUv,
     /// uv or pip refused.
     #[error("{program} could not make the package's environment: {said}\n{}", what_to_do(said))]
     Refused {
@@ -194,7 +199,7 @@ fn admits(requires: &str, python: &Path) -> bool {
 /// Whether a version such as `3.11.2` is in a range such as `>=3.9,<3.14`.
 ///
 /// Source: PyPA "Version specifiers", for versions of numbers alone.
-fn within(requires: &str, version: &str) -> bool {
+pub(super) fn within(requires: &str, version: &str) -> bool {
     let numbers = |text: &str| text.trim().split('.').map(|part| part.parse().ok()).collect::<Option<Vec<u32>>>();
     let padded = |mut list: Vec<u32>| {
         list.resize(list.len().max(4), 0);
@@ -223,7 +228,7 @@ fn within(requires: &str, version: &str) -> bool {
 }
 
 /// Runs a tool; what it says when it fails is told by its last lines.
-fn say(program: &'static str, command: &mut Command) -> Result<(), EnvironmentError> {
+pub(super) fn say(program: &'static str, command: &mut Command) -> Result<(), EnvironmentError> {
     let refused = |said: String| EnvironmentError::Refused { program, said };
     let output = command.stdin(Stdio::null()).output().map_err(|error| refused(error.to_string()))?;
     if output.status.success() {

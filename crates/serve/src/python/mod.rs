@@ -7,6 +7,7 @@
 mod environment;
 mod frame;
 mod process;
+mod target;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use environment::{EnvironmentError, prepare, uv};
 pub(crate) use process::{CallError, Plan, Process};
+pub use target::{install, is_for};
 
 use crate::engine::{EngineError, Fault, Output};
 use crate::tensor::Tensor;
@@ -35,15 +37,19 @@ pub struct Interpreter {
     pub worker: PathBuf,
 }
 
+/// The program of workers: its path below the cache, and its text. Where it lies there already, nothing is written.
+pub fn worker() -> (String, &'static str) {
+    let digest: String = Sha256::digest(WORKER).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    (format!("python/worker-{digest}.py"), WORKER)
+}
+
 impl Interpreter {
     /// An interpreter that is there already; the worker's program is kept in `cache`.
     ///
     /// # Errors
     /// What kept the program from being written.
     pub fn at(python: PathBuf, cache: &Path) -> std::io::Result<Self> {
-        let digest: String = Sha256::digest(WORKER).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let folder = cache.join("python");
-        let worker = folder.join(format!("worker-{digest}.py"));
+        let (folder, worker) = (cache.join("python"), cache.join(worker().0));
         if std::fs::read(&worker).is_ok_and(|text| text == WORKER.as_bytes()) {
             return Ok(Self { python, worker });
         }

@@ -7,7 +7,7 @@
 mod local;
 mod scan;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modelyard_core::Digest;
 use modelyard_registry::blob::Blobs;
@@ -39,6 +39,8 @@ pub struct Base {
     pub libraries: BTreeSet<String>,
     /// Which C library it has.
     pub glibc: Option<Glibc>,
+    /// Interpreters of Python 3 by their minor version, with their path.
+    pub pythons: BTreeMap<u32, String>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +80,7 @@ impl Base {
             config,
             libraries: BTreeSet::new(),
             glibc: None,
+            pythons: BTreeMap::new(),
         };
         for (layer, diff) in manifest.layers.into_iter().zip(diffs) {
             let diff: Digest = diff
@@ -88,6 +91,7 @@ impl Base {
             let found = scan::layer(blobs, &layer, packed, &diff)?;
             let found = found.map_err(|why| wrong(format!("layer {}: {why}", layer.digest)))?;
             base.libraries.extend(found.libraries);
+            base.pythons.extend(found.pythons);
             base.glibc = found.glibc.or(base.glibc);
             let media_type = if packed { GZIP } else { TAR };
             let descriptor = Descriptor::new(media_type, layer.digest, layer.size);

@@ -1,6 +1,6 @@
 //! One layer of a base, read from end to end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read};
 
 use flate2::read::MultiGzDecoder;
@@ -31,6 +31,8 @@ pub struct Scanned {
     pub libraries: BTreeSet<String>,
     /// Which C library is in it.
     pub glibc: Option<Glibc>,
+    /// Interpreters of Python 3 by their minor version, with their path.
+    pub pythons: BTreeMap<u32, String>,
 }
 
 /// Reads a layer: its bytes must be those of its digest, and its tar file that of `diff`. What is wrong with it is told in words.
@@ -79,6 +81,10 @@ fn entries(source: &mut dyn Read) -> Result<Scanned, String> {
             return Err(format!("the path `{path:.200}` leaves the root"));
         }
         let name = path.rsplit('/').next().unwrap_or_default();
+        if let Some(minor) = python(&path) {
+            let path = format!("/{}", path.trim_start_matches("./").trim_start_matches('/'));
+            found.pythons.insert(minor, path);
+        }
         if !name.contains(".so") {
             continue;
         }
@@ -92,6 +98,14 @@ fn entries(source: &mut dyn Read) -> Result<Scanned, String> {
         found.libraries.insert(name.to_owned());
     }
     Ok(found)
+}
+
+/// The minor version of an interpreter that lies where interpreters do: `usr/local/bin/python3.12`.
+fn python(path: &str) -> Option<u32> {
+    let path = path.trim_start_matches("./").trim_start_matches('/');
+    let (folder, name) = path.rsplit_once('/')?;
+    let known = ["usr/local/bin", "usr/bin", "bin"].contains(&folder) || folder.starts_with("opt/");
+    name.strip_prefix("python3.").filter(|_| known)?.parse().ok()
 }
 
 /// Hashes what passes, and counts how much more may.
