@@ -258,16 +258,25 @@ fn machines_that_cannot_be_used_are_told_of() {
     let told = refused(&["--set", "pools=apart"]);
     assert!(told.contains("are for `target = \"ssh\"`"), "{told}");
 
-    // Neither can be reached: one has an unknown host key, the other is down.
+    // One has an unknown host key, the other is down: each says so itself.
     yard.world.run(&["down"]).ended(0);
     yard.alpha.forget_host_key();
     yard.beta.cut();
     yard.world.start();
-    let ended = yard.world.deploy("breast-cancer/v1", ON_MACHINES);
-    assert_ne!(ended.code, 0, "{ended:?}");
-    let said = yard.world.events(SERVICE).iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
-    for word in ["on machine `prod/alpha`", "Host key verification failed", "must work without a question"] {
-        assert!(said.contains(word), "{word}: {said}");
+    for (machine, words) in [
+        ("alpha", ["Host key verification failed", "must work without a question"]),
+        ("beta", ["Connection refused", "no sshd listens there"]),
+    ] {
+        let only = format!("machines=[\"{machine}\"]");
+        let only = [ON_MACHINES, &["--set", &only]].concat();
+        let ended = yard.world.deploy("breast-cancer/v1", &only);
+        assert_ne!(ended.code, 0, "{ended:?}");
+        let events = yard.world.events(SERVICE);
+        let failed: Vec<String> =
+            events.iter().filter(|event| event["event"] == "failed").map(Value::to_string).collect();
+        let said = failed.last().unwrap();
+        assert!(said.contains(&format!("on machine `prod/{machine}`")), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
     }
     yard.down();
 }

@@ -94,9 +94,9 @@ pub async fn put(
     fits(system, processor)?;
     if *found != "there" {
         let input = File::open(file).map_err(|error| unreadable(&error))?;
-        tracing::info!(%name, digest = %hex, "copied to a machine");
         let copied = ssh.run(over(PUT, &[folder, &hex, name]), Some(input), COPY_LIMIT).await;
         copied.map_err(|why| format!("{name} cannot be brought there: {why}"))?;
+        tracing::info!(%name, digest = %hex, "copied to a machine");
     }
     Ok(hex)
 }

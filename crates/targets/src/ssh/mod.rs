@@ -254,8 +254,7 @@ impl Inner {
             Err(why) => Err(why),
         };
         let _ = std::fs::remove_file(&file);
-        tracing::info!(machine = %self.id, %package, failed = sent.is_err(), "package copied to a machine");
-        sent
+        sent.inspect(|()| tracing::info!(machine = %self.id, %package, "package copied to a machine"))
     }
 
     async fn send(&self, file: &Path) -> Result<(), String> {
