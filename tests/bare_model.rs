@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use support::{Ran, World, examples};
+use support::{Ran, World, examples, until};
 
 /// A file with the model of an example, called as somebody would have exported it.
 fn exported(world: &World, example: &str, file: &str) -> PathBuf {
@@ -214,4 +214,48 @@ fn a_safetensors_model_is_served_by_a_program_replaced_and_taken_back() {
     world.json(&["rollback", "linear"]);
     assert_eq!(ask(), json!({ "y": 21.0 }));
     world.down();
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn platforms_say_by_variables_where_to_listen_what_to_answer_and_which_model() {
+    let world = World::default();
+    let port = free_port();
+    let model = world.scratch("models");
+    fs::copy(examples().join("wine/v1/model.onnx"), model.join("wine.onnx")).unwrap();
+    // Nothing on the command line: the platform's variables are all there is.
+    let mut server = world
+        .command(&["serve"])
+        .env("AIP_HTTP_PORT", port.to_string())
+        .env("AIP_HEALTH_ROUTE", "/alive")
+        .env("AIP_PREDICT_ROUTE", "/v1/guess")
+        .env("AZUREML_MODEL_DIR", &model)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let at = |path: &str| format!("http://127.0.0.1:{port}{path}");
+    until("the model is loaded", 60, || ureq::get(at("/alive")).call());
+    let ask = |path: &str, body: Value| -> Value {
+        ureq::post(at(path)).send_json(body).unwrap().body_mut().read_json().unwrap()
+    };
+    let row = json!([13.2, 1.78, 2.14, 11.2, 100, 2.65, 2.76, 0.26, 1.28, 4.38, 1.05, 3.4, 1050]);
+    let vertex = ask("/v1/guess", json!({"instances": [row, row]}));
+    let predictions = vertex["predictions"].as_array().unwrap();
+    assert_eq!((predictions.len(), &predictions[0]["label"]), (2, &json!(0)), "{vertex}");
+    assert_eq!(ask("/score", json!({"input_data": {"features": [row]}}))["label"], json!([0]));
+    assert!(ureq::get(at("/ping")).call().is_err(), "nobody asked for SageMaker's or MLflow's contract");
+    server.kill().unwrap();
+    server.wait().unwrap();
+
+    let nothing = world.run(&["serve"]).ended(2);
+    assert!(said(&nothing).contains("it is not said what to serve"), "{}", nothing.err);
+    let unknown = world.run(&["serve", text(&model.join("wine.onnx")), "--contract", "sagemeker"]).ended(2);
+    assert!(said(&unknown).contains("`sagemeker` is no contract"), "{}", unknown.err);
+    let reachable = world.run(&["serve", text(&model.join("wine.onnx")), "--http", "0.0.0.0:0"]).ended(2);
+    assert!(said(&reachable).contains("--reachable"), "{}", reachable.err);
 }
