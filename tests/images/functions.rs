@@ -54,7 +54,7 @@ with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr(name, text)
 print(hashlib.sha256(open(path, 'rb').read()).hexdigest())
 ";
-    let digest = run(Command::new("/usr/bin/python3").args(["-I", "-c", &script]).arg(links));
+    let digest = run(Command::new("/usr/bin/python3").args(["-I", "-c", script]).arg(links));
     let needs = b"greet==1\n";
     std::fs::write(folder.join("needs.txt"), needs).unwrap();
     let lock = format!("{}greet==1 --hash=sha256:{}\n", heading(needs, ">=3.9"), digest.trim());

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use modelyard_core::package::{FileEntry, Package, Runtime};
 use modelyard_core::{Digest, ModelName, Version};
 use modelyard_registry::Store;
-use modelyard_registry::client::{ClientError, Remote, pull, push};
+use modelyard_registry::client::{ClientError, Remote, fetch_image, pull, push};
 use modelyard_registry::manifest::{
     Descriptor, FILEPATH, MANIFEST, MODEL, MODEL_CONFIG, Manifest, WEIGHT, WEIGHT_CONFIG,
 };
@@ -227,4 +227,61 @@ fn a_token_is_fetched_where_the_registry_says() {
     let closed = answering(|_, _| ("401 Unauthorized\r\nwww-authenticate: Basic realm=x".to_owned(), Vec::new()));
     let error = pull(&store(home.path()), &remote(closed, "wine:1"), &quiet).unwrap_err();
     assert!(matches!(&error, ClientError::Denied { .. }), "{error}");
+}
+
+#[test]
+fn an_image_to_build_on_is_fetched_for_one_platform_and_kept_with_what_was_asked_for() {
+    let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (registry, mine) = (Served::open(there.path()), Served::open(here.path()));
+    let (one, other) = (
+        registry.image("debian", "one", b"for amd64", &serde_json::json!({})),
+        registry.image("debian", "other", b"for arm64", &serde_json::json!({})),
+    );
+    let entry = |digest: &str, architecture: &str| {
+        let platform = serde_json::json!({ "os": "linux", "architecture": architecture });
+        serde_json::json!({ "mediaType": MANIFEST, "digest": digest, "size": 1, "platform": platform })
+    };
+    let listed = [entry(&other, "arm64"), entry(&one, "amd64")];
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": support::INDEX, "manifests": listed });
+    let index = serde_json::to_vec(&index).unwrap();
+    registry.call("PUT", "/v2/debian/manifests/13", &[("content-type", support::INDEX)], &index).expect(201);
+
+    let (from, name) = (remote(registry.address, "debian:13"), ModelName::new("base-debian").unwrap());
+    let found = fetch_image(&mine.distribution, &from, "amd64", &name, &quiet).unwrap();
+    assert_eq!((found.digest.to_string(), found.asked.to_string()), (one.clone(), support::digest(&index)));
+    for reference in ["13", &found.asked.to_string()] {
+        assert_eq!(mine.distribution.base(&name, reference).unwrap(), Some(found.digest), "{reference}");
+    }
+    assert_eq!(mine.distribution.base_asked(&name, &found.digest).unwrap(), found.asked);
+    assert_eq!(mine.distribution.base(&name, "14").unwrap(), None);
+    // Only the one platform came, and a sweep leaves it.
+    let blobs = mine.distribution.store().blobs();
+    assert_eq!(blobs.size(&other.parse().unwrap()).unwrap(), None);
+    let swept = mine.distribution.sweep_blocking(std::time::Duration::ZERO, false).unwrap();
+    assert!(swept.blobs.is_empty() && swept.damaged.is_empty() && swept.kept == 3, "{swept:?}");
+    let foreign = fetch_image(&mine.distribution, &from, "s390x", &name, &quiet).unwrap_err();
+    assert!(matches!(&foreign, ClientError::NoImage { why, .. } if why.contains("linux/arm64")), "{foreign}");
+}
+
+#[test]
+fn a_version_that_is_called_like_the_tag_of_an_image_keeps_its_name() {
+    let home = tempfile::tempdir().unwrap();
+    let registry = Served::open(home.path());
+    let (store, wine) = (registry.distribution.store(), ModelName::new("wine").unwrap());
+    let package_digest = package(store, "1", b"weights");
+    let config = store.blobs().put(b"{}").unwrap().blob;
+    let parts = [Descriptor::new(modelyard_registry::manifest::IMAGE_CONFIG, config.digest, config.size_bytes)];
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "config": parts[0], "layers": [],
+        "subject": Descriptor::new(MANIFEST, package_digest, 1),
+    });
+    let manifest = manifest.to_string();
+    let keep = || registry.distribution.keep_image(&wine, "1", &package_digest, manifest.as_bytes(), &parts).unwrap();
+    assert_eq!(keep().as_deref(), Some("1-image"));
+    let tagged = |tag: &str| registry.get(&format!("/v2/wine/manifests/{tag}")).expect(200);
+    assert_eq!(tagged("1-image").body, manifest.as_bytes());
+    let version = package(store, "1-image", b"others");
+    assert_eq!(tagged("1-image").header("docker-content-digest"), version.to_string());
+    assert_eq!(keep(), None, "the name is taken");
+    assert_eq!(tagged(&support::digest(manifest.as_bytes())).body, manifest.as_bytes());
 }

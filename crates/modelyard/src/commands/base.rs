@@ -132,8 +132,8 @@ fn remote(distribution: &Distribution, text: &str, wanted: &Wanted<'_>, bases: &
                 "{}: {host} cannot be reached ({why}); {name} is taken as it was last used here, {digest}",
                 paint.warn("warning")
             ));
-            let manifest = Vec::new();
-            FoundImage { asked: digest, digest, manifest, parts: Vec::new() }
+            let (asked, manifest) = (distribution.base_asked(&repository, &digest)?, Vec::new());
+            FoundImage { asked, digest, manifest, parts: Vec::new() }
         }
         (Err(error), _) => return Err(error.into()),
     };

@@ -175,7 +175,7 @@ mod tests {
         );
         assert!(circle.unwrap_err().contains("other bytes"));
         for (bytes, told) in [
-            (json!([]), "no manifest"),
+            (json!("text"), "no manifest"),
             (json!({}), "no configuration"),
             (json!({ "manifests": [{ "digest": "sha256:../../x" }] }), "no SHA-256 digest"),
             (json!({ "config": { "mediaType": "x", "digest": digest, "size": -1 } }), "no manifest"),

@@ -34,8 +34,14 @@ pub(crate) const IMAGE_ENDING: &str = "-image";
 
 /// The tag of an image by the digest that was asked for: that of an index is of no manifest that is kept.
 fn asked(digest: &Digest) -> String {
-    format!("asked-{}", digest.hex())
+    format!("{ASKED}{}", digest.hex())
 }
+
+/// What tags of bases begin with that name them by what was asked for.
+const ASKED: &str = "asked-";
+
+/// Most images of one name that are looked through.
+const MOST_BASES: usize = 1_000;
 
 /// What is read of an image's manifest.
 #[derive(Deserialize)]
@@ -107,6 +113,23 @@ impl Distribution {
         let tag = reference.parse().map_or_else(|_| reference.to_owned(), |digest: Digest| asked(&digest));
         let found = self.inner.meta.tag(repository.as_str(), &tag)?;
         Ok(found.as_ref().and_then(AnyDigest::sha256))
+    }
+
+    /// What was asked for when the image with this manifest was kept: the digest of an index that lists it, if it came from one, else its own.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub fn base_asked(&self, repository: &ModelName, digest: &Digest) -> Result<Digest, Error> {
+        let (repository, of_image) = (repository.as_str(), AnyDigest::from(digest));
+        for tag in self.inner.meta.tags(repository, ASKED, MOST_BASES)? {
+            let asked = tag.strip_prefix(ASKED).and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+            if let Some(asked) = asked.filter(|asked| asked != digest)
+                && self.inner.meta.tag(repository, &tag)?.as_ref() == Some(&of_image)
+            {
+                return Ok(asked);
+            }
+        }
+        Ok(*digest)
     }
 
     /// Keeps a manifest in a repository; its digest.
