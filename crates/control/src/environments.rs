@@ -19,7 +19,7 @@ use crate::policy::Policy;
 const FORM: u32 = 2;
 
 /// An environment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Environment {
     #[serde(default)]
@@ -47,6 +47,13 @@ pub struct Place {
     /// Whether plain HTTP is spoken with a registry that is not on this machine.
     #[serde(default)]
     pub plain_http: bool,
+}
+
+impl Default for Environment {
+    /// One that demands nothing and has nothing of its own, in today's form.
+    fn default() -> Self {
+        Self::new(Policy::default(), None)
+    }
 }
 
 impl Environment {
