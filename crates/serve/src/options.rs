@@ -43,6 +43,9 @@ pub struct ServeOptions {
     pub workers: Option<u16>,
     /// The ONNX Runtime library of an `onnx` package, as [`crate::onnxruntime::locate`] finds it.
     pub onnxruntime: PathBuf,
+    /// Whether an ONNX model's weights stay as they are in its files of external data, which are mapped into memory: all instances of a machine then share one
+    /// copy. Otherwise the engine may lay them out anew in memory of its own, which may be faster.
+    pub share_weights: bool,
     /// Threads that read requests and write answers; 0 takes one per core.
     pub threads: usize,
     /// Threads within one inference of a slow model; 0 takes one per core. Fast models always use one.
@@ -78,6 +81,7 @@ impl ServeOptions {
             python: None,
             workers: None,
             onnxruntime: onnxruntime.into(),
+            share_weights: false,
             threads: 0,
             engine_threads: 0,
             max_body_bytes: 64 << 20,

@@ -65,6 +65,9 @@ pub struct Serve {
     /// Threads that read requests and write answers. Default: one per core.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    /// Keep the weights of an ONNX model's files of external data as they are, mapped into memory, so that all instances of a machine share one copy.
+    #[arg(long, env = "MODELYARD_SHARE_WEIGHTS")]
+    share_weights: bool,
     /// Worker processes of a Python function. Default: as many as its package says.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
@@ -165,6 +168,7 @@ impl Serve {
         }
         (options.http, options.probe, options.reachable) = (self.http, self.probe, self.reachable);
         (options.announce, options.threads, options.contracts) = (self.announce, self.threads, contracts);
+        options.share_weights = self.share_weights;
         if by_hand {
             let (name, output) = (options.name.clone(), context.output);
             options.on_listening = Some(Box::new(move |listening| tell(&name, listening, output)));

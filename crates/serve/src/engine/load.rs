@@ -42,7 +42,7 @@ pub(crate) struct Blueprint {
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     /// A model file.
-    Onnx { environment: Environment, path: PathBuf },
+    Onnx { environment: Environment, path: PathBuf, share_weights: bool },
     /// A Python function.
     Python(Arc<Plan>),
 }
@@ -51,7 +51,9 @@ impl Blueprint {
     /// Loads the model with `threads` threads within a run; a Python function has those that it takes.
     pub(crate) fn load(&self, threads: usize) -> Result<Engine, Error> {
         let runner = match &self.source {
-            Source::Onnx { environment, path } => Runner::Onnx(Onnx::load(environment, path, threads)?),
+            Source::Onnx { environment, path, share_weights } => {
+                Runner::Onnx(Onnx::load(environment, path, threads, *share_weights)?)
+            }
             Source::Python(plan) => {
                 let refused = |reason| Error::Function { entry: plan.entry.to_string(), reason };
                 Runner::Python(Box::new(Function::start(plan.clone()).map_err(refused)?))
@@ -62,8 +64,8 @@ impl Blueprint {
 }
 
 impl Onnx {
-    fn load(environment: &Environment, path: &Path, threads: usize) -> Result<Self, Error> {
-        let session = open(environment, path, threads)
+    fn load(environment: &Environment, path: &Path, threads: usize, share_weights: bool) -> Result<Self, Error> {
+        let session = open(environment, path, threads, share_weights)
             .map_err(|error| Error::Load { path: path.to_owned(), reason: explained(&error) })?;
         let unservable = |reason| Error::Unservable { path: path.to_owned(), reason };
         let forms = session.outputs().iter().map(|outlet| form(outlet.name(), outlet.dtype()));
@@ -86,7 +88,7 @@ fn explained(error: &ort::Error) -> String {
     }
 }
 
-fn open(environment: &Environment, path: &Path, threads: usize) -> ort::Result<Session> {
+fn open(environment: &Environment, path: &Path, threads: usize, share_weights: bool) -> ort::Result<Session> {
     let mut builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
@@ -96,7 +98,9 @@ fn open(environment: &Environment, path: &Path, threads: usize) -> ort::Result<S
         // Patterns are kept per input shape, for ever: batches come in every size.
         .with_memory_pattern(false)?
         .with_execution_providers([ep::CPU::default().with_arena_allocator(true).build()])?
-        .with_log_level(LogLevel::Warning)?;
+        .with_log_level(LogLevel::Warning)?
+        // Packing lays weights out anew on the heap of every instance; unpacked ones stay pages of their file, which are there once.
+        .with_prepacking(!share_weights)?;
     builder.commit_from_file(path)
 }
 

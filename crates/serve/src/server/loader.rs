@@ -142,7 +142,8 @@ fn load(
 fn source(options: &ServeOptions, path: &Path) -> Result<Source, Error> {
     let package = &options.package;
     let Runtime::Python { entry, timeout_seconds, .. } = &package.runtime else {
-        return Ok(Source::Onnx { environment: load_library(&options.onnxruntime)?, path: path.to_owned() });
+        let environment = load_library(&options.onnxruntime)?;
+        return Ok(Source::Onnx { environment, path: path.to_owned(), share_weights: options.share_weights });
     };
     let reason = "no interpreter was named".to_owned();
     let interpreter = options.python.clone().ok_or(Error::Function { entry: entry.to_string(), reason })?;
