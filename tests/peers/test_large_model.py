@@ -129,7 +129,6 @@ def main():
                 copy = there / "unpacked" / unpacked.parent.name / "weights.bin"
                 expect(copy.stat().st_ino == (there / "registry/blobs/sha256" / digest).stat().st_ino, "what was pulled is one inode, too")
                 expect(blocks(there) < 1.1 * weights.nbytes, "and takes its size once")
-                print(f"without sharing: private memory {status(server.pid, 'RssAnon')} kB", flush=True)
             finally:
                 server.terminate()
                 server.wait(timeout=60)
