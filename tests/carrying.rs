@@ -356,7 +356,49 @@ fn a_modelpack_artefact_of_another_tool_becomes_a_package() {
     assert!(ours.err.contains("modelyard pull"), "{}", ours.err);
     pushed(&packs, "image", ("application/vnd.oci.image.config.v1+json", &json!({})), &[]);
     let image = here.run(&["import", "oci", &format!("{}/team/packed:image", there.control)]).ended(1);
-    assert!(image.err.contains("image.config"), "{}", image.err);
+    assert!(image.err.contains("no files in its folder `/models`"), "{}", image.err);
+    pushed(&packs, "odd", ("application/vnd.example.odd+json", &json!({})), &[]);
+    let odd = here.run(&["import", "oci", &format!("{}/team/packed:odd", there.control)]).ended(1);
+    assert!(odd.err.contains("vnd.example.odd"), "{}", odd.err);
+    there.down();
+}
+
+#[test]
+fn a_plain_image_with_a_model_in_a_folder_becomes_a_package_that_serves() {
+    let (there, here) = (World::up(), World::up());
+    let (wine, images) = (examples().join("wine"), format!("http://{}/v2/team/modelcar", there.control));
+    let folder = here.scratch("car");
+    std::fs::create_dir_all(folder.join("models/1")).unwrap();
+    std::fs::create_dir_all(folder.join("etc")).unwrap();
+    let put = |from: &str, to: &str| std::fs::copy(wine.join(from), folder.join(to)).map(drop).unwrap();
+    put("v1/model.onnx", "models/1/model.onnx");
+    put("train.py", "models/1/old.py");
+    std::fs::write(folder.join("etc/hostname"), "elsewhere").unwrap();
+    let base = archive(&folder, &["-c"], &["etc", "models"]);
+    // The second layer brings another model, and takes a file of the first away.
+    put("v2/model.onnx", "models/1/model.onnx");
+    std::fs::write(folder.join("models/1/.wh.old.py"), "").unwrap();
+    let next = archive(&folder, &["-c", "-z"], &["models/1/model.onnx", "models/1/.wh.old.py"]);
+    let labels = json!({ "org.opencontainers.image.licenses": "MIT", "org.opencontainers.image.version": "2.0.0" });
+    let config = json!({ "architecture": "amd64", "os": "linux", "config": { "Labels": labels } });
+    let layers = [
+        ("application/vnd.oci.image.layer.v1.tar", None, base),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", None, next),
+    ];
+    pushed(&images, "latest", ("application/vnd.oci.image.config.v1+json", &config), &layers);
+    let (remote, out) = (format!("{}/team/modelcar:latest", there.control), here.scratch("out").join("car"));
+    let elsewhere = here.run(&["import", "oci", &remote, "--path", "/opt", "--out", text(&out)]).ended(1);
+    assert!(elsewhere.err.contains("`/opt`") && elsewhere.err.contains("--path"), "{}", elsewhere.err);
+    let made = here.json(&["import", "oci", &remote, "--out", text(&out)]);
+    assert_eq!(
+        (&made["name"], &made["version"], &made["runtime"]),
+        (&json!("modelcar"), &json!("2.0.0"), &json!("onnx")),
+        "{made}"
+    );
+    assert_eq!(std::fs::read(out.join("1/model.onnx")).unwrap(), std::fs::read(wine.join("v2/model.onnx")).unwrap());
+    assert!(!out.join("1/old.py").exists() && !out.join("etc").exists());
+    here.json(&["deploy", "modelcar:2.0.0", "--service", "wine", "--wait"]);
+    here.down();
     there.down();
 }
 

@@ -360,6 +360,16 @@ fn docker_pushes_and_pulls_an_image_from_scratch() {
     let told = run(Command::new("tar").arg("-C").arg(home.path()).arg("-xf").arg(&back).arg("model.bin"));
     assert_eq!(told, "");
     assert!(std::fs::read(home.path().join("model.bin")).unwrap() == content);
+    // What Docker pushed is read as a plain image that carries files.
+    let (elsewhere, out) = (home.path().join("elsewhere"), home.path().join("imported"));
+    let mut import = Command::new(env!("CARGO_BIN_EXE_modelyard"));
+    import
+        .arg("--home")
+        .arg(elsewhere)
+        .args(["import", "oci", &image, "--path", "/", "--as", "wine:1", "--out"])
+        .arg(&out);
+    run(&mut import);
+    assert!(std::fs::read(out.join("model.bin")).unwrap() == content);
 }
 
 #[test]

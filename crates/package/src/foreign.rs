@@ -145,6 +145,23 @@ pub fn modelpack(config: &Value) -> Said {
     }
 }
 
+/// Reads the labels of a container image's configuration, as far as the OCI specification names them.
+pub fn image(config: &Value) -> Said {
+    let label = |name: &str| text(&config["config"]["Labels"][format!("org.opencontainers.image.{name}")]);
+    let mut notes = Map::new();
+    for name in ["title", "source", "revision", "vendor", "documentation", "url"] {
+        note(&mut notes, &format!("image.{name}"), label(name));
+    }
+    Said {
+        version: label("version"),
+        description: label("description").or_else(|| label("title")),
+        license: label("licenses"),
+        authors: label("authors").into_iter().collect(),
+        notes,
+        ..Said::default()
+    }
+}
+
 /// The text of `modelyard.toml` for files that lie in `folder`; `None` when there is one already, which then counts.
 ///
 /// # Errors
@@ -324,6 +341,7 @@ mod tests {
             let kit = kitfile(&config);
             assert_eq!((kit.name, kit.authors.len(), kit.parameters.len()), (None, 0, 0));
             assert_eq!(modelpack(&config).name, None);
+            assert_eq!(image(&config), Said::default());
         }
     }
 }

@@ -89,7 +89,9 @@ pub enum ClientError {
     #[error("{remote} is no model that can be imported: {why}")]
     #[diagnostic(
         code(modelyard::registry::no_model),
-        help("ModelKits of KitOps and ModelPack artefacts are read; nothing was left in the folder")
+        help(
+            "ModelKits of KitOps, ModelPack artefacts and plain images with a model in one folder are read; nothing was left in the folder"
+        )
     )]
     NoModel {
         /// What was asked for.

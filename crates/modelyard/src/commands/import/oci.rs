@@ -1,4 +1,5 @@
-//! `modelyard import oci REMOTE`: a ModelKit of KitOps, or a ModelPack artefact of another tool, becomes a model folder and a package.
+//! `modelyard import oci REMOTE`: a ModelKit of KitOps, a ModelPack artefact of another tool, or a plain image that carries a model becomes a model
+//! folder and a package.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use modelyard_core::{ModelName, Version};
 use modelyard_package::BuildOptions;
-use modelyard_package::foreign::{Said, describe, kitfile, modelpack};
+use modelyard_package::foreign::{Said, describe, image, kitfile, modelpack};
 use modelyard_registry::client::{Foreign, Layout, Remote, fetch_foreign};
 use serde_json::json;
 
@@ -24,6 +25,9 @@ pub struct Oci {
     /// What to fetch: `registry.example/team/wine:2.1.0`, or by digest.
     #[arg(value_name = "REMOTE")]
     remote: Remote,
+    /// Folder of a plain image that holds the model; `/` for all of it.
+    #[arg(long, value_name = "DIR", default_value = "/models")]
+    path: String,
     /// What the package is called. Default: as the artefact says, or the repository and the tag.
     #[arg(long = "as", value_name = "NAME:VERSION")]
     named: Option<Called>,
@@ -48,7 +52,8 @@ impl Oci {
         }
         let scratch = scratch(self.out.as_deref())?;
         let progress = Progress::default();
-        let fetched = fetch_foreign(&store, &remote, scratch.path(), &|done, all| progress.tell(done, all));
+        let within = self.path.trim_start_matches("./").trim_matches('/');
+        let fetched = fetch_foreign(&store, &remote, within, scratch.path(), &|done, all| progress.tell(done, all));
         progress.end();
         let fetched = fetched?;
         let said = said(&fetched, &remote);
@@ -102,6 +107,7 @@ fn said(fetched: &Foreign, remote: &Remote) -> Said {
     let mut said = match fetched.layout {
         Layout::Kit => kitfile(&fetched.config),
         Layout::Pack => modelpack(&fetched.config),
+        Layout::Image => image(&fetched.config),
     };
     said.notes.insert("oci.source".to_owned(), json!(remote.to_string()));
     said.notes.insert("oci.digest".to_owned(), json!(fetched.digest));

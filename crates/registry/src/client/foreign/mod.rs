@@ -1,10 +1,13 @@
-//! Models that other tools put into OCI registries: ModelKits of KitOps, and ModelPack artefacts. Their files, laid out in a folder.
+//! Models that other tools put into OCI registries: ModelKits of KitOps, ModelPack artefacts, and plain images that carry a model in a folder. Their
+//! files, laid out in a folder.
 //!
 //! Promises: every byte is checked against its digest before it is unpacked; nothing is written outside the folder; links and special files are
 //! refused; an archive that swells beyond reason is given up.
 //! Absent on purpose: zstd, which Modelyard does not read.
 //!
 //! Source: KitOps' `modelkit` media types and Kitfile; CNCF ModelPack specification (layer types, file path annotation).
+
+mod plain;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -17,15 +20,21 @@ use serde_json::Value;
 use tar::{Archive, EntryType};
 
 use super::http::Http;
+use super::image::FoundImage;
 use super::{ClientError, Remote, Tell, lacking, parts, transfer};
-use crate::manifest::{Descriptor, FILEPATH, MODEL_CONFIG, Manifest};
+use crate::manifest::{DOCKER_CONFIG, Descriptor, FILEPATH, IMAGE_CONFIG, MODEL_CONFIG, Manifest};
 use crate::{Store, paths};
 
 /// Media type of a ModelKit's configuration: the Kitfile as JSON.
 pub const KITFILE: &str = "application/vnd.kitops.modelkit.config.v1+json";
 
-/// What the media types of layers begin with.
-const FAMILIES: [&str; 2] = ["application/vnd.kitops.modelkit.", "application/vnd.cncf.model."];
+/// What the media types of layers begin with: those of models, and those of images.
+const FAMILIES: [&str; 4] = [
+    "application/vnd.kitops.modelkit.",
+    "application/vnd.cncf.model.",
+    "application/vnd.oci.image.layer.",
+    "application/vnd.docker.image.rootfs.",
+];
 
 /// Most files of one artefact.
 const MOST_FILES: usize = 100_000;
@@ -46,6 +55,8 @@ pub enum Layout {
     Kit,
     /// A ModelPack artefact; the configuration is that of the specification.
     Pack,
+    /// A plain image with the model in one of its folders; the configuration is that of a container.
+    Image,
 }
 
 /// What was fetched besides the files.
@@ -61,19 +72,29 @@ pub struct Foreign {
     pub files: Vec<String>,
 }
 
-/// Fetches an artefact and lays its files out in `folder`, which is there and empty.
+/// Fetches an artefact and lays its files out in `folder`, which is there and empty; of a plain image those below the folder `within`, of an index the image
+/// for this machine.
 ///
 /// # Errors
 /// [`ClientError`]; blobs that arrived stay in the local registry, and are not fetched again, until they are collected.
 #[tracing::instrument(name = "registry.import", skip_all, fields(%remote), err)]
-pub fn fetch_foreign(store: &Store, remote: &Remote, folder: &Path, tell: Tell<'_>) -> Result<Foreign, ClientError> {
+pub fn fetch_foreign(
+    store: &Store,
+    remote: &Remote,
+    within: &str,
+    folder: &Path,
+    tell: Tell<'_>,
+) -> Result<Foreign, ClientError> {
     let http = Http::new(remote)?;
-    let (bytes, digest) = http.manifest(&remote.reference())?;
+    let (bytes, _) = http.manifest(&remote.reference())?;
     let wrong = |why: String| ClientError::NoModel { remote: remote.to_string(), why };
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let read = |digest: &Digest| http.manifest(&digest.to_string()).map(|(bytes, _)| bytes);
+    let FoundImage { digest, manifest, .. } = FoundImage::choose(bytes, architecture(), wrong, read)?;
+    let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|error| wrong(error.to_string()))?;
     let layout = match manifest.config.media_type.as_str() {
         KITFILE => Layout::Kit,
         MODEL_CONFIG => Layout::Pack,
+        IMAGE_CONFIG | DOCKER_CONFIG => Layout::Image,
         other => return Err(wrong(format!("its configuration is of the type `{other:.100}`"))),
     };
     if manifest.layers.iter().any(|layer| layer.annotations.get(FILEPATH).is_some_and(|path| path == DOCUMENT)) {
@@ -91,14 +112,33 @@ pub fn fetch_foreign(store: &Store, remote: &Remote, folder: &Path, tell: Tell<'
         if missing.iter().all(|part| part.digest != layer.digest) {
             store.blobs().verify(&layer.digest)?;
         }
-        let laid = lay_out(&store.blobs().path(&layer.digest), layer, form, folder, &mut files);
+        let blob = store.blobs().path(&layer.digest);
+        let laid = match layout {
+            Layout::Image => opened(&blob, layer, form).and_then(|layer| plain::lay_over(layer, within, folder)),
+            Layout::Kit | Layout::Pack => lay_out(&blob, layer, form, folder, &mut files),
+        };
         laid.map_err(|why| wrong(format!("layer {}: {why}", layer.digest)))?;
+    }
+    if layout == Layout::Image {
+        files = plain::files(folder).map_err(wrong)?;
+        if files.is_empty() {
+            return Err(wrong(format!("the image has no files in its folder `/{within}`: say where, with `--path`")));
+        }
     }
     files.sort();
     if let Some((path, why)) = paths::clash(files.iter().map(String::as_str)) {
         return Err(wrong(format!("`{path:.200}`: {why}")));
     }
     Ok(Foreign { digest, layout, config, files })
+}
+
+/// This machine's architecture, as indexes have it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// How a layer holds its files.
@@ -115,28 +155,41 @@ fn form(layer: &Descriptor) -> Result<Form, String> {
     match kind.rsplit_once('.').map(|(_, form)| form) {
         Some("raw") if ours => Ok(Form::Raw),
         Some("tar") if ours => Ok(Form::Tar),
-        Some("tar+gzip" | "tar+gzip-fastest") if ours => Ok(Form::Gzip),
+        Some("tar+gzip" | "tar+gzip-fastest" | "gzip") if ours => Ok(Form::Gzip),
         _ => Err(format!("layers of the type `{kind:.100}` are not read, but raw, tar and tar+gzip of models")),
     }
 }
 
 fn lay_out(blob: &Path, layer: &Descriptor, form: Form, folder: &Path, files: &mut Vec<String>) -> Result<(), String> {
-    let opened = File::open(blob).map_err(|error| error.to_string())?;
-    let most = layer.size.saturating_mul(SWELL).saturating_add(SWELL_BYTES);
-    let source = BufReader::with_capacity(256 << 10, opened);
+    let mut source = opened(blob, layer, form)?;
     match form {
         Form::Raw => {
             let path = layer.annotations.get(FILEPATH).ok_or_else(|| format!("it has no annotation {FILEPATH}"))?;
             let path = path.strip_prefix("./").unwrap_or(path);
-            write(&mut source.take(layer.size), path, folder, files).map(drop)
+            write(&mut source, path, folder, files).map(drop)
         }
-        Form::Tar => unpack(source.take(most), folder, files),
-        Form::Gzip => unpack(GzDecoder::new(source).take(most), folder, files),
+        Form::Tar | Form::Gzip => unpack(source, folder, files),
     }
 }
 
+/// What a layer holds, up to where it is given up.
+fn opened(blob: &Path, layer: &Descriptor, form: Form) -> Result<Box<dyn Read>, String> {
+    let file = File::open(blob).map_err(|error| error.to_string())?;
+    let most = layer.size.saturating_mul(SWELL).saturating_add(SWELL_BYTES);
+    let source = BufReader::with_capacity(256 << 10, file);
+    Ok(match form {
+        Form::Raw => Box::new(source.take(layer.size)),
+        Form::Tar => Box::new(source.take(most)),
+        Form::Gzip => Box::new(GzDecoder::new(source).take(most)),
+    })
+}
+
+/// For `map_err`: that an archive cannot be read to its end.
+fn damaged(error: io::Error) -> String {
+    format!("the archive is damaged, or swells beyond reason: {error}")
+}
+
 fn unpack(source: impl Read, folder: &Path, files: &mut Vec<String>) -> Result<(), String> {
-    let damaged = |error: io::Error| format!("the archive is damaged, or swells beyond reason: {error}");
     let mut archive = Archive::new(source);
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
@@ -237,10 +290,15 @@ mod tests {
     #[test]
     fn layers_of_other_types_are_named() {
         let layer = |kind: &str| Descriptor::new(kind, crate::blob::digest_of(b""), 0);
-        let known = ["application/vnd.kitops.modelkit.model.v1.tar+gzip", "application/vnd.cncf.model.weight.v1.raw"];
-        assert_eq!(known.map(|kind| form(&layer(kind)).unwrap()), [Form::Gzip, Form::Raw]);
+        let known = [
+            "application/vnd.kitops.modelkit.model.v1.tar+gzip",
+            "application/vnd.cncf.model.weight.v1.raw",
+            "application/vnd.oci.image.layer.v1.tar",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        ];
+        assert_eq!(known.map(|kind| form(&layer(kind)).unwrap()), [Form::Gzip, Form::Raw, Form::Tar, Form::Gzip]);
         for other in
-            ["application/vnd.oci.image.layer.v1.tar", "application/vnd.cncf.model.weight.v1.tar+zstd", "tar", ""]
+            ["application/vnd.oci.image.layer.v1.tar+zstd", "application/vnd.cncf.model.weight.v1.tar+zstd", "tar", ""]
         {
             assert!(form(&layer(other)).unwrap_err().contains(other));
         }
