@@ -157,6 +157,27 @@ fn a_base_comes_from_a_registry_once_and_is_pinned_and_told_when_it_moves() {
 }
 
 #[test]
+fn a_bundle_takes_the_image_along_with_the_layers_of_its_base() {
+    let (shop, there) = (Workshop::new(), World::default());
+    let image = shop.package(&["--base", &shop.exact()]).ended(0).json()["formats"][0].clone();
+    let bundle = shop.ours.scratch("carried").join("iris.tar");
+    let bundle = bundle.to_str().unwrap();
+    shop.ours.run(&["bundle", "create", "iris", "--file", bundle]).ended(0);
+    there.run(&["bundle", "load", bundle]).ended(0);
+    let loaded = distribution(&there);
+    for layer in image["layers"].as_array().unwrap() {
+        loaded.store().blobs().verify(&layer["digest"].as_str().unwrap().parse().unwrap()).unwrap();
+    }
+    let registry = Registry::of(&there);
+    let manifest = |digest: &Value| {
+        let url = format!("http://{}/v2/iris/manifests/{}", registry.address, digest.as_str().unwrap());
+        ureq::get(url).call().unwrap().body_mut().read_json::<Value>().unwrap()
+    };
+    assert_eq!(manifest(&image["digest"])["layers"][0]["digest"], image["layers"][0]["digest"]);
+    drop(shop.theirs);
+}
+
+#[test]
 fn an_environment_says_what_may_be_built_on_and_every_reason_is_told() {
     let shop = Workshop::new();
     let environments = shop.ours.scratch("environments");
