@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use modelyard_core::Digest;
 use modelyard_registry::blob::Blobs;
-use modelyard_registry::manifest::{INDEX, MANIFEST, REF_NAME};
+use modelyard_registry::manifest::{ARCHITECTURE, INDEX, MANIFEST, REF_NAME};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::Image;
 use super::error::ImageError;
 use super::tape::Entries;
-use super::{Image, documents};
 use crate::canonical;
 
 /// Annotation of an index: the whole name, which containerd gives an image that it imports.
@@ -61,7 +61,7 @@ fn entries(blobs: &Blobs, image: &Image) -> Result<Entries, ImageError> {
         "schemaVersion": 2, "mediaType": INDEX,
         "manifests": [{
             "mediaType": MANIFEST, "digest": image.digest, "size": image.manifest.len(),
-            "platform": { "architecture": documents::ARCHITECTURE, "os": "linux" },
+            "platform": { "architecture": ARCHITECTURE, "os": "linux" },
             "annotations": { REF_NAME: tag, NAME: format!("docker.io/library/{}", image.name) },
         }],
     });

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use modelyard_registry::manifest::{CREATED, Descriptor, MANIFEST, TITLE, VERSION};
+use modelyard_registry::manifest::{ARCHITECTURE, CREATED, Descriptor, MANIFEST, TITLE, VERSION};
 use serde_json::{Value, json};
 
 use super::python::{ENVIRONMENT, HOME};
@@ -23,13 +23,6 @@ pub const ENGINE: &str = "/usr/lib/modelyard/libonnxruntime.so";
 
 /// Who serves: nobody's number, as the distroless images have it.
 const USER: &str = "65532:65532";
-
-/// The architecture of images that this build makes, as the specification (and Go) names it.
-pub const ARCHITECTURE: &str = match std::env::consts::ARCH.as_bytes() {
-    b"x86_64" => "amd64",
-    b"aarch64" => "arm64",
-    _ => std::env::consts::ARCH,
-};
 
 /// Folders of programs when the base names none. Source: Docker's default.
 const FOLDERS: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

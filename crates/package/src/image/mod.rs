@@ -24,9 +24,11 @@ use modelyard_core::package::{DOCUMENT, Package, Runtime};
 use modelyard_registry::blob::Blobs;
 use modelyard_registry::manifest::{Descriptor, IMAGE_CONFIG};
 
+pub use modelyard_registry::manifest::ARCHITECTURE;
+
 pub use self::archive::{Written, archive};
 pub use self::base::{Base, import};
-pub use self::documents::{ARCHITECTURE, PACKAGE, PACKAGE_DIR};
+pub use self::documents::{PACKAGE, PACKAGE_DIR};
 pub use self::error::ImageError;
 pub use self::layer::Layer;
 pub(crate) use self::layer::digest_of;

@@ -11,7 +11,7 @@ use modelyard_registry::client::FoundImage;
 use modelyard_registry::manifest::{Descriptor, MAX_MANIFEST_BYTES};
 use serde::Deserialize;
 
-use crate::image::documents::ARCHITECTURE;
+use crate::image::ARCHITECTURE;
 use crate::image::error::ImageError;
 
 /// Most entries of an archive.

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::local::import;
-use super::documents::ARCHITECTURE;
+use super::ARCHITECTURE;
 use super::elf::Glibc;
 use super::error::ImageError;
 use super::layer::{GZIP, Layer, TAR};

@@ -22,7 +22,7 @@ use tar::{Archive, EntryType};
 use super::http::Http;
 use super::image::FoundImage;
 use super::{ClientError, Remote, Tell, lacking, parts, transfer};
-use crate::manifest::{DOCKER_CONFIG, Descriptor, FILEPATH, IMAGE_CONFIG, MODEL_CONFIG, Manifest};
+use crate::manifest::{ARCHITECTURE, DOCKER_CONFIG, Descriptor, FILEPATH, IMAGE_CONFIG, MODEL_CONFIG, Manifest};
 use crate::{Store, paths};
 
 /// Media type of a ModelKit's configuration: the Kitfile as JSON.
@@ -89,7 +89,7 @@ pub fn fetch_foreign(
     let (bytes, _) = http.manifest(&remote.reference())?;
     let wrong = |why: String| ClientError::NoModel { remote: remote.to_string(), why };
     let read = |digest: &Digest| http.manifest(&digest.to_string()).map(|(bytes, _)| bytes);
-    let FoundImage { digest, manifest, .. } = FoundImage::choose(bytes, architecture(), wrong, read)?;
+    let FoundImage { digest, manifest, .. } = FoundImage::choose(bytes, ARCHITECTURE, wrong, read)?;
     let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|error| wrong(error.to_string()))?;
     let layout = match manifest.config.media_type.as_str() {
         KITFILE => Layout::Kit,
@@ -130,15 +130,6 @@ pub fn fetch_foreign(
         return Err(wrong(format!("`{path:.200}`: {why}")));
     }
     Ok(Foreign { digest, layout, config, files })
-}
-
-/// This machine's architecture, as indexes have it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// How a layer holds its files.
