@@ -10,7 +10,7 @@ use modelyard_core::package::Package;
 use modelyard_core::{Digest, EnvironmentName};
 use modelyard_registry::distribution::Distribution;
 use modelyard_registry::trust::{
-    CheckedPolicy, Promotion, Provenance, VerifyingKey, attestations, check_package, signatures, why_not,
+    Attested, CheckedPolicy, Promotion, Provenance, VerifyingKey, attestations, check_package, signatures, why_not,
     why_not_promoted,
 };
 use serde::{Deserialize, Serialize};
@@ -250,22 +250,36 @@ impl Policy {
     }
 }
 
+/// Why nothing that was stated of the package is what is demanded, as `why_not` has it, and what is wrong with the statements themselves.
+fn unstated(
+    what: &str,
+    signers: &[String],
+    distribution: &Distribution,
+    digest: &Digest,
+    package: &Package,
+    why_not: impl FnOnce(&[Attested]) -> Option<String>,
+) -> Vec<String> {
+    let keys = match keys(signers) {
+        Ok(keys) => keys,
+        Err(why) => return vec![why],
+    };
+    match attestations(distribution, &package.name, digest, &keys) {
+        Ok((stated, faults)) => {
+            let Some(why) = why_not(&stated) else { return Vec::new() };
+            let faults = faults.iter().map(|fault| format!("{}: {}", fault.what, fault.why));
+            [why].into_iter().chain(faults).collect()
+        }
+        Err(error) => vec![format!("its {what} cannot be read: {error}")],
+    }
+}
+
 impl Origin {
     /// Why no statement of provenance is one that is demanded.
     fn reasons(&self, distribution: &Distribution, digest: &Digest, package: &Package) -> Vec<String> {
-        let keys = match keys(&self.keys) {
-            Ok(keys) => keys,
-            Err(why) => return vec![why],
-        };
-        match attestations(distribution, &package.name, digest, &keys) {
-            Ok((stated, faults)) => {
-                let found: Vec<Provenance> = stated.iter().filter_map(Provenance::of).collect();
-                let Some(why) = why_not(&found, &self.source, &self.builder) else { return Vec::new() };
-                let faults = faults.iter().map(|fault| format!("{}: {}", fault.what, fault.why));
-                [why].into_iter().chain(faults).collect()
-            }
-            Err(error) => vec![format!("its provenance cannot be read: {error}")],
-        }
+        unstated("provenance", &self.keys, distribution, digest, package, |stated| {
+            let found: Vec<Provenance> = stated.iter().filter_map(Provenance::of).collect();
+            why_not(&found, &self.source, &self.builder)
+        })
     }
 }
 
@@ -278,19 +292,10 @@ impl Promoted {
         digest: &Digest,
         package: &Package,
     ) -> Vec<String> {
-        let keys = match keys(&self.keys) {
-            Ok(keys) => keys,
-            Err(why) => return vec![why],
-        };
-        match attestations(distribution, &package.name, digest, &keys) {
-            Ok((stated, faults)) => {
-                let found: Vec<Promotion> = stated.iter().filter_map(Promotion::of).collect();
-                let Some(why) = why_not_promoted(&found, &self.from, environment) else { return Vec::new() };
-                let faults = faults.iter().map(|fault| format!("{}: {}", fault.what, fault.why));
-                [why].into_iter().chain(faults).collect()
-            }
-            Err(error) => vec![format!("its promotions cannot be read: {error}")],
-        }
+        unstated("promotions", &self.keys, distribution, digest, package, |stated| {
+            let found: Vec<Promotion> = stated.iter().filter_map(Promotion::of).collect();
+            why_not_promoted(&found, &self.from, environment)
+        })
     }
 
     /// Why a promotion would not count here; none when it would.
