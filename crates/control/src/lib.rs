@@ -36,3 +36,4 @@ mod tracking;
 pub use run::{ControlOptions, Error, Ready, run};
 pub use store::Error as StoreError;
 pub use store::chain::{Anchor, Break, Walked, walk_file};
+pub use tracking::login as mlflow_login;

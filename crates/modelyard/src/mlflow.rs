@@ -1,6 +1,6 @@
 //! An MLflow server as a caller sees it: its registry, its runs, and the files that it keeps.
 //!
-//! Promises: every call has a deadline; no path that a server names leads out of the folder that is filled; files are written while they come, so memory
+//! Promises: connecting, and the beginning of every answer, have a deadline; no path that a server names leads out of the folder that is filled; files are written while they come, so memory
 //! stays flat.
 //! Absent on purpose: stores that only MLflow's own client reads (`s3://…` without MLflow's proxy): `mlflow artifacts download` fetches those.
 //!
@@ -11,8 +11,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use modelyard_control::mlflow_login;
 use modelyard_registry::paths;
 use serde_json::Value;
 use ureq::http::Response;
@@ -44,12 +43,6 @@ impl Server {
             let help = "it looks like http://127.0.0.1:5000; name it with `--server URL` or MLFLOW_TRACKING_URI";
             return Err(Failed::new(format!("`{address}` is no address of an MLflow server"), help));
         }
-        let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let basic = set("MLFLOW_TRACKING_USERNAME").map(|name| {
-            let password = set("MLFLOW_TRACKING_PASSWORD").unwrap_or_default();
-            format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
-        });
-        let login = basic.or_else(|| set("MLFLOW_TRACKING_TOKEN").map(|token| format!("Bearer {token}")));
         let agent = Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
@@ -58,7 +51,7 @@ impl Server {
             .max_redirects(0)
             .build()
             .new_agent();
-        Ok(Self { agent, base: address.trim_end_matches('/').to_owned(), login })
+        Ok(Self { agent, base: address.trim_end_matches('/').to_owned(), login: mlflow_login() })
     }
 
     /// Where it is.

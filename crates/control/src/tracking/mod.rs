@@ -27,6 +27,8 @@ use crate::packages::Packages;
 use crate::store::fold::ServiceState;
 use follow::Follower;
 
+pub use server::login;
+
 /// How often it is looked which servers there are.
 const LOOK: Duration = Duration::from_secs(1);
 /// Servers that are told, at most.

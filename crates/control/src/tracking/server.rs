@@ -79,6 +79,16 @@ const ROLLOUT: &str = "modelyard.rollout";
 /// The tag that says up to which position in the log a run was told.
 pub const POSITION: &str = "modelyard.position";
 
+/// Who asks, by the variables that MLflow's own clients read: the header `Authorization`.
+pub fn login() -> Option<String> {
+    let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let basic = set("MLFLOW_TRACKING_USERNAME").map(|name| {
+        let password = set("MLFLOW_TRACKING_PASSWORD").unwrap_or_default();
+        format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
+    });
+    basic.or_else(|| set("MLFLOW_TRACKING_TOKEN").map(|token| format!("Bearer {token}")))
+}
+
 impl Server {
     /// The server at an address.
     pub fn new(address: &str) -> Self {
@@ -91,14 +101,9 @@ impl Server {
         Self { agent: agent.into(), base: address.trim_end_matches('/').to_owned() }
     }
 
-    /// Who asks, by the variables that MLflow's clients read.
+    /// Who asks, unless that would go over the network in the clear.
     fn login(&self) -> Result<Option<String>, Trouble> {
-        let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let basic = set("MLFLOW_TRACKING_USERNAME").map(|name| {
-            let password = set("MLFLOW_TRACKING_PASSWORD").unwrap_or_default();
-            format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
-        });
-        let login = basic.or_else(|| set("MLFLOW_TRACKING_TOKEN").map(|token| format!("Bearer {token}")));
+        let login = login();
         let host = host_of(&self.base);
         let is_here = host == "localhost"
             || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
