@@ -1,7 +1,7 @@
 //! All places where instances run, as one target: this machine, and the machines of the environments.
 //!
 //! Promises: an instance is asked for where its specification says, and found where it is; machines do not wait for each other; a machine that its
-//! environment names no more is kept for as long as anything of ours is there, but nothing new is placed on it.
+//! environment names no more is kept as long as the control plane runs, or longer if anything of ours is there, but nothing new is placed on it.
 //! Absent on purpose: which machine an instance goes to (the controller decides, and writes it down first).
 
 use std::collections::BTreeMap;

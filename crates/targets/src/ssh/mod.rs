@@ -154,11 +154,6 @@ impl SshMachine {
     pub fn has(&self, id: &InstanceId) -> bool {
         self.inner.sight.borrow().instances.iter().any(|status| status.id == *id)
     }
-
-    /// Whether it had any instance when it was last seen.
-    pub fn is_empty(&self) -> bool {
-        self.inner.sight.borrow().instances.is_empty()
-    }
 }
 
 impl Inner {
