@@ -333,6 +333,37 @@ fn memory_stays_flat_while_a_large_blob_goes_in_and_out() {
 }
 
 #[test]
+fn memory_stays_flat_beside_thirty_two_clients_at_once() {
+    const CLIENTS: usize = 32;
+    const LENGTH: usize = 6 << 20;
+    let home = tempfile::tempdir().unwrap();
+    let registry = Registry::start(home.path());
+    let before = registry.status("VmRSS");
+    let (registry, together) = (&registry, &std::sync::Barrier::new(CLIENTS));
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                let content = filler(LENGTH, client as u64 + 100);
+                let digest = digest(&content);
+                together.wait();
+                registry.call("POST", &format!("/v2/wine/blobs/uploads/?digest={digest}"), &content, 201);
+                let mut body =
+                    registry.call("GET", &format!("/v2/wine/blobs/{digest}"), b"", 200).into_body().into_reader();
+                let (mut first, mut rest) = (vec![0; 1000], Vec::new());
+                body.read_exact(&mut first).unwrap();
+                // Every answer has begun and none goes on: what the registry has read ahead is all there at once.
+                together.wait();
+                body.read_to_end(&mut rest).unwrap();
+                assert!([first, rest].concat() == content, "other bytes came back");
+            });
+        }
+    });
+    // 64 MiB, less the 16 that it has as a release build before anybody comes; as a debug build, its own pages are many more.
+    let grown = registry.status("VmHWM").saturating_sub(before);
+    assert!(grown < 48 << 20, "{} MiB more at its peak", grown >> 20);
+}
+
+#[test]
 #[ignore = "needs dockerd and root"]
 fn docker_pushes_and_pulls_an_image_from_scratch() {
     let home = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ use modelyard_core::ports::{Clock, Target};
 use modelyard_monitor::capture::SPAN;
 use modelyard_registry::access::Tokens;
 use modelyard_registry::distribution::Distribution;
+use modelyard_registry::listen;
 use modelyard_targets::ProcessTarget;
 use modelyard_targets::fleet::Fleet;
 use modelyard_targets::identity::Identity;
@@ -247,7 +248,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         .merge(api::tokens::routes(token_log.clone()));
     let telling = [tokio::spawn(token_log.run(refused)), tokio::spawn(tracker.run())];
     let router = tokens::guarded(api, tokens, &ledger).merge(registry);
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let server = tokio::spawn(listen::serve(listener, router, std::future::pending()));
     let stop = watch::Sender::new(false);
     let deciding = tokio::spawn(controller.clone().run(gateway.clone(), stop.subscribe()));
     say_who_runs(&options.home, control)?;

@@ -61,10 +61,23 @@ impl Pieces {
 
     /// A piece of this length, to be filled; of the oldest one's memory, if that is free.
     pub fn next(&mut self, length: usize) -> BytesMut {
-        let oldest = (self.given.len() == self.most).then(|| self.given.pop_front()).flatten();
-        let mut piece = oldest.and_then(|piece| piece.try_into_mut().ok()).unwrap_or_default();
+        let mut piece = self.oldest();
         piece.resize(length, 0);
         piece
+    }
+
+    /// A piece that is filled bit by bit, with room for so many bytes.
+    pub fn empty(&mut self, room: usize) -> BytesMut {
+        let mut piece = self.oldest();
+        piece.clear();
+        piece.reserve(room);
+        piece
+    }
+
+    /// The oldest piece, if nobody works on it any more.
+    fn oldest(&mut self) -> BytesMut {
+        let oldest = (self.given.len() == self.most).then(|| self.given.pop_front()).flatten();
+        oldest.and_then(|piece| piece.try_into_mut().ok()).unwrap_or_default()
     }
 
     /// The piece, to be given away.

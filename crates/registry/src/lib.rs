@@ -2,7 +2,7 @@
 //!
 //! Promises: a version names one digest for ever; a blob is written whole or not at all and is checked against its digest whenever
 //! it leaves; several processes may use one store at once.
-//! The network is in [`distribution`], [`client`], [`artefacts`], [`hub`] and [`python`] alone.
+//! The network is in [`listen`], [`distribution`], [`client`], [`artefacts`], [`hub`] and [`python`] alone.
 
 pub mod access;
 pub mod alias;
@@ -20,6 +20,7 @@ pub mod fuzz;
 pub mod hub;
 mod layout;
 mod leftovers;
+pub mod listen;
 pub mod manifest;
 pub mod partial;
 pub mod paths;

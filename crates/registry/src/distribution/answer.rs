@@ -1,19 +1,10 @@
-//! Answers: refusals with the codes of the specification, and bodies that are read from a file piece by piece.
+//! Answers: heads, and refusals with the codes of the specification.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
-use tokio::sync::mpsc;
 
-use super::verified::Check;
-use crate::{Error, copying};
+use crate::Error;
 
 /// Header that names a manifest's or blob's digest.
 pub const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -141,56 +132,4 @@ pub fn bare<const N: usize>(status: StatusCode, headers: [(HeaderName, String); 
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     response
-}
-
-/// Bytes of a file from `from`, `length` of them, read ahead by two pieces. With a check, the last of them are only sent once the whole file
-/// has shown its digest; otherwise the answer breaks off.
-pub fn file_body(mut file: File, from: u64, length: u64, check: Option<Check>) -> Body {
-    // 256 KiB: enough per hand-over between threads, and 32 readers at once hold 24 MiB.
-    const PIECE: usize = 256 << 10;
-    // One is read into, one waits in the channel, one is being sent.
-    const PIECES: usize = 3;
-    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(1);
-    tokio::task::spawn_blocking(move || {
-        let mut left = length;
-        let ready = check.map(|check| check.before(&mut file, length)).transpose();
-        let ready = ready.and_then(|check| file.seek(SeekFrom::Start(from)).map(|_| check.flatten()));
-        let mut check = match ready {
-            Ok(check) => check,
-            Err(error) => {
-                let _ = sender.blocking_send(Err(error));
-                return;
-            }
-        };
-        let mut given = copying::Pieces::new(PIECES);
-        while left > 0 {
-            let mut piece = given.next(usize::try_from(left).unwrap_or(PIECE).min(PIECE));
-            left = left.saturating_sub(PIECE as u64);
-            let read = file.read_exact(&mut piece).and_then(|()| match &mut check {
-                Some(check) => check.piece(&piece, left == 0),
-                None => Ok(()),
-            });
-            let stop = read.is_err();
-            let piece = given.give(piece);
-            if sender.blocking_send(read.map(|()| piece)).is_err() || stop {
-                return;
-            }
-        }
-    });
-    pieces(receiver)
-}
-
-/// A body of the pieces that come through a channel.
-pub fn pieces(receiver: mpsc::Receiver<std::io::Result<Bytes>>) -> Body {
-    Body::from_stream(Pieces(receiver))
-}
-
-struct Pieces(mpsc::Receiver<std::io::Result<Bytes>>);
-
-impl futures_util::Stream for Pieces {
-    type Item = std::io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx)
-    }
 }

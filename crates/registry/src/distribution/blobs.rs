@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::answer::{Answer, Code, DIGEST, Refusal, bare, file_body};
+use super::answer::{Answer, Code, DIGEST, Refusal, bare};
+use super::body::file_body;
 use super::digest::Algorithm;
 use super::route::Query;
 use super::uploads::{Held, drain};

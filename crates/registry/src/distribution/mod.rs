@@ -9,6 +9,7 @@
 pub(crate) mod answer;
 pub(crate) mod attach;
 mod blobs;
+pub(crate) mod body;
 mod digest;
 pub(crate) mod gate;
 mod gc;
@@ -29,7 +30,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::serve::ListenerExt as _;
 
 #[cfg(fuzzing)]
 pub(crate) use self::blobs::fuzz as fuzz_range;
@@ -47,7 +47,7 @@ use self::uploads::Uploads;
 use self::verified::Verified;
 use crate::access::{self, Tokens};
 use crate::storage::BlobStore;
-use crate::{Error, Store, python};
+use crate::{Error, Store, listen, python};
 
 /// A registry that is served.
 #[derive(Clone, Debug)]
@@ -99,8 +99,6 @@ impl Distribution {
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
             ready(listener.local_addr().map_err(failed)?);
-            // An answer is a head and then pieces: each goes out at once, else the second waits for the first one's acknowledgement.
-            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
             let mut terminate =
                 tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
             let end = async move {
@@ -109,7 +107,8 @@ impl Distribution {
                     _ = tokio::signal::ctrl_c() => {}
                 }
             };
-            axum::serve(listener, self.guarded(tokens)).with_graceful_shutdown(end).await.map_err(failed)
+            listen::serve(listener, self.guarded(tokens), end).await;
+            Ok(())
         })
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
-use bytes::BytesMut;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
@@ -18,14 +18,14 @@ use tokio::task::JoinHandle;
 use super::answer::{Code, Refusal};
 use super::digest::{Algorithm, AnyDigest, Hasher};
 use crate::Error;
-use crate::copying::Flush;
+use crate::copying::{Flush, Pieces};
 
 /// An upload that nobody went on with for so long is removed.
 // A day: the longest that a person's interrupted push is likely to be taken up again.
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 
 /// Bytes that are gathered before they are written and hashed.
-// 128 KiB: a hand-over to another thread costs little beside it, and 32 pushes at once hold 8 MiB.
+// 128 KiB: a hand-over to another thread costs little beside it, and 32 pushes at once hold two such pieces each, 8 MiB.
 const PIECE: usize = 128 << 10;
 
 /// All uploads.
@@ -158,6 +158,10 @@ pub async fn drain(mut body: Body) {
     }
 }
 
+fn broken_off() -> Refusal {
+    Refusal::new(Code::BlobUploadInvalid, "the body broke off; ask where the upload stands and go on from there")
+}
+
 fn unknown() -> Refusal {
     Refusal::new(Code::BlobUploadUnknown, "there is no such upload; begin another one")
 }
@@ -189,29 +193,29 @@ impl Held {
     /// # Errors
     /// When the caller broke off (what came so far stays, and the caller may go on from there) or the disk failed.
     pub async fn append(&self, mut body: Body) -> Result<(), Refusal> {
-        let (mut gathered, mut writing) = (BytesMut::new(), None);
+        // One piece is gathered while the other one is written.
+        let (mut memory, mut writing) = (Pieces::new(2), None);
+        let mut gathered = memory.empty(PIECE);
         let ended = loop {
-            let over = match body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        gathered.extend_from_slice(&data);
-                    }
-                    None
-                }
-                None => Some(Ok(())),
-                Some(Err(_)) => Some(Err(Refusal::new(
-                    Code::BlobUploadInvalid,
-                    "the body broke off; ask where the upload stands and go on from there",
-                ))),
+            let (mut data, over) = match body.frame().await {
+                Some(Ok(frame)) => (frame.into_data().unwrap_or_default(), None),
+                None => (Bytes::new(), Some(Ok(()))),
+                Some(Err(_)) => (Bytes::new(), Some(Err(broken_off()))),
             };
-            if gathered.len() >= PIECE || (over.is_some() && !gathered.is_empty()) {
+            while !data.is_empty() || (over.is_some() && !gathered.is_empty()) {
+                let fits = data.len().min(PIECE - gathered.len());
+                gathered.extend_from_slice(&data.split_to(fits));
+                if gathered.len() < PIECE && over.is_none() {
+                    continue;
+                }
                 if let Some(before) = writing.take()
                     && let Err(refusal) = self.done(before).await
                 {
                     drain(body).await;
                     return Err(refusal);
                 }
-                let piece = gathered.split();
+                let piece = memory.give(gathered);
+                gathered = memory.empty(PIECE);
                 writing = Some(self.start(move |sink| sink.write(&piece)));
             }
             if let Some(over) = over {

@@ -16,7 +16,7 @@ use super::negotiate::{Form, choose};
 use super::refusal::Refusal;
 use super::{Index, normalise};
 use crate::distribution::AnyDigest;
-use crate::distribution::answer::file_body;
+use crate::distribution::body::file_body;
 use crate::storage::Source;
 
 const API_VERSION: &str = "1.1";

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::settings::Settings;
 use super::transport::Connector;
 use super::{Object, chain, runtime, wait};
-use crate::distribution::{AnyDigest, Hasher, answer, verified};
+use crate::distribution::{AnyDigest, Hasher, body, verified};
 use crate::{Error, leftovers};
 
 /// Bytes that go at once; smaller blobs go in one request.
@@ -267,7 +267,7 @@ impl Bucket {
                 }
             });
         }
-        answer::pieces(receiver)
+        body::pieces(receiver)
     }
 
     /// Every blob.

@@ -72,7 +72,7 @@ impl Served {
             Some(tokens) => distribution.guarded(tokens),
             None => distribution.router(),
         };
-        runtime.spawn(async move { axum::serve(listener, router).await });
+        runtime.spawn(modelyard_registry::listen::serve(listener, router, std::future::pending()));
         Self { address, distribution, _runtime: runtime }
     }
 
