@@ -5,6 +5,8 @@
 mod bases;
 #[path = "images/functions.rs"]
 mod functions;
+#[path = "images/runtime.rs"]
+mod runtime;
 mod support;
 
 use std::io::BufRead as _;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, command, has, root};
 
 /// Debian package by the program that shows that it is installed.
-const DEBIAN: [(&str, &str); 9] = [
+const DEBIAN: [(&str, &str); 11] = [
     ("promtool", "prometheus"),
     ("skopeo", "skopeo"),
     ("haproxy", "haproxy"),
@@ -15,6 +15,8 @@ const DEBIAN: [(&str, &str); 9] = [
     ("dockerd", "docker.io"),
     ("pg_createcluster", "postgresql"),
     ("ip", "iproute2"),
+    ("runc", "runc"),
+    ("umoci", "umoci"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
 ];
@@ -46,6 +48,7 @@ pub fn is_here(need: &str) -> bool {
         "root and network namespaces" => has("ip") && is_root().unwrap_or(false) && has_namespaces(),
         "the Python peers, dockerd and root" => python().is_some() && has("dockerd") && is_root().unwrap_or(false),
         "dockerd and root" => has("dockerd") && is_root().unwrap_or(false),
+        "umoci, runc and root" => has("umoci") && has("runc") && is_root().unwrap_or(false),
         // Nobody but root has its folder on the path.
         "sshd" => std::path::Path::new("/usr/sbin/sshd").is_file() && has("ssh"),
         program => has(program),
