@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use support::registry::{Registry, keys};
 use support::{World, examples};
 
 /// A package of a Python function with a lock that pins numpy for two ranges of Python.
@@ -80,6 +81,65 @@ fn a_signed_bill_is_kept_with_the_package() {
     let told = world.run(&["verify", "echo:1.0.0", "--key", public, "--built-by", "*", "--output", "json"]);
     assert!(told.code == 1 && told.out.contains("it has none"), "{told:?}");
     world.down();
+}
+
+/// `verify` names every bill that is kept with a package, whose it is, and whether it fits.
+#[test]
+fn bills_are_listed_with_who_signed_them_and_whether_they_match() {
+    let world = World::default();
+    let digest = world.json(&["package", locked(&world).to_str().unwrap()])["digest"].clone();
+    let ((private, public), (_, other)) = (keys(&world, "scribe"), keys(&world, "other"));
+    let bills =
+        |key: &str| world.run(&["verify", "echo:1.0.0", "--key", key, "--output", "json"]).json()["bills"].clone();
+    assert_eq!(bills(&public), json!([]));
+    let bill: Value =
+        serde_json::from_str(&world.run(&["sbom", "echo:1.0.0", "--key", &private]).ended(0).out).unwrap();
+    let listed = bills(&public);
+    assert_eq!(listed[0]["form"], "CycloneDX 1.6");
+    assert_eq!((&listed[0]["matches"], &listed[0]["signed"]), (&json!(true), &json!(true)), "{listed}");
+    assert!(listed[0]["key"].is_string() && bills(&other)[0]["key"].is_null(), "{listed}");
+
+    // Unsigned ones, as oras attaches a file: one as it is, one that says something else of a file.
+    let registry = Registry::of(&world);
+    let v2 = format!("http://{}/v2/echo", registry.address);
+    let put = |body: &[u8]| {
+        let digest = modelyard_registry::blob::digest_of(body).to_string();
+        let url = format!("{v2}/blobs/uploads/?digest={digest}");
+        assert_eq!(
+            ureq::post(&url).header("content-type", "application/octet-stream").send(body).unwrap().status(),
+            201
+        );
+        json!({ "digest": digest, "size": body.len() })
+    };
+    let mut changed = bill.clone();
+    let file = changed["components"].as_array_mut().unwrap().iter_mut().find(|one| one["type"] == "file").unwrap();
+    file["hashes"][0]["content"] = json!("0".repeat(64));
+    for bill in [&bill, &changed] {
+        let with = |mut part: Value, kind: &str| {
+            part["mediaType"] = json!(kind);
+            part
+        };
+        let size = ureq::get(format!("{v2}/manifests/{}", digest.as_str().unwrap())).call().unwrap();
+        let size = size.into_body().read_to_vec().unwrap().len();
+        let manifest = "application/vnd.oci.image.manifest.v1+json";
+        let object = json!({
+            "schemaVersion": 2, "mediaType": manifest, "artifactType": "application/vnd.cyclonedx+json",
+            "config": with(put(b"{}"), "application/vnd.oci.empty.v1+json"),
+            "layers": [with(put(bill.to_string().as_bytes()), "application/vnd.cyclonedx+json")],
+            "subject": { "mediaType": manifest, "digest": digest, "size": size },
+        });
+        let object = object.to_string();
+        let url = format!("{v2}/manifests/{}", modelyard_registry::blob::digest_of(object.as_bytes()));
+        ureq::put(&url).header("content-type", manifest).send(object.as_bytes()).unwrap();
+    }
+    let listed = bills(&public);
+    let of = |matches: bool| {
+        let told = |one: &&Value| one["signed"] == false && one["matches"] == matches;
+        listed.as_array().unwrap().iter().filter(told).count()
+    };
+    assert_eq!((listed.as_array().unwrap().len(), of(true), of(false)), (3, 1, 1), "{listed}");
+    let told = world.run(&["verify", "echo:1.0.0"]).ended(0).out;
+    assert!(told.contains("not signed: it does not match: it names `"), "{told}");
 }
 
 /// The schema of CycloneDX takes our bill, and its own library reads in it what is there.

@@ -15,9 +15,6 @@ use serde_json::{Value, json};
 
 use crate::lock::{Lock, Pin};
 
-/// What a bill is called where it is attested. Source: in-toto predicate `cyclonedx`.
-pub const BILL: &str = "https://cyclonedx.org/bom";
-
 /// The bill of the package `digest`. `lock` is its `modelyard.lock`, if it has one; `made` says when the bill was made, in RFC 3339. Whether the
 /// dependencies are complete is said too: they are when a lock pins them.
 pub fn bill(package: &Package, digest: &Digest, lock: Option<&Lock>, made: Option<&str>) -> Value {

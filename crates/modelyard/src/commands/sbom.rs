@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 use modelyard_core::package::{LOCK, Runtime};
-use modelyard_package::bill::{BILL, bill};
+use modelyard_package::bill::bill;
 use modelyard_package::lock::Lock;
-use modelyard_registry::trust::attest;
+use modelyard_registry::trust::{BILL, attest};
 
 use super::inspect::LaidOut;
 use super::sign::{short, signing_key};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use modelyard_core::EnvironmentName;
 use modelyard_registry::trust::{
-    Checked, Fault, Promotion, Provenance, attestations, check_all, check_package, signatures, why_not,
+    Bill, Checked, Fault, Fits, Promotion, Provenance, attestations, bills, check_all, check_package, signatures,
+    why_not,
 };
 use serde_json::{Value, json};
 
@@ -69,6 +70,12 @@ impl Verify {
         checked.faults.extend(faults);
         let provenance: Vec<Provenance> = stated.iter().filter_map(Provenance::of).collect();
         let promotions: Vec<Promotion> = stated.iter().filter_map(Promotion::of).collect();
+        // A document that cannot be read is among the faults already.
+        let (bills, faults) = match store.package(&digest) {
+            Ok(package) => bills(&distribution, &package, &digest, &stated)?,
+            Err(_) => Default::default(),
+        };
+        checked.faults.extend(faults);
         if self.built_from.is_empty() && self.built_by.is_empty() {
             if !keys.is_empty() && found.iter().all(|signature| signature.key.is_none()) {
                 checked.faults.push(unsigned(&keys.iter().map(|key| key.id()).collect::<Vec<_>>(), found.len()));
@@ -90,13 +97,15 @@ impl Verify {
         document["signatures"] = json!(signed);
         document["provenance"] = provenance.iter().map(stated_in_json).collect();
         document["promotions"] = promotions.iter().map(promoted_in_json).collect();
+        document["bills"] = bills.iter().map(billed_in_json).collect();
         context.print(&document, || {
             let signed = found.iter().map(|found| match &found.key {
                 Some(key) => format!("signed by {} as {}\n", short(key), found.name),
                 None => format!("signed by another key as {}\n", found.name),
             });
             let stated = provenance.iter().map(stated_in_words);
-            let stated = stated.chain(promotions.iter().map(promoted_in_words));
+            let stated =
+                stated.chain(promotions.iter().map(promoted_in_words)).chain(bills.iter().map(billed_in_words));
             format!("{digest}\n{}{}{}", signed.collect::<String>(), stated.collect::<String>(), in_words(&checked))
         })?;
         Ok(exit(&checked))
@@ -128,6 +137,30 @@ fn promoted_in_words(stated: &Promotion) -> String {
     let after = stated.rollout.as_deref().map(|rollout| format!(", after rollout {}", rollout.escape_debug()));
     let (by, at) = (stated.by.escape_debug(), stated.at.escape_debug());
     format!("{key} says: promoted from {} to {} by {by} at {at}{}\n", stated.from, stated.to, after.unwrap_or_default())
+}
+
+fn billed_in_json(bill: &Bill) -> Value {
+    let Bill { object, form, parts, fits, is_signed, key } = bill;
+    let fits = match fits {
+        Fits::Whole => Some(true),
+        Fits::Unsaid => None,
+        Fits::Not(_) => Some(false),
+    };
+    json!({ "object": object, "form": form, "parts": parts, "matches": fits, "signed": is_signed, "key": key })
+}
+
+fn billed_in_words(bill: &Bill) -> String {
+    let by = match (&bill.key, bill.is_signed) {
+        (Some(key), _) => format!("signed by {}", short(key)),
+        (None, true) => "signed by another key".to_owned(),
+        (None, false) => "not signed".to_owned(),
+    };
+    let fits = match &bill.fits {
+        Fits::Whole => "it names every file of the package as it is".to_owned(),
+        Fits::Unsaid => "it names no file of the package".to_owned(),
+        Fits::Not(why) => format!("it does not match: {}", why.escape_debug()),
+    };
+    format!("bill of materials, {} with {} parts, {by}: {fits}\n", bill.form.escape_debug(), bill.parts)
 }
 
 /// That none of the keys signed it.

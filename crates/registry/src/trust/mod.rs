@@ -8,6 +8,7 @@
 //! what is attested.
 
 mod attestation;
+mod bill;
 mod bytes;
 mod dsse;
 mod key;
@@ -18,6 +19,7 @@ mod sealed;
 mod signature;
 
 pub use self::attestation::{Attested, attest, attestations};
+pub use self::bill::{BILL, Bill, Fits, bills};
 pub use self::bytes::{Checked, Fault, check_all, check_package};
 pub use self::key::{SigningKey, VerifyingKey};
 pub use self::promotion::{CheckedPolicy, PROMOTION, Passed, Promote, Promotion, why_not_promoted};
