@@ -6,7 +6,7 @@ mod support;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use support::{World, examples};
+use support::{Ran, World, examples};
 
 /// A model folder whose program does nothing, with further lines of its description.
 fn folder(world: &World, version: &str, more: &str) -> PathBuf {
@@ -115,6 +115,26 @@ fn what_a_package_was_made_from_is_kept_and_shown() {
         let by = ["--key", private.as_str().unwrap(), "--builder", "https://ci.example/release"];
         world.run(&[&["attest", name, path], &by[..]].concat()).ended(0);
     }
+}
+
+/// Whatever packages a folder hears the revision, so that each gives the digest that `package` gives.
+#[test]
+fn the_environment_says_the_revision_to_every_command_that_packages() {
+    let world = World::up();
+    let path = folder(&world, "1", "");
+    let (path, control) = (path.to_str().unwrap(), format!("http://{}", world.control));
+    let said = |revision: &str, arguments: &[&str]| {
+        let mut command = world.command(&[arguments, &["--output", "json"]].concat());
+        Ran::of(command.env("MODELYARD_SOURCE_REVISION", revision))
+    };
+    let looked = said("feed", &["inspect", path]).ended(0).json();
+    assert_eq!(looked["lineage"], json!({ "revision": "feed" }));
+    said("feed", &["deploy", path, "--dry-run", "--control", &control]).ended(0);
+    let kept = world.json(&["inspect", "tiny:1"]);
+    assert_eq!((&kept["lineage"], &kept["digest"]), (&looked["lineage"], &looked["digest"]));
+    assert_eq!(said("feed", &["package", path]).ended(0).json()["digest"], looked["digest"]);
+    assert!(said("two\nlines", &["inspect", path]).ended(2).err.contains("MODELYARD_SOURCE_REVISION"));
+    world.down();
 }
 
 #[test]

@@ -22,6 +22,14 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// Runs a command to its end.
+    #[track_caller]
+    pub fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+
     /// Stdout as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
@@ -93,9 +101,7 @@ impl World {
 
     /// Runs the program to its end.
     pub fn run(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+        Ran::of(&mut self.command(arguments))
     }
 
     /// Runs the program; its stdout as JSON. Panics unless it succeeds.

@@ -214,7 +214,8 @@ pub(super) fn choose(context: &Context, what: &str, called: Option<&Called>) -> 
     let path = Path::new(what);
     let (digest, package) = match path.exists() {
         true => {
-            let built = super::package::build(context, path, called)?;
+            let store = super::inspect::store(context)?;
+            let built = super::package::build_into(&store, path, called, super::package::options()?)?;
             say(&format!("packaged {}:{} sha256:{}", built.package.name, built.package.version, built.digest.short()));
             (built.digest, built.package)
         }

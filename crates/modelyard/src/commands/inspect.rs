@@ -129,7 +129,7 @@ fn scratch(context: &Context, folder: &Path) -> miette::Result<LaidOut> {
     let (scratch, store) = passing_store()?;
     // What it was built from is in the home's registry, not in this one.
     let ancestors = ancestors(context, folder)?;
-    let options = BuildOptions { allow_unlocked: true, ancestors, ..BuildOptions::default() };
+    let options = BuildOptions { allow_unlocked: true, ancestors, ..super::package::options()? };
     let built = super::package::build_into(&store, folder, None, options)?;
     let folder = store.unpack(&built.digest)?;
     Ok(LaidOut { package: built.package, digest: Some(built.digest), folder, _scratch: Some(scratch) })

@@ -16,6 +16,9 @@ use crate::context::Context;
 use crate::exit::{Exit, Failed, Usage};
 use crate::terminal::{Busy, Paint, say, table};
 
+/// Says the revision of the source to every command that packages a folder.
+const SOURCE_REVISION: &str = "MODELYARD_SOURCE_REVISION";
+
 /// What a package can be exported as today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -59,7 +62,7 @@ pub struct Package {
     #[arg(long)]
     allow_unlocked: bool,
     /// Revision of the source that it is built from, in place of `[lineage] revision`.
-    #[arg(long, value_name = "TEXT", env = "MODELYARD_SOURCE_REVISION", value_parser = line)]
+    #[arg(long, value_name = "TEXT", env = SOURCE_REVISION, value_parser = line)]
     source_revision: Option<String>,
 }
 
@@ -110,7 +113,14 @@ pub fn not_run(package: &Document) -> Usage {
     Usage::new(what, help)
 }
 
-/// Packages a folder, or a bare model, into the local registry.
+/// How the environment says that a folder is packaged: the same for every command, so that they give the same digest.
+pub(super) fn options() -> Result<BuildOptions, Usage> {
+    let wrong = |why| Usage::new(format!("{SOURCE_REVISION} is no revision: {why}"), "set it right, or unset it");
+    let said = std::env::var(SOURCE_REVISION).ok().map(|text| line(&text)).transpose().map_err(wrong)?;
+    Ok(BuildOptions { source_revision: said, ..BuildOptions::default() })
+}
+
+/// Packages a folder, or a bare model, into the local registry. What the environment says of its source does not count.
 pub fn build(context: &Context, what: &Path, called: Option<&Called>) -> miette::Result<Built> {
     build_into(&super::inspect::store(context)?, what, called, BuildOptions::default())
 }
