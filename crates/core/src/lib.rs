@@ -23,6 +23,7 @@ pub mod metric;
 pub mod mirror;
 pub mod model_file;
 pub mod names;
+mod near;
 pub mod notify;
 pub mod package;
 pub mod ports;
@@ -40,5 +41,6 @@ pub use digest::Digest;
 pub use names::{
     AliasName, EnvironmentName, InstanceId, MachineName, ModelName, RevisionNumber, RolloutId, ServiceName, Version,
 };
+pub use near::nearest;
 pub use time::{Millis, Timestamp};
 pub use weight::Weight;

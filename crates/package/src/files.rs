@@ -7,10 +7,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use modelyard_core::nearest;
 use modelyard_registry::paths;
 
 use crate::DESCRIPTION;
-use crate::description::nearest;
 
 /// Adds every file that `pattern` names: a path, a folder (all files below), or a name with `*` in its last part.
 ///

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use modelyard_core::nearest;
 use modelyard_core::package::{Flag, Runtime};
 use modelyard_core::sample::{Sample, Tolerance};
 use modelyard_core::signature::{Datatype, Signature, TensorSpec, shape_fits};
 use serde_json::{Map, Value, json};
 
-use crate::description::{Placed, nearest, request_path_fault};
+use crate::description::{Placed, request_path_fault};
 use crate::flags::sample_fault;
 
 /// A wrong sample.

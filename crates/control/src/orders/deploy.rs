@@ -8,7 +8,7 @@ use modelyard_core::package::{Package, Resources};
 use modelyard_core::service::{Pools, Revision, ServiceSpec, TargetKind};
 use modelyard_core::signature::{Signature, TensorSpec, compatible};
 use modelyard_core::strategy::QualityPolicy;
-use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName, Timestamp};
+use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName, Timestamp, nearest};
 use modelyard_rollout::{Plan, Rollout};
 use serde::Deserialize;
 use serde_json::Value;
@@ -206,12 +206,10 @@ fn check_fields(quality: &QualityPolicy, signature: &Signature) -> Result<(), Er
         if matches!(name, "input" | "output") || known.iter().any(|known| known == name) || is_open(name) {
             continue;
         }
-        let meant = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
-        let near = meant.filter(|(off, _)| *off <= (name.chars().count() / 3).max(2));
         return Err(Error::DriftField {
             field: field.to_owned(),
-            hint: match near {
-                Some((_, meant)) => format!("did you mean `{meant}`?"),
+            hint: match nearest(name, known.iter().map(String::as_str)) {
+                Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("there are {}", known.join(", ")),
             },
         });

@@ -6,15 +6,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
-use modelyard_core::Millis;
 use modelyard_core::service::ServiceSpec;
 use modelyard_core::strategy::Strategy;
+use modelyard_core::{Millis, nearest};
 use modelyard_rehearse::play::{Behaviour, Case, Decides, Described, Fault, Scenario, Traffic, shape};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use super::{keys, recorded};
-use crate::service_file::check::{Mistake, nearest, read};
+use crate::service_file::check::{Mistake, read};
 
 /// Why a scenario was refused.
 #[derive(Debug, thiserror::Error)]

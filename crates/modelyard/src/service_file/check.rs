@@ -1,6 +1,6 @@
 //! Reading a `service.toml` against its keys: every mistake at once, each with its place and what to write instead.
 
-use modelyard_core::{Millis, ServiceName, Weight};
+use modelyard_core::{Millis, ServiceName, Weight, nearest};
 use toml::de::{DeArray, DeTable, DeValue};
 use toml::{Spanned, Value};
 
@@ -172,15 +172,6 @@ fn unknown_key(given: &str, known: impl Iterator<Item = &'static str> + Clone, w
         Some(meant) => format!("`{given}` is no key{place}; did you mean `{meant}`?"),
         None => format!("`{given}` is no key{place}; known are {}", known.collect::<Vec<_>>().join(", ")),
     }
-}
-
-/// The known word that is nearest to `given`, if any is near.
-pub fn nearest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let tidy = given.to_lowercase().replace('_', "-");
-    let distance = |word: &str| strsim::damerau_levenshtein(&tidy, &word.replace('_', "-"));
-    // A third of the letters may differ; a short word allows one or two.
-    let allowed = (tidy.chars().count() / 3).max(2);
-    known.map(|word| (distance(word), word)).filter(|(off, _)| *off <= allowed).min().map(|(_, word)| word)
 }
 
 fn not_one_of(given: &str, known: &[&'static str]) -> String {

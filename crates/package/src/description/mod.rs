@@ -24,7 +24,6 @@ use toml::de::{DeTable, DeValue};
 pub(crate) use self::lineage::DataSet;
 pub use self::lineage::Lineage;
 pub use self::meanings::Said;
-pub(crate) use self::reader::nearest;
 use self::reader::{Reader, Table};
 pub(crate) use self::tables::request_path_fault;
 

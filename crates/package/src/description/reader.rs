@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::str::FromStr;
 
+use modelyard_core::nearest;
 use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -200,14 +201,6 @@ impl<'t> Reader<'t> {
     pub(super) fn json(&mut self, name: &str, value: &Toml<'_>) -> Option<Value> {
         json(value).map_err(|(at, why)| self.mistake(at, format!("`{name}`: {why}"))).ok()
     }
-}
-
-/// What was probably meant.
-pub(crate) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    // Below this, suggestions are more often funny than right.
-    const ALIKE: f64 = 0.75;
-    let scored = known.map(|known| (strsim::jaro_winkler(known, name), known));
-    scored.filter(|(score, _)| *score > ALIKE).max_by(|one, two| one.0.total_cmp(&two.0)).map(|(_, known)| known)
 }
 
 /// A TOML value as JSON, or where and why it has no such form.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use modelyard_core::nearest;
 use modelyard_core::package::Runtime;
 use modelyard_core::signature::{Datatype, Signature, TensorSpec};
 use serde_json::Value;
@@ -9,7 +10,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Placed;
-use super::reader::{Reader, Table, nearest};
+use super::reader::{Reader, Table};
 
 pub(super) const SIGNATURE: [&str; 2] = ["inputs", "outputs"];
 pub(super) const TENSOR: [&str; 4] = ["name", "datatype", "shape", "optional"];

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use modelyard_core::flags::RESERVED;
+use modelyard_core::nearest;
 use modelyard_core::package::{Entry, Flag, Resources, Runtime};
 use modelyard_registry::paths;
 use toml::de::DeValue;
 
 use super::Placed;
-use super::reader::{Reader, Table, nearest};
+use super::reader::{Reader, Table};
 
 const RUNTIMES: [&str; 4] = ["onnx", "command", "python", "none"];
 pub(super) const RUNTIME: [&str; 10] = [

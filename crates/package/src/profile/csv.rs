@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
+use modelyard_core::nearest;
 use modelyard_core::profile::{Scalar, Side, Tensor};
 use modelyard_core::signature::{Datatype, TensorSpec};
 
 use super::Gathering;
-use crate::description::nearest;
 
 /// Longest record in bytes.
 const RECORD: usize = 16 << 20;
