@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use modelyard_core::{AliasName, Digest, ModelName, Version};
 
+use crate::store::Listed;
+use crate::there;
+
 /// The registry could not do what it was asked. Nothing was left half done.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum Error {
@@ -30,22 +33,26 @@ pub enum Error {
     )]
     NoModel(ModelName),
     /// There is no such version.
-    #[error("`{model}` has no version `{version}`")]
+    #[error("`{model}` has no version `{version}`; it has {there}")]
     #[diagnostic(code(modelyard::registry::no_version), help("`modelyard versions {model}` lists what is there"))]
     NoVersion {
         /// Model.
         model: ModelName,
         /// Version.
         version: Version,
+        /// Which it has: a few, nearest first, with their aliases.
+        there: String,
     },
     /// There is no such alias.
-    #[error("`{model}` has no alias `{alias}`")]
+    #[error("`{model}` has no alias `{alias}`; it has {there}")]
     #[diagnostic(code(modelyard::registry::no_alias), help("`modelyard alias {model}@{alias} VERSION` sets one"))]
     NoAlias {
         /// Model.
         model: ModelName,
         /// Alias.
         alias: AliasName,
+        /// Which it has: a few, nearest first.
+        there: String,
     },
     /// There is no such package.
     #[error("there is no package {0} in the registry")]
@@ -151,6 +158,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// That a model with these versions has no such version.
+    pub fn no_version(model: &ModelName, version: &Version, listed: &[Listed]) -> Self {
+        let there = there::versions(version.as_str(), listed);
+        Self::NoVersion { model: model.clone(), version: version.clone(), there }
+    }
+
+    /// That a model with these versions has no such alias.
+    pub(crate) fn no_alias(model: &ModelName, alias: &AliasName, listed: &[Listed]) -> Self {
+        let there = there::aliases(alias, listed);
+        Self::NoAlias { model: model.clone(), alias: alias.clone(), there }
+    }
+
     /// Whether what was asked for is not there.
     pub const fn is_missing(&self) -> bool {
         matches!(self, Self::NoModel(_) | Self::NoVersion { .. } | Self::NoAlias { .. } | Self::NoPackage(_))

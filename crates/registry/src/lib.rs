@@ -29,6 +29,7 @@ mod reference;
 pub mod seen;
 pub mod storage;
 mod store;
+mod there;
 pub mod trust;
 mod unpack;
 

@@ -295,7 +295,7 @@ impl Store {
         let versions = self.versions(model)?;
         let of =
             |version: &Version| versions.iter().find(|listed| listed.version == *version).map(|listed| listed.digest);
-        let no_version = |version: &Version| Error::NoVersion { model: model.clone(), version: version.clone() };
+        let no_version = |version: &Version| Error::no_version(model, version, &versions);
         match &reference.selector {
             Selector::Newest => {
                 let newest = versions.iter().rfind(|listed| listed.yanked.is_none()).or(versions.last());
@@ -304,8 +304,8 @@ impl Store {
             Selector::Version(version) => of(version).ok_or_else(|| no_version(version)),
             Selector::Alias(alias) => {
                 let all = self.all_aliases()?;
-                let no_alias = || Error::NoAlias { model: model.clone(), alias: alias.clone() };
-                let version = all.get(model).and_then(|aliases| alias::current(aliases, alias)).ok_or_else(no_alias)?;
+                let version = all.get(model).and_then(|aliases| alias::current(aliases, alias));
+                let version = version.ok_or_else(|| Error::no_alias(model, alias, &versions))?;
                 of(version).ok_or_else(|| no_version(version))
             }
             Selector::Digest(digest) => match versions.iter().any(|listed| listed.digest == *digest) {
@@ -388,9 +388,7 @@ impl Store {
         by: &str,
         at: Timestamp,
     ) -> Result<Option<Version>, Error> {
-        if !self.versions(model)?.iter().any(|listed| listed.version == *version) {
-            return Err(Error::NoVersion { model: model.clone(), version: version.clone() });
-        }
+        self.check_version(model, version)?;
         self.move_alias(model, alias, |moves| {
             let from = moves.last().and_then(|step| step.to.clone());
             if from.as_ref() != Some(version) {

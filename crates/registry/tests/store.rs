@@ -59,6 +59,32 @@ fn references_resolve_to_digests() {
     assert!(matches!(resolve("wine@challenger"), Err(Error::NoAlias { .. })));
 }
 
+/// Whoever asked for what is not there reads what is: the nearest first, then what has an alias, then the newest, and never a long list.
+#[test]
+fn what_is_not_there_is_answered_with_what_is() {
+    let home = tempfile::tempdir().unwrap();
+    let store = store(home.path());
+    for minor in 0..8 {
+        let text = format!("1.{minor}.0");
+        store.add(&wine(), &version(&text), &manifest(&store, &text)).unwrap();
+    }
+    let told = |text: &str| store.resolve(&text.parse().unwrap()).unwrap_err().to_string();
+    assert_eq!(told("wine@best"), "`wine` has no alias `best`; it has none");
+    for (alias, to) in [("champion", "1.1.0"), ("challenger", "1.6.0")] {
+        store.set_alias(&wine(), &AliasName::new(alias).unwrap(), &version(to), "ada", Timestamp(1)).unwrap();
+    }
+    store.yank(&wine(), &version("1.3.0"), Some("labels"), &by(2)).unwrap();
+    let expected = "`wine` has no version `1.3`; it has `1.3.0` (withdrawn), `1.6.0` (@challenger), `1.1.0` (@champion), \
+                    `1.7.0`, `1.5.0` and 3 more";
+    assert_eq!(told("wine:1.3"), expected);
+    assert_eq!(
+        told("wine@chamption"),
+        "`wine` has no alias `chamption`; it has `champion` (1.1.0), `challenger` (1.6.0)"
+    );
+    let moved = store.set_alias(&wine(), &AliasName::new("best").unwrap(), &version("2"), "ada", Timestamp(3));
+    assert!(moved.unwrap_err().to_string().contains("it has `1.6.0` (@challenger)"));
+}
+
 #[test]
 fn every_move_of_an_alias_is_kept() {
     let home = tempfile::tempdir().unwrap();

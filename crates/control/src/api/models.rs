@@ -131,8 +131,9 @@ async fn find(catalogue: &Catalogue, name: Named) -> Result<(Found, Option<Strin
     let Path((model, version)) = name?;
     let found = catalogue
         .ask(move |store| {
-            let listed = store.versions(&model)?.into_iter().find(|listed| listed.version == version);
-            let listed = listed.ok_or(modelyard_registry::Error::NoVersion { model, version })?;
+            let versions = store.versions(&model)?;
+            let listed = versions.iter().find(|listed| listed.version == version).cloned();
+            let listed = listed.ok_or_else(|| modelyard_registry::Error::no_version(&model, &version, &versions))?;
             let package = store.package(&listed.digest)?;
             let card = card_of(store, &package)?;
             Ok((Found { listed, package }, card))

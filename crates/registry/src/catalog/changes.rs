@@ -5,7 +5,7 @@ use modelyard_core::{AliasName, ModelName, Version};
 use super::document::{Catalog, Change, Entry, Kind, Removed, Yanked};
 use super::{By, Subject};
 use crate::alias::Move;
-use crate::{Error, Store};
+use crate::{Error, Listed, Store};
 
 /// Name of the document, beside the layout's own.
 const CATALOG: &str = "catalog.json";
@@ -81,10 +81,12 @@ impl Store {
         }
     }
 
-    fn check_version(&self, model: &ModelName, version: &Version) -> Result<(), Error> {
-        match self.versions(model)?.iter().any(|listed| listed.version == *version) {
+    /// Whether the model has such a version.
+    pub(crate) fn check_version(&self, model: &ModelName, version: &Version) -> Result<(), Error> {
+        let versions = self.versions(model)?;
+        match versions.iter().any(|listed| listed.version == *version) {
             true => Ok(()),
-            false => Err(Error::NoVersion { model: model.clone(), version: version.clone() }),
+            false => Err(Error::no_version(model, version, &versions)),
         }
     }
 
@@ -168,7 +170,8 @@ impl Store {
     /// # Errors
     /// [`Error::NoAlias`] when it points nowhere.
     pub fn remove_alias(&self, model: &ModelName, alias: &AliasName, by: &By) -> Result<Version, Error> {
-        let none = || Error::NoAlias { model: model.clone(), alias: alias.clone() };
+        let listed: Vec<Listed> = self.list()?.into_iter().filter(|listed| listed.model == *model).collect();
+        let none = || Error::no_alias(model, alias, &listed);
         self.move_alias(model, alias, |moves| {
             let from = moves.last().and_then(|step| step.to.clone()).ok_or_else(none)?;
             moves.push(Move { at: by.at, by: by.name.clone(), from: Some(from.clone()), to: None });
@@ -181,9 +184,9 @@ impl Store {
     /// # Errors
     /// [`Error::NoVersion`]; [`Error::Refused`] when an alias points to it.
     pub fn remove_version(&self, model: &ModelName, version: &Version, by: &By) -> Result<(), Error> {
-        let listed = self.versions(model)?.into_iter().find(|listed| listed.version == *version);
-        let none = || Error::NoVersion { model: model.clone(), version: version.clone() };
-        let listed = listed.ok_or_else(none)?;
+        let versions = self.versions(model)?;
+        let listed = versions.iter().find(|listed| listed.version == *version);
+        let listed = listed.ok_or_else(|| Error::no_version(model, version, &versions))?;
         if let Some(alias) = listed.aliases.first() {
             let why = format!("`{model}@{alias}` points to it; move or remove the alias first");
             return Err(refused("the version", why));
