@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use modelyard_core::beside::{BesideKind, Bounds};
+use modelyard_core::beside::{BesideKind, ShadowArm};
 use modelyard_core::failure::{Cause, Failure};
 use modelyard_core::strategy::Strategy;
 use modelyard_core::{InstanceId, RevisionNumber, Timestamp, Weight};
@@ -26,8 +26,6 @@ pub struct Beside {
     pub kind: BesideKind,
     /// Share of copies, or of traffic, that it is to have.
     pub share: Weight,
-    /// Bounds of its copies.
-    pub bounds: Bounds,
     /// A person tries it: it goes as soon as the rollout goes on.
     pub(crate) ordered: bool,
     /// It was taken away, and does not come back.
@@ -40,9 +38,9 @@ pub struct Beside {
 }
 
 impl Beside {
-    pub(crate) fn new(kind: BesideKind, share: Weight, bounds: Bounds, ordered: bool) -> Self {
+    pub(crate) fn new(kind: BesideKind, share: Weight, ordered: bool) -> Self {
         let (out, lent, missing, crashes) = (false, None, Clock::default(), BTreeSet::new());
-        Self { kind, share, bounds, ordered, out, lent, missing, crashes }
+        Self { kind, share, ordered, out, lent, missing, crashes }
     }
 
     /// Whether it was taken away.
@@ -58,9 +56,7 @@ impl Beside {
 
 /// The shadows of a plan, for the revisions that were made for them.
 pub(crate) fn planned(plan: &Plan, revisions: &[RevisionNumber]) -> BTreeMap<RevisionNumber, Beside> {
-    let usual = Bounds::default();
-    let shadow =
-        |one: &modelyard_core::beside::ShadowArm| Beside::new(BesideKind::Shadow, one.share, one.bounds(&usual), false);
+    let shadow = |one: &ShadowArm| Beside::new(BesideKind::Shadow, one.share, false);
     revisions.iter().copied().zip(plan.strategy.shadows().iter().map(shadow)).collect()
 }
 
@@ -127,15 +123,11 @@ impl Turn<'_> {
             one.out = true;
             return Ok(());
         }
-        let bounds = match &self.state.plan.strategy {
-            Strategy::Shadow(shadow) => Bounds::from(shadow),
-            _ => Bounds::default(),
-        };
         match self.state.beside.get_mut(&revision) {
             Some(one) if !one.out => (one.kind, one.share) = (kind, share),
             before => {
                 let lent = before.and_then(|one| one.lent); // what could not be given back yet
-                self.state.beside.insert(revision, Beside { lent, ..Beside::new(kind, share, bounds, true) });
+                self.state.beside.insert(revision, Beside { lent, ..Beside::new(kind, share, true) });
             }
         }
         Ok(())

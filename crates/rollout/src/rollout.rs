@@ -50,7 +50,7 @@ pub struct Rollout {
     /// What runs beside the arms and decides nothing.
     #[serde(default)]
     pub(crate) beside: BTreeMap<RevisionNumber, Beside>,
-    /// Bounds of shadows that are arms and have their own.
+    /// Bounds of the plan's shadows, arms or not.
     #[serde(default)]
     pub(crate) bounds: BTreeMap<RevisionNumber, Bounds>,
     /// Its frozen rules.
@@ -130,14 +130,15 @@ impl Rollout {
         };
         let count = plan.arm_shares().len().saturating_sub(1).min(arms.len());
         let (arms, shadows) = arms.split_at(count);
-        let beside = if stable.is_some() { beside::planned(&plan, shadows) } else { BTreeMap::new() };
-        let bounds = match &plan.strategy {
-            Strategy::Shadow(shadow) => {
-                let usual = Bounds::from(shadow);
-                arms.iter().zip(&shadow.arms).map(|(&arm, shadow)| (arm, shadow.bounds(&usual))).collect()
-            }
-            _ => BTreeMap::new(),
+        // Beside a first deployment nothing runs.
+        let shadows = if stable.is_some() { shadows } else { &[] };
+        let beside = beside::planned(&plan, shadows);
+        let (usual, shadow_arms) = match &plan.strategy {
+            Strategy::Shadow(shadow) => (Bounds::from(shadow), shadow.arms.as_slice()),
+            _ => (Bounds::default(), &[][..]),
         };
+        let copied = arms.iter().zip(shadow_arms).chain(shadows.iter().zip(plan.strategy.shadows()));
+        let bounds = copied.map(|(&revision, shadow)| (revision, shadow.bounds(&usual))).collect();
         let revisions = || std::iter::once(candidate).chain(arms.iter().copied());
         let shares: BTreeMap<RevisionNumber, Weight> = match stable {
             Some(_) => revisions().zip(plan.arm_shares()).collect(),
@@ -228,8 +229,7 @@ impl Rollout {
 
     /// Bounds of the copies that a shadow gets, and how its answers are compared.
     pub fn bounds(&self, shadow: RevisionNumber) -> Bounds {
-        let own = self.beside.get(&shadow).map(|one| one.bounds).or_else(|| self.bounds.get(&shadow).copied());
-        own.unwrap_or_else(|| match &self.plan.strategy {
+        self.bounds.get(&shadow).copied().unwrap_or_else(|| match &self.plan.strategy {
             Strategy::Shadow(shadow) => Bounds::from(shadow),
             _ => Bounds::default(),
         })

@@ -118,11 +118,15 @@ fn twins(start: impl Strategy<Value = Rollout>) -> impl Strategy<Value = (Rollou
 fn bare(rollout: &Rollout) -> serde_json::Value {
     let mut state = serde_json::to_value(rollout).expect("states are values");
     let shadows: Vec<String> = rollout.beside().keys().map(ToString::to_string).collect();
-    for key in ["/beside", "/plan/strategy/shadows", "/desired/mirrors", "/desired/instances"] {
+    for key in ["/beside", "/plan/strategy/shadows", "/desired/mirrors", "/desired/instances", "/bounds"] {
         let (parent, name) = key.rsplit_once('/').expect("a path");
         if let Some(object) = state.pointer_mut(parent).and_then(serde_json::Value::as_object_mut) {
-            match object.get_mut(name).and_then(serde_json::Value::as_object_mut).filter(|_| name == "instances") {
-                Some(instances) => shadows.iter().for_each(|one| drop(instances.remove(one))),
+            match object
+                .get_mut(name)
+                .and_then(serde_json::Value::as_object_mut)
+                .filter(|_| ["instances", "bounds"].contains(&name))
+            {
+                Some(by_revision) => shadows.iter().for_each(|one| drop(by_revision.remove(one))),
                 None => drop(object.remove(name)),
             }
         }
