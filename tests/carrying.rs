@@ -35,7 +35,9 @@ fn a_bundle_carries_signed_packages_to_another_home_and_back() {
 
     let loaded = there.json(&["bundle", "load", text(&file)]);
     assert_eq!((&loaded["items"], &loaded["skipped"]), (&written["items"], &json!([])), "{loaded}");
-    assert_eq!(there.json(&["inspect", "wine:1.0.0"])["digest"], json!(one));
+    let taken = there.json(&["inspect", "wine:1.0.0"]);
+    assert_eq!(taken["digest"], json!(one));
+    assert_eq!((&taken["arrivals"][0]["how"], &taken["arrivals"][0]["file"]), (&json!("bundle"), &json!("models.tar")));
     assert_eq!(there.json(&["inspect", "breast-cancer"])["digest"], json!(two));
     let public = made["public"].as_str().unwrap();
     there.run(&["verify", "wine", "--key", public]).ended(0);
@@ -129,7 +131,9 @@ fn packages_go_to_generic_artefact_registries_and_come_back() {
             registry.state().seen.iter().filter_map(|(_, _, headers)| headers.get("range").cloned()).collect();
         assert!(starts.iter().any(|range| range == "bytes=512-"), "{starts:?}");
         assert!(starts.iter().any(|range| range == "bytes=1024-"), "{starts:?}");
-        assert_eq!(there.json(&["inspect", "wine:1.0.0"])["digest"], json!(digest));
+        let taken = there.json(&["inspect", "wine:1.0.0"]);
+        assert_eq!(taken["digest"], json!(digest));
+        assert_eq!((&taken["arrivals"][0]["how"], &taken["arrivals"][0]["from"]), (&json!("pulled"), &json!(place)));
 
         // Another package of that name and version is refused, and what lies there stays.
         let other = world_with(&variables);
@@ -295,6 +299,9 @@ fn a_modelkit_becomes_a_package_that_serves() {
     ];
     pushed(&kits, "v7", (KITFILE, &kitfile), &layers);
     let made = here.json(&["import", "oci", &remote("v7"), "--out", text(&out)]);
+    let arrivals = &here.json(&["inspect", "wine:7.0.0"])["arrivals"];
+    let from = json!(format!("{}/team/wine-kit", there.control));
+    assert_eq!((&arrivals[0]["how"], &arrivals[0]["from"]), (&json!("imported"), &from), "{arrivals}");
     assert_eq!(
         (&made["name"], &made["version"], &made["runtime"]),
         (&json!("wine"), &json!("7.0.0"), &json!("onnx")),

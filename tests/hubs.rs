@@ -80,6 +80,11 @@ fn a_model_of_a_hub_becomes_a_package_that_says_where_it_comes_from() {
     assert_eq!((&package["license"], &package["authors"]), (&json!("Apache-2.0"), &json!(["cellar"])), "{package}");
     assert_eq!(package["lineage"]["revision"], COMMIT);
     assert_eq!(package["lineage"]["source"], format!("{}/{REPOSITORY}", hub.endpoint()));
+    let arrivals = package["arrivals"].as_array().unwrap();
+    assert_eq!(
+        (arrivals.len(), &arrivals[0]["how"], &arrivals[0]["from"]),
+        (1, &json!("imported"), &package["lineage"]["source"])
+    );
     let notes = &package["annotations"];
     assert_eq!(
         (&notes["huggingface.revision"], &notes["huggingface.task"]),
@@ -239,7 +244,14 @@ fn a_file_behind_an_address_is_only_taken_with_its_digest() {
     let made = import(&["--sha256", &digest, "--as", "wine:7", "--output", "json"]).ended(0).json();
     assert_eq!(hub.calls(), Vec::<String>::new(), "the download was kept");
     assert_eq!((&made["name"], &made["runtime"]), (&json!("wine"), &json!("onnx")), "{made}");
-    let lineage = &world.json(&["inspect", "wine:7"])["lineage"];
+    let package = world.json(&["inspect", "wine:7"]);
+    let from = json!(format!("{}/elsewhere/onnx/model.onnx", hub.endpoint()));
+    assert_eq!(
+        (&package["arrivals"][0]["how"], &package["arrivals"][0]["from"]),
+        (&json!("imported"), &from),
+        "without the key"
+    );
+    let lineage = &package["lineage"];
     assert_eq!(lineage["revision"], format!("sha256:{digest}"));
     assert!(lineage["source"].as_str().unwrap().ends_with("/onnx/model.onnx"), "without the key: {lineage}");
 

@@ -1,6 +1,8 @@
 //! Promotions from outside: the same package in several environments, the signed record that leads from one to the next, and who could do what.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+#[path = "promotions/arrivals.rs"]
+mod arrivals;
 mod support;
 
 use std::fs;

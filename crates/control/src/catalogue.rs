@@ -164,7 +164,7 @@ impl Catalogue {
         let (back, served): (Vec<Listed>, _) = (back.collect(), self.served());
         self.ask(move |store| {
             for listed in back.iter().filter(|listed| served.contains(&listed.digest)) {
-                store.add(&listed.model, &listed.version, &store.manifest(&listed.digest)?)?;
+                store.give_back(listed)?;
             }
             Ok(())
         })

@@ -5,9 +5,11 @@
 //! Absent on purpose: how policies are written (`environments/NAME.toml`), which the command line reads.
 
 mod bases;
+pub mod packages;
 
 use modelyard_core::package::Package;
 use modelyard_core::{Digest, EnvironmentName};
+use modelyard_registry::catalog::FromPattern;
 use modelyard_registry::distribution::Distribution;
 use modelyard_registry::trust::{
     Attested, CheckedPolicy, Promotion, Provenance, VerifyingKey, attestations, check_package, signatures, why_not,
@@ -46,6 +48,9 @@ pub struct Policy {
     /// Which images its container images may be put on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bases: Option<Bases>,
+    /// Where packages may come from, by what was noted when they came; anywhere when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages_from: Vec<FromPattern>,
 }
 
 /// The way on which a package must come.
@@ -152,6 +157,7 @@ impl Policy {
         package: &Package,
     ) -> Vec<String> {
         let mut reasons = self.stated(package);
+        reasons.extend(packages::why_not(&self.packages_from, distribution.store(), digest));
         if self.signed_by.is_empty() && self.provenance.is_none() && self.promoted.is_none() {
             return reasons;
         }
@@ -197,6 +203,9 @@ impl Policy {
         demands.extend(self.no_risks.then(|| "no file that is a risk".to_owned()));
         if let Some(promoted) = &self.promoted {
             demands.push(format!("promoted from `{}`", promoted.from));
+        }
+        if !self.packages_from.is_empty() {
+            demands.push(format!("from {}", packages::told(&self.packages_from)));
         }
         Ok(CheckedPolicy { digest, demands })
     }

@@ -12,6 +12,7 @@ use modelyard_control::policy::{Bases, Bound, Origin, Policy, Promoted};
 use modelyard_core::machine::{Machine, default_folder};
 use modelyard_core::tracking::Tracking;
 use modelyard_core::{Digest, EnvironmentName, MachineName};
+use modelyard_registry::catalog::FromPattern;
 use modelyard_registry::client::Remote;
 use modelyard_registry::trust::VerifyingKey;
 use toml::Value;
@@ -125,6 +126,13 @@ const POLICY: &[Key] = &[
         "Files of public keys, relative to this one. One of them must have signed the image that is built on, as cosign signs.",
     ),
     key("registries", Kind::List, "any", "Patterns of where such images may come from: `\"registry.example/*\"`."),
+    key(
+        "packages-from",
+        Kind::List,
+        "anywhere",
+        "Where packages may come from, by what was noted when they came: patterns such as `\"registry.example/team/*\"`, `\"https://models.example/*\"` and \
+         `\"pushed-by:ci*\"`, and `\"built-here\"`, `\"bundle\"`, `\"pushed-without-token\"`; `\"*\"` is whatever was noted.",
+    ),
 ];
 
 const PROVENANCE: &[Key] = &[
@@ -152,6 +160,13 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
                 let start = text.find(&given).unwrap_or_default();
                 mistakes.push(Mistake { what, at: start..start + given.len() });
             }
+        }
+    }
+    let mut packages_from = Vec::new();
+    for given in texts("packages-from") {
+        match FromPattern::try_from(given.clone()) {
+            Ok(pattern) => packages_from.push(pattern),
+            Err(error) => mistakes.push(at(&text, &given, format!("`policy.packages-from`: {error}"))),
         }
     }
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -221,7 +236,8 @@ pub fn environment(path: &Path) -> miette::Result<(EnvironmentName, Environment)
     let bases = (!bases.is_empty()).then_some(bases);
     let flag = |key: &str| of(key).and_then(Value::as_bool).unwrap_or(false);
     let (meanings, no_risks) = (flag("meanings"), flag("no-risks"));
-    let policy = Policy { signed_by, samples, evaluation, provenance, promoted, bases, meanings, no_risks };
+    let policy =
+        Policy { signed_by, samples, evaluation, provenance, promoted, bases, meanings, no_risks, packages_from };
     let registry = table.get("registry").map(|registry| place(registry, path)).transpose()?;
     let tracking = table.get("tracking").map(|tracking| tracked(tracking, path)).transpose()?;
     Ok((name, Environment::new(policy, registry).with_machines(machines).with_tracking(tracking)))
@@ -316,6 +332,8 @@ mod tests {
             ("[registry]\nurl = \"prod\"\n", "registry.url"),
             ("[policy]\npromoted-from = \"test\"\n", "needs `policy.promotion-keys`"),
             ("[policy]\npromotion-keys = [\"a.pub\"]\n", "without `policy.promoted-from`"),
+            ("[policy]\npackages-from = [\"*.example/x\"]\n", "other hosts, too"),
+            ("[policy]\npackages-from = [\"registry.example\"]\n", "write `registry.example/*`"),
         ] {
             std::fs::write(&path, text).unwrap();
             let told = environment(&path).unwrap_err().to_string();

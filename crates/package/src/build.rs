@@ -9,6 +9,7 @@ use modelyard_core::package::{FORMAT_VERSION, FileEntry, Package};
 use modelyard_core::{Digest, ModelName, Version};
 use modelyard_registry::Store;
 use modelyard_registry::blob::Stored;
+use modelyard_registry::catalog::Way;
 
 use crate::draft::{Draft, look};
 use crate::publish::publish;
@@ -26,6 +27,8 @@ pub struct BuildOptions {
     pub source_revision: Option<String>,
     /// Registry in which packages that it was built from are looked up, if it is another than the one that it is built into.
     pub ancestors: Option<Store>,
+    /// On which way its files came, if they were fetched for this; else it counts as built here.
+    pub came: Option<Way>,
 }
 
 impl BuildOptions {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use modelyard_core::Digest;
 use modelyard_core::package::{DOCUMENT, Package, Runtime};
 use modelyard_registry::blob::Blob;
+use modelyard_registry::catalog::Way;
 use modelyard_registry::manifest::{self as oci, Descriptor, Manifest};
 use modelyard_registry::{MAX_DOCUMENT_BYTES, Store};
 use serde_json::{Value, json};
@@ -30,7 +31,8 @@ pub(crate) fn publish(
     let configuration = canonical::to_vec(&configuration(package, &document.digest, created.as_deref()));
     let config = store.blobs().put(&configuration)?.blob;
     let manifest = manifest(package, weights, document, config, created);
-    let digest = store.add(&package.name, &package.version, &manifest)?;
+    let way = options.came.as_ref().unwrap_or(&Way::Built);
+    let digest = store.add_from(&package.name, &package.version, &manifest, way)?;
     let parts = manifest.layers.iter().chain([&manifest.config]).map(|part| (part.digest, part.size));
     let sizes: BTreeMap<Digest, u64> = parts.chain(store.blobs().size(&digest)?.map(|size| (digest, size))).collect();
     Ok((digest, sizes.values().sum()))

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::now;
 use crate::alias::{self, Aliases, Move};
 use crate::blob::{Blob, Blobs};
-use crate::catalog::{Catalog, Entry, Notes, Tags, Yanked};
+use crate::catalog::{Arrival, Catalog, Entry, Notes, Tags, Way, Yanked};
 use crate::distribution::gate::Gate;
 use crate::layout::Layout;
 use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
@@ -80,6 +80,9 @@ pub struct Listed {
     /// When it was added; of versions from before that was kept, none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<Timestamp>,
+    /// On which ways it came here, the first one first; none when nobody knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arrivals: Vec<Arrival>,
 }
 
 impl Store {
@@ -124,12 +127,26 @@ impl Store {
         &self.blobs
     }
 
-    /// Adds a package whose blobs are stored already and gives it its version. The same package again changes nothing.
+    /// Adds a package that was built here, whose blobs are stored already, and gives it its version. The same package again changes nothing.
     ///
     /// # Errors
     /// [`Error::VersionTaken`] when the version names another package; [`Error::NoBlob`] when a blob is not stored.
     #[tracing::instrument(name = "registry.add", skip_all, fields(%model, %version), err)]
     pub fn add(&self, model: &ModelName, version: &Version, manifest: &Manifest) -> Result<Digest, Error> {
+        self.add_from(model, version, manifest, &Way::Built)
+    }
+
+    /// [`Store::add`] for a package that came on this way.
+    ///
+    /// # Errors
+    /// As [`Store::add`].
+    pub fn add_from(
+        &self,
+        model: &ModelName,
+        version: &Version,
+        manifest: &Manifest,
+        way: &Way,
+    ) -> Result<Digest, Error> {
         let bytes = serde_json::to_vec(manifest)
             .map_err(|error| Error::Document { what: "the manifest".to_owned(), why: error.to_string() })?;
         // No sweep between looking and naming: what is there then has a name before anybody removes it.
@@ -137,20 +154,36 @@ impl Store {
         self.check(manifest, bytes.len() as u64)?;
         let blob = self.blobs.put(&bytes)?.blob;
         self.blobs.sync()?;
-        self.name(model, version, blob)
+        self.name(model, version, blob, Some(way))
     }
 
-    /// Lets a version name a manifest.
-    fn name(&self, model: &ModelName, version: &Version, blob: Blob) -> Result<Digest, Error> {
+    /// Gives a package back the version that was just taken from it: it does not come from anywhere anew.
+    ///
+    /// # Errors
+    /// As [`Store::add`].
+    pub fn give_back(&self, listed: &Listed) -> Result<(), Error> {
+        let Listed { model, version, digest, .. } = listed;
+        let _naming = self.gate.together_here()?;
+        self.adopt_as(model, version, digest, None)
+    }
+
+    /// Lets a version name a manifest, and notes on which way it came; none when it was here before.
+    fn name(&self, model: &ModelName, version: &Version, blob: Blob, way: Option<&Way>) -> Result<Digest, Error> {
         let writing = self.layout.lock()?;
-        let said = self.catalog()?.models.remove(model).unwrap_or_default();
+        let catalog = self.catalog()?;
+        let said = catalog.models.get(model).cloned().unwrap_or_default();
         refuse_removed(&said, model, version, &blob.digest)?;
+        // Before the name: whoever finds the version finds where it came from.
+        let noted = |catalog| match way {
+            Some(way) => self.note_arrival(catalog, (model, version), blob.digest, way, &writing),
+            None => Ok(()),
+        };
         let mut index = self.layout.index()?;
         let name = format!("{model}:{version}");
         if let Some(existing) = index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME) == Some(&name)) {
             let (existing, offered) = (existing.digest, blob.digest);
             return match existing == offered {
-                true => Ok(offered),
+                true => noted(catalog).map(|()| offered),
                 false => Err(Error::VersionTaken { model: model.clone(), version: version.clone(), existing, offered }),
             };
         }
@@ -158,6 +191,7 @@ impl Store {
         let entry = Descriptor::new(MANIFEST, blob.digest, blob.size_bytes);
         let entry = entry.noted(REF_NAME, name).noted(ADDED, now().0.to_string()).noted(NUMBER, number);
         index.manifests.push(Descriptor { artifact_type: Some(MODEL.to_owned()), ..entry });
+        noted(catalog)?;
         self.layout.write_index(&index, &writing)?;
         Ok(blob.digest)
     }
@@ -181,20 +215,30 @@ impl Store {
         self.layout.write_index(&index, &writing)
     }
 
-    /// Gives a package whose manifest is stored already its version.
+    /// Gives a package that came on this way, and whose manifest is stored already, its version.
     ///
     /// # Errors
     /// As [`Store::add`].
-    pub(crate) fn adopt(&self, model: &ModelName, version: &Version, digest: &Digest) -> Result<(), Error> {
+    pub(crate) fn adopt(&self, model: &ModelName, version: &Version, digest: &Digest, way: &Way) -> Result<(), Error> {
         let _naming = self.gate.together_here()?;
-        self.adopt_within(model, version, digest)
+        self.adopt_as(model, version, digest, Some(way))
     }
 
     /// [`Store::adopt`] for who has passed the gate already: a second time could wait for a sweep that waits for the first.
-    pub(crate) fn adopt_within(&self, model: &ModelName, version: &Version, digest: &Digest) -> Result<(), Error> {
+    pub(crate) fn adopt_within(
+        &self,
+        model: &ModelName,
+        version: &Version,
+        digest: &Digest,
+        way: &Way,
+    ) -> Result<(), Error> {
+        self.adopt_as(model, version, digest, Some(way))
+    }
+
+    fn adopt_as(&self, model: &ModelName, version: &Version, digest: &Digest, way: Option<&Way>) -> Result<(), Error> {
         let size_bytes = self.blobs.size(digest)?.ok_or(Error::NoPackage(*digest))?;
         self.check(&self.manifest(digest)?, size_bytes)?;
-        self.name(model, version, Blob { digest: *digest, size_bytes }).map(drop)
+        self.name(model, version, Blob { digest: *digest, size_bytes }, way).map(drop)
     }
 
     /// Whether a version may name a package: it names none yet, or this one.
@@ -254,11 +298,13 @@ impl Store {
             let aliases = of_model.into_iter().flatten().filter_map(here).collect();
             let notes = catalog.models.get(&model).and_then(|said| said.versions.get(&version));
             let (tags, yanked) = notes.map(|notes| (notes.tags.clone(), notes.yanked.clone())).unwrap_or_default();
+            let arrivals = notes.into_iter().flat_map(|notes| &notes.arrivals);
+            let arrivals = arrivals.filter(|arrival| arrival.digest == entry.digest).cloned().collect();
             let added = entry.annotations.get(ADDED).and_then(|at| at.parse().ok()).map(Timestamp);
             let last = last.entry(model.clone()).or_default();
             let number = entry.annotations.get(NUMBER).and_then(|text| text.parse().ok()).unwrap_or(*last + 1);
             *last = number.max(*last);
-            Some(Listed { model, version, digest: entry.digest, aliases, tags, yanked, number, added })
+            Some(Listed { model, version, digest: entry.digest, aliases, tags, yanked, number, added, arrivals })
         };
         Ok(self.layout.index()?.manifests.iter().filter_map(entry).collect())
     }

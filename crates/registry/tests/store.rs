@@ -9,7 +9,7 @@ use std::path::Path;
 
 use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
 use modelyard_registry::blob::{Blob, digest_of};
-use modelyard_registry::catalog::{By, Kind, Subject};
+use modelyard_registry::catalog::{By, Kind, Subject, Way};
 use modelyard_registry::manifest::{
     CODE, Descriptor, FILEPATH, MANIFEST, MODEL, MODEL_CONFIG, Manifest, WEIGHT_CONFIG,
 };
@@ -356,4 +356,49 @@ fn a_removed_version_never_names_another_package() {
     let refused = store.add(&wine(), &version("1.0.0"), &manifest(&store, "other")).unwrap_err();
     assert!(matches!(refused, Error::VersionRemoved { digest: named, .. } if named == digest), "{refused}");
     assert_eq!(store.add(&wine(), &version("1.0.0"), &one).unwrap(), digest, "the same package comes back");
+}
+
+#[test]
+fn a_version_remembers_on_which_ways_it_came_and_nothing_of_other_packages() {
+    let home = tempfile::tempdir().unwrap();
+    let store = store(home.path());
+    let catalog = home.path().join("registry/catalog.json");
+    let ways = || -> Vec<String> {
+        let listed = store.versions(&wine()).unwrap();
+        listed.iter().flat_map(|listed| &listed.arrivals).map(|arrival| arrival.way.source()).collect()
+    };
+    let one = manifest(&store, "one");
+    let digest = store.add(&wine(), &version("1.0.0"), &one).unwrap();
+    store.add(&wine(), &version("1.0.0"), &one).unwrap();
+    assert_eq!(ways(), ["built-here"], "the same way again is no news");
+    let from = |way: &Way| store.add_from(&wine(), &version("1.0.0"), &one, way);
+    from(&Way::pulled_from("registry.example/wine")).unwrap();
+    let other = manifest(&store, "other");
+    let evil = Way::pulled_from("evil.test/wine");
+    let refused = store.add_from(&wine(), &version("1.0.0"), &other, &evil).unwrap_err();
+    assert!(matches!(refused, Error::VersionTaken { .. }), "{refused}");
+    assert_eq!(ways(), ["built-here", "registry.example/wine"], "what was refused never came");
+
+    // Gone and given back, it came from nowhere new.
+    let listed = store.versions(&wine()).unwrap().remove(0);
+    store.remove_version(&wine(), &version("1.0.0"), &by(4)).unwrap();
+    assert_eq!(store.arrivals(&digest).unwrap(), []);
+    store.give_back(&listed).unwrap();
+    assert_eq!(ways(), ["built-here", "registry.example/wine"]);
+
+    // A note of other bytes counts for nothing: a write that broke off before the name may have left it.
+    let left =
+        fs::read_to_string(&catalog).unwrap().replace(&digest.to_string(), &format!("sha256:{}", "ab".repeat(32)));
+    fs::write(&catalog, left).unwrap();
+    assert_eq!(store.arrivals(&digest).unwrap(), []);
+
+    // A document from before this was noted is read, and keeps what it says.
+    fs::write(&catalog, r#"{"models":{"wine":{"since":1,"versions":{"1.0.0":{"tags":{"team":"x"}}}}}}"#).unwrap();
+    assert_eq!(store.arrivals(&digest).unwrap(), []);
+    for number in 0..40 {
+        from(&Way::pulled_from(&format!("registry.example/{number}"))).unwrap();
+    }
+    let kept = ways();
+    assert_eq!((kept.len(), kept.last().unwrap().as_str()), (32, "registry.example/39"), "they are limited");
+    assert_eq!(store.versions(&wine()).unwrap()[0].tags["team"], "x");
 }

@@ -5,9 +5,11 @@ use std::time::Instant;
 use modelyard_core::Digest;
 use modelyard_core::package::Package;
 use modelyard_registry::artefacts::{self, Kind, Login, Place, Whereabouts};
+use modelyard_registry::catalog::Way;
 use modelyard_registry::{Reference, Selector};
 use serde_json::json;
 
+use super::env::notice;
 use super::package::size;
 use super::transfer::Progress;
 use crate::context::Context;
@@ -58,6 +60,7 @@ pub(super) fn pull(context: &Context, place: Place, plain_http: bool, what: Opti
     };
     let (place, login) = reached(place, plain_http)?;
     let at = Whereabouts { place: &place, name: &named.model, version: &version, login: &login };
+    notice(context, &Way::pulled_from(&place.to_string()));
     let (began, progress) = (Instant::now(), Progress::default());
     let registry = super::registry::open(context)?;
     let scratch = context.home.root().join(SCRATCH);

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use modelyard_registry::bundle::{self, Contents, Item, Kind, What};
+use modelyard_registry::catalog::Way;
 use modelyard_registry::distribution::{is_repository, is_tag};
 use serde_json::json;
 
+use super::env::notice;
 use super::package::size;
 use super::transfer::Progress;
 use crate::context::Context;
@@ -87,6 +89,7 @@ impl Create {
 }
 
 fn load(context: &Context, file: &std::path::Path) -> miette::Result<Exit> {
+    notice(context, &Way::bundle(&file.file_name().unwrap_or_default().to_string_lossy()));
     let registry = super::registry::open(context)?;
     let progress = Progress::default();
     let loaded = bundle::load(&registry, file, &|done, all| progress.tell(done, all));

@@ -11,6 +11,8 @@ use modelyard_core::model_file::ModelFile;
 use modelyard_core::package::{LOCK, Package, Runtime};
 use modelyard_core::signature::TensorSpec;
 use modelyard_package::{BuildOptions, is_called_like_a_pickle, needs_ancestors};
+use modelyard_registry::access::instant;
+use modelyard_registry::catalog::Arrival;
 use modelyard_registry::storage::Settings;
 use modelyard_registry::{Reference, ReferenceError, Store, card};
 use serde_json::{Value, json};
@@ -42,7 +44,15 @@ impl Inspect {
         let mut document = serde_json::to_value(&package)
             .map_err(|error| Failed::from(error, "the package document is no JSON", "report this as a bug"))?;
         document["digest"] = json!(digest);
-        context.print(&document, || text(digest, &package))?;
+        // A folder came from nowhere yet.
+        let arrivals = match digest.filter(|_| !Path::new(&self.what).exists()) {
+            Some(digest) => Some(store(context)?.arrivals(&digest)?),
+            None => None,
+        };
+        if let Some(arrivals) = &arrivals {
+            document["arrivals"] = json!(arrivals);
+        }
+        context.print(&document, || text(digest, &package, arrivals.as_deref()))?;
         Ok(Exit::Done)
     }
 }
@@ -135,7 +145,7 @@ fn scratch(context: &Context, folder: &Path) -> miette::Result<LaidOut> {
     Ok(LaidOut { package: built.package, digest: Some(built.digest), folder, _scratch: Some(scratch) })
 }
 
-fn text(digest: Option<Digest>, package: &Package) -> String {
+fn text(digest: Option<Digest>, package: &Package, arrivals: Option<&[Arrival]>) -> String {
     let paint = Paint::stdout();
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |title: &str, text: String| {
@@ -146,6 +156,12 @@ fn text(digest: Option<Digest>, package: &Package) -> String {
     row("", paint.bold(&format!("{}:{}", package.name, package.version)));
     row("about", package.description.clone());
     row("digest", digest.map(|digest| digest.to_string()).unwrap_or_default());
+    for arrival in arrivals.into_iter().flatten() {
+        row("came", format!("{}, {}", arrival.way, instant(arrival.at)));
+    }
+    if arrivals.is_some_and(<[_]>::is_empty) {
+        row("came", "nobody knows from where".to_owned());
+    }
     row("runtime", runtime(&package.runtime));
     if let Some(graph) = &package.graph {
         let opsets: Vec<String> = graph.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();

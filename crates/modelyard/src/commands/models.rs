@@ -73,13 +73,20 @@ pub fn table_of(found: &[Found]) -> String {
         let tags: Vec<String> = listed.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let yanked = listed.yanked.as_ref().map(|yanked| paint.bad(&format!("withdrawn: {}", yanked.why)));
         let name = format!("{}:{}", listed.model, listed.version);
-        let cells = [name, listed.digest.to_string(), aliases.join(", "), metrics.join(", "), tags.join(", ")];
+        let mut from: Vec<String> = listed.arrivals.iter().map(|arrival| arrival.way.source()).collect();
+        if from.is_empty() {
+            from.push("unknown".to_owned());
+        }
+        let (aliases, metrics, tags) = (aliases.join(", "), metrics.join(", "), tags.join(", "));
+        let cells = [name, listed.digest.to_string(), aliases, metrics, tags, from.join(", ")];
         cells.into_iter().chain(yanked).collect()
     };
     match found.is_empty() {
         true => "no version fulfils this".to_owned(),
-        false => {
-            table(&["version", "digest", "aliases", "metrics", "tags", ""], found.iter().map(row).collect(), paint)
-        }
+        false => table(
+            &["version", "digest", "aliases", "metrics", "tags", "from", ""],
+            found.iter().map(row).collect(),
+            paint,
+        ),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use modelyard_core::Digest;
 use modelyard_registry::bundle;
+use modelyard_registry::catalog::Way;
 use modelyard_registry::{Error, Store};
 use modelyard_targets::ProcessTarget;
 use modelyard_targets::ssh::{Depot, Far};
@@ -60,6 +61,6 @@ fn take(context: &Context) -> miette::Result<Exit> {
     let registry = super::registry::open(context)?;
     let mut file = tempfile::NamedTempFile::new_in(context.home.root()).map_err(told)?;
     io::copy(&mut io::stdin().lock(), &mut file).map_err(told)?;
-    bundle::load(&registry, file.path(), &|_, _| {})?;
+    bundle::load_from(&registry, file.path(), &Way::bundle("of the control plane"), &|_, _| {})?;
     Ok(Exit::Done)
 }

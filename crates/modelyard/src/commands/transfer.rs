@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use modelyard_registry::artefacts::{Place, PlaceError};
+use modelyard_registry::catalog::Way;
 use modelyard_registry::client::{Moved, Remote, RemoteError, pull, pull_referrers, push, push_referrers};
 use serde_json::json;
 
+use super::env::notice;
 use super::package::size;
 use crate::context::Context;
 use crate::exit::{Exit, Usage};
@@ -101,6 +103,7 @@ impl Pull {
             }
             (Far::Oci(remote), None) => chosen(remote, self.plain_http),
         };
+        notice(context, &Way::pulled(&remote));
         let progress = Progress::default();
         let began = Instant::now();
         let pulled = pull(&super::inspect::store(context)?, &remote, &|done, all| progress.tell(done, all));

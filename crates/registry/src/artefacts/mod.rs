@@ -31,6 +31,7 @@ use tempfile::TempDir;
 use self::content::Content;
 use self::shelf::Shelf;
 use crate::bundle::{self, Loaded, What};
+use crate::catalog::Way;
 use crate::client::Tell;
 use crate::distribution::Distribution;
 use crate::leftovers;
@@ -138,7 +139,8 @@ pub fn pull(
         return Err(shelf.garbled(format!("what lies there says that it is {}:{}", note.name, note.version)));
     }
     let path = fetch::fetch(&shelf, &at.bundle(), &note, scratch, tell)?;
-    let loaded = checked(&path, &note).and_then(|()| Ok(bundle::load(distribution, &path, &|_, _| {})?));
+    let way = Way::pulled_from(&at.place.to_string());
+    let loaded = checked(&path, &note).and_then(|()| Ok(bundle::load_from(distribution, &path, &way, &|_, _| {})?));
     let _ = std::fs::remove_file(&path); // it is loaded, or useless
     Ok((note, loaded?))
 }

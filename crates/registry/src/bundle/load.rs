@@ -12,6 +12,7 @@ use super::file::{Bundle, Root, about};
 use super::tree::{called, media_type};
 use super::{Item, Kind};
 use crate::blob::Blob;
+use crate::catalog::Way;
 use crate::client::Tell;
 use crate::distribution::Distribution;
 use crate::distribution::attach::Whole;
@@ -42,12 +43,21 @@ pub struct Skipped {
     pub why: String,
 }
 
-/// Loads everything that the bundle at `path` holds.
+/// Loads everything that the bundle at `path` holds. What is noted of its packages is the name of the file: a bundle proves nothing of where it was made.
 ///
 /// # Errors
 /// [`BundleError`]; nothing got a name. Blobs that were copied until then are swept with everything that nothing refers to.
 #[tracing::instrument(name = "registry.load", skip_all, fields(path = %path.display()), err)]
 pub fn load(distribution: &Distribution, path: &Path, tell: Tell<'_>) -> Result<Loaded, BundleError> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    load_from(distribution, path, &Way::bundle(&file), tell)
+}
+
+/// [`load`] for a bundle that came on this way.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(distribution: &Distribution, path: &Path, way: &Way, tell: Tell<'_>) -> Result<Loaded, BundleError> {
     let mut bundle = Bundle::open(path)?;
     let mut loaded = Loaded { items: Vec::new(), skipped: Vec::new(), blobs: 0, bytes: 0, reused: 0 };
     let store = distribution.store();
@@ -56,7 +66,7 @@ pub fn load(distribution: &Distribution, path: &Path, tell: Tell<'_>) -> Result<
     let packages = packages(store, &bundle.roots)?;
     let plan = plan(distribution, &bundle.roots, &packages, &mut loaded)?;
     for (root, place) in plan {
-        name(distribution, root, place)?;
+        name(distribution, root, place, way)?;
         loaded.items.push(Item {
             kind: root.kind,
             name: root.name.clone(),
@@ -215,10 +225,10 @@ fn keep_versions(store: &Store, repository: &str, tag: &str, digest: &Digest) ->
 }
 
 /// Gives it its name.
-fn name(distribution: &Distribution, root: &Root, place: Place) -> Result<(), BundleError> {
+fn name(distribution: &Distribution, root: &Root, place: Place, way: &Way) -> Result<(), BundleError> {
     let digest = root.tree.root().descriptor.digest;
     match place {
-        Place::Version(model, version) => Ok(distribution.store().adopt(&model, &version, &digest)?),
+        Place::Version(model, version) => Ok(distribution.store().adopt(&model, &version, &digest, way)?),
         Place::Index(blob) => {
             let refuse = |why| BundleError::Wheel { file: root.name.clone(), why };
             distribution.python().take(&root.name, blob).map_err(refuse)

@@ -22,7 +22,7 @@ pub use self::create::{What, create};
 pub use self::error::BundleError;
 #[cfg(fuzzing)]
 pub(crate) use self::file::fuzz;
-pub use self::load::{Loaded, Skipped, load};
+pub use self::load::{Loaded, Skipped, load, load_from};
 
 use std::path::Path;
 

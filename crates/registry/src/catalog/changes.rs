@@ -1,10 +1,13 @@
 //! Changing what is said of models and versions.
 
-use modelyard_core::{AliasName, ModelName, Version};
+use modelyard_core::{AliasName, Digest, ModelName, Version};
 
+use super::arrival::MOST_ARRIVALS;
 use super::document::{Catalog, Change, Entry, Kind, Removed, Yanked};
-use super::{By, Subject};
+use super::{Arrival, By, Subject, Way};
+use crate::access::now;
 use crate::alias::Move;
+use crate::layout::Writing;
 use crate::{Error, Listed, Store};
 
 /// Name of the document, beside the layout's own.
@@ -47,6 +50,26 @@ impl Store {
     /// [`Error::Document`] when it cannot be read.
     pub fn catalog(&self) -> Result<Catalog, Error> {
         self.layout.read(CATALOG)
+    }
+
+    /// Notes on which way a package came to a version. The same way again is no news.
+    pub(crate) fn note_arrival(
+        &self,
+        mut catalog: Catalog,
+        (model, version): (&ModelName, &Version),
+        digest: Digest,
+        way: &Way,
+        writing: &Writing,
+    ) -> Result<(), Error> {
+        let entry = catalog.models.entry(model.clone()).or_default();
+        let arrivals = &mut entry.versions.entry(version.clone()).or_default().arrivals;
+        if arrivals.iter().any(|known| known.digest == digest && known.way == *way) {
+            return Ok(());
+        }
+        arrivals.push(Arrival { at: now(), digest, way: way.clone() });
+        let surplus = arrivals.len().saturating_sub(MOST_ARRIVALS);
+        arrivals.drain(..surplus);
+        self.layout.write(CATALOG, &catalog, writing)
     }
 
     /// Changes what is said of a model; `change` says what was changed, or that nothing was.

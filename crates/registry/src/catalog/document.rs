@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
 use serde::{Deserialize, Serialize};
 
-use super::Tags;
+use super::{Arrival, Tags};
 
 /// Everything that is said of models beside their packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct Notes {
     /// That it was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<Removed>,
+    /// On which ways it came here, the first one first; nobody knows of versions from before that was kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arrivals: Vec<Arrival>,
 }
 
 /// A withdrawal: nothing new is deployed from the version; what runs goes on.

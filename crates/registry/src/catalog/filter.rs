@@ -332,6 +332,7 @@ mod tests {
             yanked: None,
             number: 1,
             added: None,
+            arrivals: Vec::new(),
         };
         let package = json!({
             "format_version": 1, "name": "wine-quality", "version": "2.1.0", "files": {},

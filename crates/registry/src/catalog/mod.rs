@@ -1,14 +1,16 @@
-//! The catalogue: what people say of models and versions beside the packages themselves: tags, withdrawals, removals.
+//! The catalogue: what people say of models and versions beside the packages themselves: tags, withdrawals, removals, and where they came from.
 //!
 //! Promises: a package is never changed by what is said of it; every change is kept with who made it and when; a version that was removed
 //! names its package for ever, and no other one; keys, texts and their number are limited.
 
+mod arrival;
 mod changes;
 mod diff;
 mod document;
 mod filter;
 mod retention;
 
+pub use self::arrival::{Arrival, FromPattern, FromPatternError, Way};
 pub use self::diff::{Change as Difference, Changes, Diff, diff};
 pub use self::document::{Catalog, Change, Entry, Kind, Notes, Removed, Yanked};
 pub use self::filter::{Filter, FilterError};
@@ -115,6 +117,17 @@ impl Store {
     /// As [`Store::list`].
     pub fn names_of(&self, digest: &Digest) -> Result<Vec<Listed>, Error> {
         Ok(self.list()?.into_iter().filter(|listed| listed.digest == *digest).collect())
+    }
+
+    /// On which ways a package came here, the first one first; none when nobody knows.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub fn arrivals(&self, digest: &Digest) -> Result<Vec<Arrival>, Error> {
+        let mut arrivals: Vec<Arrival> =
+            self.names_of(digest)?.into_iter().flat_map(|listed| listed.arrivals).collect();
+        arrivals.sort_by_key(|arrival| arrival.at);
+        Ok(arrivals)
     }
 
     /// Why a package is withdrawn: when every version that it has is.

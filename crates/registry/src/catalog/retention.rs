@@ -127,6 +127,7 @@ mod tests {
             yanked: None,
             number: u64::from(number),
             added: Some(Timestamp(u64::from(number) * 1_000)),
+            arrivals: Vec::new(),
         };
         change(&mut listed);
         listed

@@ -27,6 +27,7 @@ pub use self::remote::{Remote, RemoteError};
 use modelyard_core::{Digest, ModelName, Version};
 
 use self::http::Http;
+use crate::catalog::Way;
 use crate::manifest::{Descriptor, MANIFEST, Manifest};
 use crate::{Error, Store};
 
@@ -80,7 +81,7 @@ pub fn pull(store: &Store, remote: &Remote, tell: Tell<'_>) -> Result<(Moved, Mo
         Error::Document { why, .. } => wrong(why),
         other => other.into(),
     })?;
-    store.adopt(&package.name, &package.version, &digest)?;
+    store.adopt(&package.name, &package.version, &digest, &Way::pulled(remote))?;
     Ok((moved(digest, &parts, &missing), package.name, package.version))
 }
 

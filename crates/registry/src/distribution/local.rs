@@ -1,7 +1,8 @@
 //! The models of this machine as repositories, and pushed packages as versions of models.
 //!
 //! Promises: what `modelyard package` built can be pulled under its model's name, version or alias; a package that is pushed under its own
-//! name and version becomes that version here, and such a version names one digest for ever.
+//! name and version becomes that version here, and such a version names one digest for ever; who
+//! pushed it is noted, and nothing that the pusher says of where it came from.
 
 use http::StatusCode;
 use modelyard_core::{AliasName, ModelName, Version};
@@ -9,6 +10,7 @@ use modelyard_core::{AliasName, ModelName, Version};
 use super::answer::{Code, Refusal};
 use super::meta::Known;
 use super::{AnyDigest, Distribution};
+use crate::catalog::Way;
 use crate::manifest::{MANIFEST, MODEL};
 use crate::{Error, Listed, Reference, Selector};
 
@@ -77,13 +79,15 @@ impl Distribution {
                     let why = format!("`{name}:{tag}` is {} for ever; give the package another version", taken.digest);
                     return Err(Refusal::new(Code::Denied, why).with(StatusCode::CONFLICT));
                 }
+                // The same package again: whoever pushes it answers for it, too.
+                self.inner.store.adopt_within(&model, &taken.version, &taken.digest, &Way::pushed())?;
                 continue;
             }
             let (Some(digest), Some(MODEL)) = (known.digest.sha256(), known.artifact_type.as_deref()) else { continue };
             // Only Modelyard's own packages are versions; other model artefacts are kept as what they are.
             let Ok(package) = self.inner.store.package(&digest) else { continue };
             if package.name == model && package.version.as_str() == tag {
-                self.inner.store.adopt_within(&model, &package.version, &digest)?;
+                self.inner.store.adopt_within(&model, &package.version, &digest, &Way::pushed())?;
             }
         }
         Ok(())

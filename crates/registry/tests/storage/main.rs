@@ -178,6 +178,7 @@ contract!(
     crashes::a_push_that_breaks_off_goes_on_where_it_stood,
     models::a_version_is_for_ever_and_everywhere,
     models::two_who_add_one_version_are_told_who_won,
+    models::where_a_version_came_from_is_known_everywhere,
     models::aliases_and_tags_move_for_everybody,
     models::a_model_is_served_to_everybody_and_its_files_are_laid_out,
 );

@@ -2,7 +2,7 @@
 
 use modelyard_core::package::DOCUMENT;
 use modelyard_core::{Digest, ModelName, Timestamp, Version};
-use modelyard_registry::catalog::{By, Subject};
+use modelyard_registry::catalog::{By, Subject, Way};
 use modelyard_registry::manifest::{self as oci, Descriptor, Manifest};
 use modelyard_registry::{Error, Reference, Store};
 use serde_json::json;
@@ -60,6 +60,33 @@ pub fn a_version_is_for_ever_and_everywhere(pair: Pair) {
     drop((here, there));
     let reference: Reference = "wine:1.0.0".parse().unwrap();
     assert_eq!(site.store(0).resolve(&reference).unwrap(), digest, "after a restart");
+}
+
+pub fn where_a_version_came_from_is_known_everywhere(pair: Pair) {
+    let site = Site::new(pair);
+    let (here, served) = (site.store(0), site.served(1));
+    let digest = add(&here, "1.0.0", b"first").unwrap();
+    let (model, first) = names("1.0.0");
+    let manifest = here.manifest(&digest).unwrap();
+    // Two machines note at the same time; nothing is lost.
+    std::thread::scope(|scope| {
+        for nth in 0..2 {
+            let (store, manifest, model, first) = (site.store(nth), &manifest, &model, &first);
+            scope.spawn(move || {
+                for place in 0..4 {
+                    let way = Way::pulled_from(&format!("registry.example/{nth}/{place}"));
+                    store.add_from(model, first, manifest, &way).unwrap();
+                }
+            });
+        }
+    });
+    let bytes = here.blobs().read(&digest, 1 << 20).unwrap();
+    let kind = [("content-type", oci::MANIFEST)];
+    served.call("PUT", "/v2/wine/manifests/1.0.0", &kind, &bytes).expect(201);
+    drop(here);
+    let ways: Vec<Way> = site.store(2).arrivals(&digest).unwrap().into_iter().map(|arrival| arrival.way).collect();
+    assert_eq!((ways.len(), &ways[0]), (10, &Way::Built), "{ways:?}");
+    assert!(ways.contains(&Way::Pushed { by: None }), "{ways:?}");
 }
 
 pub fn two_who_add_one_version_are_told_who_won(pair: Pair) {

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use modelyard_control::environments::{Environment, Environments};
+use modelyard_control::policy::packages::{allowed, told};
 use modelyard_core::package::Package;
 use modelyard_core::{Digest, EnvironmentName};
+use modelyard_registry::catalog::Way;
 
 use crate::context::Context;
 use crate::environment_file::environment;
 use crate::exit::{Exit, Failed};
-use crate::terminal::{Paint, table};
+use crate::terminal::{Paint, say, table};
 
 /// Arguments of `env`.
 #[derive(Debug, Args)]
@@ -132,6 +134,17 @@ pub fn said(context: &Context, name: &EnvironmentName, folder: &Path) -> miette:
     let of_file = if file.is_file() { Some(environment(&file)?.1) } else { None };
     let of_home = environments(context).read(name).map_err(unreadable)?;
     Ok(of_home.into_iter().chain(of_file).collect())
+}
+
+/// Warns of each environment that takes no packages that come on this way.
+pub fn notice(context: &Context, way: &Way) {
+    // What cannot be read refuses every deploy, and says so there.
+    let all = environments(context).list().unwrap_or_default();
+    for (name, said) in all.iter().filter(|(_, said)| !allowed(&said.policy.packages_from, way)) {
+        let only = told(&said.policy.packages_from);
+        let warning = Paint::stderr().warn("warning");
+        say(&format!("{warning}: `{name}` takes only packages from {only}, and this one is {way}"));
+    }
 }
 
 /// Refuses a package that does not fulfil what an environment demands.

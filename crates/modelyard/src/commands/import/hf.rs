@@ -7,6 +7,7 @@ use modelyard_core::{ModelName, Version};
 use modelyard_package::choice::{ChoiceError, Offered, choose};
 use modelyard_package::foreign::huggingface;
 use modelyard_package::slug;
+use modelyard_registry::catalog::Way;
 use modelyard_registry::hub::{Hub, Listed, Repository, RepositoryError, Snapshot};
 use serde_json::json;
 
@@ -71,7 +72,8 @@ impl Hf {
         for (key, value) in told {
             said.notes.insert(format!("huggingface.{key}"), json!(value));
         }
-        let built = keep(context, Kept { files, said, name, version }, &folder)?;
+        let came = Way::imported_from(&hub.page(&repository));
+        let built = keep(context, Kept { files, said, name, version, came }, &folder)?;
         let document = json!({
             "name": built.package.name, "version": built.package.version, "digest": built.digest,
             "runtime": built.package.runtime.name(), "folder": folder, "repository": repository.to_string(),

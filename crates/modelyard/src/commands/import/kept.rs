@@ -10,8 +10,10 @@ use modelyard_core::{ModelName, Version};
 use modelyard_package::choice::pickle_in;
 use modelyard_package::foreign::{Said, describe};
 use modelyard_package::{BuildOptions, Built};
+use modelyard_registry::catalog::Way;
 
 use super::{free, scratch, settle, unusable};
+use crate::commands::env::notice;
 use crate::commands::inspect;
 use crate::commands::package::build_into;
 use crate::context::Context;
@@ -26,6 +28,8 @@ pub(super) struct Kept {
     pub(super) said: Said,
     pub(super) name: ModelName,
     pub(super) version: Version,
+    /// From where they came.
+    pub(super) came: Way,
 }
 
 /// Refuses what would run code when it is loaded.
@@ -53,7 +57,9 @@ pub(super) fn keep(context: &Context, kept: Kept, out: &Path) -> miette::Result<
         let path = scratch.path().join(modelyard_package::DESCRIPTION);
         fs::write(&path, text).map_err(|error| unusable(error, &path))?;
     }
-    let built = build_into(&inspect::store(context)?, scratch.path(), None, BuildOptions::default())?;
+    notice(context, &kept.came);
+    let options = BuildOptions { came: Some(kept.came), ..BuildOptions::default() };
+    let built = build_into(&inspect::store(context)?, scratch.path(), None, options)?;
     free(out)?;
     settle(scratch, out).map_err(|error| unusable(error, out))?;
     for (from, _) in &kept.files {

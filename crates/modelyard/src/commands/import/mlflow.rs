@@ -9,9 +9,11 @@ use clap::Args;
 use modelyard_core::{ModelName, Version};
 use modelyard_package::BuildOptions;
 use modelyard_package::mlflow::{MLMODEL, MOST_BYTES, Origin, WITHIN, describe};
+use modelyard_registry::catalog::Way;
 use serde_json::{Value, json};
 
 use super::{occupied, unusable};
+use crate::commands::env::notice;
 use crate::commands::package::{Called, build_into};
 use crate::commands::{inspect, lock};
 use crate::context::Context;
@@ -56,6 +58,8 @@ impl Mlflow {
             let what = format!("{} would lie in the folder that is imported", folder.display());
             return Err(Usage::new(what, "name another folder with `--out DIR`").into());
         }
+        // A folder of this machine is as good as any other that is packaged here.
+        let came = source.as_ref().map(|(server, _)| came(server, &origin));
         let within = folder.join(WITHIN);
         {
             let _busy = Busy::with(&format!("fetching {}", asked.model));
@@ -83,7 +87,10 @@ impl Mlflow {
                 lock::pin(&folder, false)?;
             }
         }
-        let options = BuildOptions { allow_unlocked: asked.allow_unlocked, ..BuildOptions::default() };
+        if let Some(came) = &came {
+            notice(context, came);
+        }
+        let options = BuildOptions { allow_unlocked: asked.allow_unlocked, came, ..BuildOptions::default() };
         let built = build_into(&inspect::store(context)?, &folder, None, options)?;
         say(&format!(
             "the model folder is {}: add samples there, so that an instance can be told to answer rightly",
@@ -126,6 +133,12 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where a registered version came from: the page of its model.
+fn came(server: &Server, origin: &Origin) -> Way {
+    let model = origin.annotations.get("mlflow.model").map_or("", String::as_str);
+    Way::imported_from(&format!("{}/models/{model}", server.base().trim_end_matches('/')))
 }
 
 fn origin(asked: &Mlflow, name: &str, version: &str) -> Result<Origin, Usage> {

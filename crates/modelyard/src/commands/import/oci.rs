@@ -8,10 +8,12 @@ use clap::Args;
 use modelyard_core::{ModelName, Version};
 use modelyard_package::BuildOptions;
 use modelyard_package::foreign::{Said, describe, image, kitfile, modelpack};
+use modelyard_registry::catalog::Way;
 use modelyard_registry::client::{Foreign, Layout, Remote, fetch_foreign};
 use serde_json::json;
 
 use super::{free, scratch, settle, unusable};
+use crate::commands::env::notice;
 use crate::commands::inspect;
 use crate::commands::package::{Called, build_into};
 use crate::commands::transfer::{Progress, chosen};
@@ -69,7 +71,9 @@ impl Oci {
             fs::write(&path, text).map_err(|error| unusable(error, &path))?;
         }
         settle(scratch, &folder).map_err(|error| unusable(error, &folder))?;
-        let options = BuildOptions { allow_unlocked: self.allow_unlocked, ..BuildOptions::default() };
+        let came = Way::imported(&remote);
+        notice(context, &came);
+        let options = BuildOptions { allow_unlocked: self.allow_unlocked, came: Some(came), ..BuildOptions::default() };
         let built = build_into(&store, &folder, None, options)?;
         if !brought {
             say(&format!(

@@ -7,6 +7,7 @@ use modelyard_core::{Digest, Version};
 use modelyard_package::choice::is_risky;
 use modelyard_package::foreign::Said;
 use modelyard_package::{is_model, slug};
+use modelyard_registry::catalog::Way;
 use modelyard_registry::hub::{Address, Fetched, fetch_address};
 use serde_json::json;
 
@@ -73,7 +74,8 @@ impl Url {
         let source = source.split(['?', '#']).next().unwrap_or_default().to_owned();
         let said = Said { source: Some((source.clone(), fetched.digest.to_string())), ..Said::default() };
         let files = vec![(fetched.path, file)];
-        let built = keep(context, Kept { files, said, name, version }, &folder)?;
+        let came = Way::imported_from(&source);
+        let built = keep(context, Kept { files, said, name, version, came }, &folder)?;
         let document = json!({
             "name": built.package.name, "version": built.package.version, "digest": built.digest,
             "runtime": built.package.runtime.name(), "folder": folder, "source": source, "source_digest": fetched.digest,
