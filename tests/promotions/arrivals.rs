@@ -84,7 +84,7 @@ fn an_environment_takes_packages_from_where_it_says_and_tells_where_another_came
     assert!(listed.contains(&format!("{place}, {here}")), "{listed}");
 
     // Values of flags are another revision of it: held against what counts by then. Nothing new starts; going back stays possible.
-    deploy(&["--flag", "depth=5"]).ended(0);
+    deploy(&["--flag", "depth=5", "--strategy", "recreate"]).ended(0);
     set(&world, "prod", &policy("built-here"));
     let told = plain(&deploy(&["--flag", "depth=6"]).ended(1).err);
     assert!(told.contains("only what comes from built-here is allowed"), "{told}");
