@@ -2,6 +2,7 @@
 //! registries at once.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod ceph;
 mod contract;
 mod crashes;
 mod faults;
