@@ -123,7 +123,8 @@ fn descend<T>(at: &mut String, key: &str, look: impl FnOnce(&mut String) -> T) -
     result
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What kind of JSON a value is, for people.
+pub const fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

@@ -3,6 +3,7 @@
 //! Promises: a field that only the shadow has does not count, as in samples; one that it lacks counts as all its leaves. What names the answer
 //! rather than the prediction (`id`, `request_id`, `model_name`, `model_version`) is left out.
 
+use modelyard_core::sample::kind;
 use serde_json::Value;
 
 use super::Rules;
@@ -88,16 +89,5 @@ fn leaves(value: &Value) -> u64 {
         Value::Array(items) => items.iter().map(leaves).sum::<u64>().max(1),
         Value::Object(fields) => fields.values().map(leaves).sum::<u64>().max(1),
         _ => 1,
-    }
-}
-
-const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "list",
-        Value::Object(_) => "object",
     }
 }
