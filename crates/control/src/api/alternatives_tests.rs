@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::tests::{Api, serve};
-use crate::testing::{Rig, digest, spec};
+use crate::testing::{Rig, digest, package, spec};
 
 /// Waits until the service is shown as wanted.
 async fn shown(api: &Api, what: &str, is: impl Fn(&Value) -> bool) -> Value {
@@ -76,6 +76,41 @@ async fn alternatives_are_tried_beside_a_rollout_that_waits_and_nowhere_else() {
         told.contains("try revision 3 beside it, as canary with 5 %") && told.contains("take revision 3 away"),
         "{told}"
     );
+    api.post("/api/services/wine/orders", json!({"order": "abort", "by": "ada"})).await;
+    api.outcome(&json!("wine-2")).await;
+    api.life.end().await;
+}
+
+/// What stable's callers would misread is refused beside a rollout as it is in one, and taken on a person's word, which is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alternative_that_callers_would_misread_is_refused_unless_they_know() {
+    let rig = Rig::new();
+    for (n, text) in [(1, "Barolo"), (2, "Barolo"), (3, "Grignolino")] {
+        let mut made = package(n, "FP32");
+        let meaning = json!({"description": "class", "values": {"0": text}});
+        made.meanings.outputs.insert("y".into(), serde_json::from_value(meaning).unwrap());
+        rig.add_package(n, made);
+    }
+    let api = serve(&rig).await;
+    let (_, first) = api.deploy(1, json!({})).await;
+    api.outcome(&first["rollout"]).await;
+    api.life.rest(2).await;
+    api.deploy(2, json!({"strategy": {"kind": "canary", "steps": [1_000, 10_000], "bake": "1h"}})).await;
+    api.post("/api/services/wine/orders", json!({"order": "pause", "by": "ada"})).await;
+    shown(&api, "paused", |seen| seen["rollout"]["waiting"]["for"] == "paused").await;
+    let third = |new: bool| json!({"package": digest(3), "share": 500, "new_meanings": new, "by": "ada"});
+    let path = "/api/services/wine/alternatives";
+    let (status, refused) = api.post(path, third(false)).await;
+    let told = refused.to_string();
+    assert!(status == 409 && told.contains("0 means Grignolino") && told.contains("--new-meanings"), "{refused}");
+    assert_eq!(api.life.ledger.service(&crate::testing::wine()).revisions.len(), 2, "nothing was made");
+    let (status, tried) = api.post(path, third(true)).await;
+    assert_eq!((status, &tried["revision"]), (202, &json!(3)), "{tried}");
+    let log = api.life.log().await;
+    assert!(log.contains("0 means Grignolino instead of Barolo"), "{log}");
+    // One that runs beside already is taken away without a word.
+    shown(&api, "beside it", |seen| seen["beside"][0]["revision"] == 3).await;
+    assert_eq!(api.post(path, json!({"revision": 3, "share": 0})).await.0, 202);
     api.post("/api/services/wine/orders", json!({"order": "abort", "by": "ada"})).await;
     api.outcome(&json!("wine-2")).await;
     api.life.end().await;

@@ -187,7 +187,7 @@ fn services() -> Vec<Operation> {
             .takes(body(&["share"], json!({ "package": text(), "flags": { "type": "object" },
                 "revision": { "type": ["integer", "null"], "minimum": 1, "maximum": 4_294_967_295_u32 },
                 "share": { "type": "integer", "minimum": 0, "maximum": 10_000 }, "kind": { "enum": ["shadow", "canary"] },
-                "yanked": { "type": "boolean" }, "by": text_or_null() })))
+                "yanked": { "type": "boolean" }, "new_meanings": { "type": "boolean" }, "by": text_or_null() })))
             .gives(202, JSON, taken()),
         new("post", "/api/services/{service}/rollback", "Return to an earlier revision.")
             .takes(body(&[], json!({ "to": { "type": ["integer", "null"], "minimum": 1, "maximum": 4_294_967_295_u32 }, "by": text_or_null() })))

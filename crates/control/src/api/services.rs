@@ -147,6 +147,9 @@ pub struct AlternativeBody {
     /// A package that was withdrawn is taken too.
     #[serde(default)]
     yanked: bool,
+    /// A package whose codes, units or columns mean something else than stable's is taken too.
+    #[serde(default)]
+    new_meanings: bool,
     by: Option<String>,
 }
 
@@ -164,8 +167,25 @@ pub async fn try_beside(State(app): State<App>, name: Name, body: Body<Alternati
     if let (Tried::Package(arm), false) = (&what, body.yanked) {
         app.orders.refuse_withdrawn(vec![arm.package]).await?;
     }
-    let alternative = Alternative { what, share: body.share, kind: body.kind, actor: actor(body.by) };
-    Ok((StatusCode::ACCEPTED, Json(app.orders.try_beside(&name, alternative).await?)))
+    let by = actor(body.by);
+    let package = match &what {
+        Tried::Package(arm) => Some(arm.package),
+        // What runs beside already is only changed or taken away.
+        Tried::Revision(revision) => app.orders.package_to_try(&name, *revision),
+    };
+    let misread = match package {
+        Some(package) => app.orders.misread(&name, package).await?,
+        None => Vec::new(),
+    };
+    if let Some(package) = package.filter(|_| !body.new_meanings) {
+        app.orders.refuse_misread(&name, &[package]).await?;
+    }
+    let alternative = Alternative { what, share: body.share, kind: body.kind, actor: by.clone() };
+    let accepted = app.orders.try_beside(&name, alternative).await?;
+    if let Some(package) = package.filter(|_| !misread.is_empty()) {
+        app.orders.accept_misread(&name, package, misread, by).await?;
+    }
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
 /// Body of a rollback.

@@ -2,7 +2,7 @@
 
 use modelyard_core::beside::BesideKind;
 use modelyard_core::event::{Actor, EventBody, Order};
-use modelyard_core::{RevisionNumber, ServiceName, Weight};
+use modelyard_core::{Digest, RevisionNumber, ServiceName, Weight};
 use modelyard_rollout::Rollout;
 
 use super::deploy::{ArmPackage, Chosen};
@@ -71,6 +71,13 @@ impl Orders {
             Ok(Decision { rollout: Some(open), bodies, accepted })
         })
         .await
+    }
+
+    /// The package of a revision that would run beside the open rollout as a new one; none when it runs beside it already, or is not known.
+    pub fn package_to_try(&self, name: &ServiceName, revision: RevisionNumber) -> Option<Digest> {
+        let state = self.ledger.service(name);
+        let is_beside = state.open.as_ref().is_some_and(|open| runs(&open.machine, revision));
+        state.revisions.get(&revision).filter(|_| !is_beside).map(|made| made.package)
     }
 
     /// An alternative's package, held against what any other of the service is held against. Of the service's flags it takes those that it knows.

@@ -223,7 +223,7 @@ impl Error {
             Self::Withdrawn { .. } => "deploy another version, or this one with `--yanked`; what runs already goes on".into(),
             Self::Misread { service, .. } => format!(
                 "nothing was changed; say it in the package as before, serve it beside as an API version of its own (`[api]` with `of = \"{service}\"`), or \
-                 deploy it with `--new-meanings` once those who call it know"
+                 take it with `--new-meanings` once those who call it know"
             ),
             Self::ApiVersion { help, .. } => format!("nothing was changed; {help}"),
             Self::Incompatible { service, .. } => format!(

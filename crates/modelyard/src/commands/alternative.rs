@@ -38,6 +38,9 @@ pub struct Try {
     /// Try a package that was withdrawn, too.
     #[arg(long)]
     yanked: bool,
+    /// Try it although codes, units or columns mean something else than stable's: those who call the service know. It goes into the log.
+    #[arg(long)]
+    new_meanings: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -80,6 +83,9 @@ impl Try {
             Kind::Canary => BesideKind::Canary,
         };
         let mut body = json!({ "share": self.share, "kind": kind, "yanked": self.yanked, "by": person() });
+        if self.new_meanings {
+            body["new_meanings"] = json!(true);
+        }
         match &self.what {
             Some(what) => {
                 let chosen = choose(context, what, None)?;
