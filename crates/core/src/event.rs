@@ -141,6 +141,25 @@ pub enum EventBody {
         /// The error chain.
         why: String,
     },
+    /// A machine of an environment cannot be reached.
+    MachineLost {
+        /// Which.
+        machine: MachineId,
+        /// Why: what ssh said.
+        why: String,
+    },
+    /// A machine that was lost is reached again.
+    MachineBack {
+        /// Which.
+        machine: MachineId,
+        /// For how long it was lost, in milliseconds.
+        after_ms: u64,
+    },
+    /// A machine that its environment names no more, and where nothing of ours is left, was let go.
+    MachineLeft {
+        /// Which.
+        machine: MachineId,
+    },
     /// The rules of a service were set.
     ServiceSet {
         /// The rules.

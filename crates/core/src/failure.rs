@@ -18,6 +18,8 @@ pub enum Cause {
     OutOfMemory,
     /// An instance runs but does not answer.
     Unresponsive,
+    /// The machine of an instance cannot be reached: no fault of the model's.
+    MachineLost,
     /// An instance never became ready in time.
     StartupTimeout,
     /// An instance could not be started at all.
@@ -42,11 +44,12 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Crash,
         Self::CrashLoop,
         Self::OutOfMemory,
         Self::Unresponsive,
+        Self::MachineLost,
         Self::StartupTimeout,
         Self::StartFailed,
         Self::WrongAnswers,
@@ -66,6 +69,7 @@ impl Cause {
             Self::CrashLoop => "crash-loop",
             Self::OutOfMemory => "out-of-memory",
             Self::Unresponsive => "unresponsive",
+            Self::MachineLost => "machine-lost",
             Self::StartupTimeout => "startup-timeout",
             Self::StartFailed => "start-failed",
             Self::WrongAnswers => "wrong-answers",
@@ -91,6 +95,7 @@ impl Cause {
             | Self::CrashLoop
             | Self::OutOfMemory
             | Self::Unresponsive
+            | Self::MachineLost
             | Self::StartupTimeout
             | Self::StartFailed
             | Self::WrongAnswers

@@ -113,6 +113,8 @@ pub struct MachineSeen {
     pub id: MachineId,
     /// Whether its environment still names it; if not, nothing new is placed there.
     pub listed: bool,
+    /// Whether it is being connected to for the first time: nobody knows yet.
+    pub coming: bool,
     /// Why it cannot be reached, if so.
     pub out_of_reach: Option<String>,
 }

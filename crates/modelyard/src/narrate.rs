@@ -58,7 +58,10 @@ impl Narrator {
 fn tint(body: &EventBody, paint: Paint) -> impl Fn(&str) -> String {
     let bad = |verdict: &str| verdict == "fail";
     let colour = match body {
-        EventBody::Failed { .. } | EventBody::GatewayLost { .. } | EventBody::QualityDropped { .. } => Paint::bad,
+        EventBody::Failed { .. }
+        | EventBody::GatewayLost { .. }
+        | EventBody::MachineLost { .. }
+        | EventBody::QualityDropped { .. } => Paint::bad,
         EventBody::Verdict { verdict, .. } if bad(verdict) => Paint::bad,
         EventBody::RolloutFinished { outcome: Outcome::Promoted, .. } => Paint::good,
         EventBody::RolloutFinished { .. } => Paint::bad,

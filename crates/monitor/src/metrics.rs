@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use modelyard_core::event::{Event, EventBody, Outcome};
 use modelyard_core::exposition::Exposition;
 use modelyard_core::failure::Cause;
+use modelyard_core::machine::MachineId;
 use modelyard_core::{RevisionNumber, RolloutId, ServiceName, Timestamp};
 
 /// What is exposed.
@@ -17,6 +18,8 @@ pub struct ControlMetrics {
     pub started: Timestamp,
     /// Whether the gateway answered when it was last asked.
     pub gateway_up: bool,
+    /// Machines of the environments, and whether each is in reach.
+    pub machines: BTreeMap<MachineId, bool>,
     /// Open rollouts.
     pub rollouts: BTreeMap<RolloutId, RolloutInfo>,
     /// Instances by service, revision and state (`starting`, `running`, `live`, `draining`, `exited`).
@@ -79,6 +82,9 @@ const fn kind(body: &EventBody) -> &'static str {
         EventBody::GatewayStarted { .. } => "gateway-started",
         EventBody::GatewayAdopted { .. } => "gateway-adopted",
         EventBody::GatewayLost { .. } => "gateway-lost",
+        EventBody::MachineLost { .. } => "machine-lost",
+        EventBody::MachineBack { .. } => "machine-back",
+        EventBody::MachineLeft { .. } => "machine-left",
         EventBody::ServiceSet { .. } => "service-set",
         EventBody::RevisionCreated { .. } => "revision-created",
         EventBody::RolloutStarted { .. } => "rollout-started",
@@ -129,6 +135,10 @@ pub fn render(metrics: &ControlMetrics, version: &str) -> String {
     .sample(&[], started);
     out.family("modelyard_gateway_up", "gauge", "Whether the gateway answered when it was last asked.")
         .sample(&[], u8::from(metrics.gateway_up));
+    out.family("modelyard_machine_up", "gauge", "Whether a machine of an environment is in reach.");
+    for (machine, up) in &metrics.machines {
+        out.sample(&[("machine", machine)], u8::from(*up));
+    }
     rollouts(&mut out, metrics);
     instances(&mut out, metrics);
     counters(&mut out, metrics);

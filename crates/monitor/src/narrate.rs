@@ -28,6 +28,15 @@ pub fn narrate(event: &Event) -> String {
             format!("The gateway that was already running as process {pid} was adopted.")
         }
         EventBody::GatewayLost { why } => sentence(&format!("The gateway did not answer: {}", detail(why))),
+        EventBody::MachineLost { machine, why } => {
+            sentence(&format!("Machine {machine} is out of reach: {}", detail(why)))
+        }
+        EventBody::MachineBack { machine, after_ms } => {
+            format!("Machine {machine} is back, {} after it was lost.", Millis(*after_ms))
+        }
+        EventBody::MachineLeft { machine } => {
+            format!("Machine {machine} was let go: its environment names it no more, and nothing of ours is there.")
+        }
         EventBody::ServiceSet { spec } => {
             let copies = counted(u64::from(spec.instances), "instance");
             format!("The rules of {service} were set{}: {copies}, strategy {}.", by(&event.actor), spec.strategy.name())

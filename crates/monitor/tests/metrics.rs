@@ -17,6 +17,7 @@ fn filled() -> ControlMetrics {
     let info = RolloutInfo { service: "wine".to_owned(), strategy: "canary".to_owned(), phase: "baking".to_owned() };
     metrics.rollouts.insert(RolloutId::new("wine-3").unwrap(), info);
     metrics.instances.insert((wine.clone(), RevisionNumber(1), "live".to_owned()), 2);
+    metrics.machines = [("prod/alpha", true), ("prod/beta", false)].map(|(id, up)| (id.parse().unwrap(), up)).into();
     metrics.weights.insert((wine, RevisionNumber(1)), 9_000);
     taken_back().iter().for_each(|event| metrics.note(event));
     metrics

@@ -15,6 +15,10 @@ fn others() -> Vec<Event> {
     story.tell(0, EventBody::ControlStopped);
     story.tell(0, EventBody::GatewayAdopted { pid: 12 });
     story.tell(0, EventBody::GatewayLost { why: "no answer within 2 s: connection refused (os error 111)".to_owned() });
+    let machine: modelyard_core::machine::MachineId = "prod/alpha".parse().unwrap();
+    story.tell(0, EventBody::MachineLost { machine: machine.clone(), why: "Connection refused".to_owned() });
+    story.tell(0, EventBody::MachineBack { machine: machine.clone(), after_ms: 62_000 });
+    story.tell(0, EventBody::MachineLeft { machine });
     story.tell(0, EventBody::DesiredSet { desired: desired(0) });
     story.tell(0, EventBody::DesiredSet { desired: Default::default() });
     for order in [Order::Promote { all: false }, Order::Pause, Order::Resume, Order::Abort] {

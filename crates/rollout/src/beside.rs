@@ -138,6 +138,9 @@ impl Turn<'_> {
         let loops = self.state.plan.analysis.crash_loop as usize;
         for failure in failures {
             let Some(one) = self.state.beside.get_mut(&failure.revision).filter(|one| !one.out) else { continue };
+            if failure.cause == Cause::MachineLost {
+                continue; // it is placed elsewhere; the time to start bounds how long that takes
+            }
             if failure.cause == Cause::Crash {
                 one.crashes.insert((failure.at, failure.instance.clone())); // it is started again, ever more rarely
                 if one.crashes.len() < loops {
@@ -149,6 +152,10 @@ impl Turn<'_> {
         let lent: Vec<RevisionNumber> =
             self.state.beside.iter().filter(|(_, one)| !one.out && one.lent.is_some()).map(|(&one, _)| one).collect();
         for revision in lent {
+            if self.view.pool(revision).lost > 0 {
+                self.state.arm_readings.remove(&revision);
+                continue; // broken connections are the machine's
+            }
             if let Some(judged) = self.fails_callers(revision) {
                 self.take_away(revision, &judged.why);
             }

@@ -2,11 +2,15 @@
 //!
 //! Promises: a failure of stable's instances is never held against the candidate. A failure handed over twice counts once.
 
+use modelyard_core::Millis;
 use modelyard_core::failure::{Cause, Class, Failure};
 
 use crate::analysis::judge;
 use crate::step::Turn;
 use crate::{Phase, Verdict};
+
+/// Instances that are lost within this are lost with one machine: each is seen by its own probes.
+const ONE_LOSS: Millis = Millis::seconds(30);
 
 impl Turn<'_> {
     /// Takes in what was seen, and turns around if the candidate failed.
@@ -17,6 +21,7 @@ impl Turn<'_> {
         for failure in failures.iter().filter(|failure| failure.revision == candidate) {
             match failure.cause {
                 Cause::Crash => self.notice_crash(failure),
+                Cause::MachineLost => self.notice_loss(failure),
                 cause if cause.class() == Class::Quality => self.drop_of_quality(failure.clone()),
                 _ => self.fail(failure.clone()),
             }
@@ -46,7 +51,20 @@ impl Turn<'_> {
         }
     }
 
+    /// A machine was lost under the candidate. That is bad luck: the instance is placed elsewhere, and the time to start bounds how long that takes. A
+    /// second machine is no luck any more: a model may be what ends them.
+    fn notice_loss(&mut self, failure: &Failure) {
+        let first = *self.state.lost.get_or_insert(failure.at);
+        match self.state.phase.is_forward() && failure.at - first <= ONE_LOSS {
+            true => self.is_shaken = true,
+            false => self.fail(failure.clone()),
+        }
+    }
+
     fn read_counters(&mut self) {
+        if self.view.candidate.lost > 0 {
+            return self.state.readings.begin(); // broken connections are the machine's
+        }
         let Some((candidate, stable)) = self.view.counters().filter(|_| self.state.phase.is_forward()) else {
             return;
         };

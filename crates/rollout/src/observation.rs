@@ -47,4 +47,7 @@ pub struct PoolSeen {
     pub live: u32,
     /// Instances that are being drained or stopped (not counted in `running`).
     pub leaving: u32,
+    /// Instances of all these whose machine is out of reach: what is counted of them tells nothing of the model.
+    #[serde(default)]
+    pub lost: u32,
 }

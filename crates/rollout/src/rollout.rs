@@ -75,6 +75,9 @@ pub struct Rollout {
     /// Whether the candidate ever had as many live instances as it was asked for.
     pub(crate) was_live: bool,
     pub(crate) crashes: BTreeSet<(Timestamp, Option<InstanceId>)>,
+    /// When a machine was first lost under the candidate.
+    #[serde(default)]
+    pub(crate) lost: Option<Timestamp>,
     pub(crate) readings: Readings,
     /// How fast what the present phase waits for is counted.
     #[serde(default)]
@@ -196,6 +199,7 @@ impl Rollout {
             held: false,
             was_live: false,
             crashes: BTreeSet::new(),
+            lost: None,
             readings: Readings::default(),
             pace: Pace::default(),
             verdict: None,
@@ -335,7 +339,7 @@ impl Rollout {
                 != (before.paused, before.held, before.was_live, before.hurry)
             || self.verdict != before.verdict
             || self.failure != before.failure
-            || self.crashes != before.crashes
+            || (&self.crashes, self.lost) != (&before.crashes, before.lost)
             || (self.candidate, self.quality_forgiven) != (before.candidate, before.quality_forgiven)
             || self.out != before.out
             || self.began != before.began

@@ -96,7 +96,7 @@ impl World {
     fn obey(&mut self) {
         let desired = self.rollout.desired();
         let pool = |(&revision, &count): (&RevisionNumber, &u32)| {
-            (revision, PoolSeen { running: count, live: count, leaving: 0 })
+            (revision, PoolSeen { running: count, live: count, leaving: 0, lost: 0 })
         };
         self.seen.pools = desired.instances.iter().map(pool).collect();
         let pools = &self.seen.pools;

@@ -176,14 +176,14 @@ prop_compose! {
         at in 0u64..60_000,
         gateway in prop::option::weighted(0.8, gateway()),
         pools in prop::array::uniform6(0u32..5),
-        causes in prop::collection::vec((0usize..9, 1u32..3), 0..2),
+        causes in prop::collection::vec((0usize..10, 1u32..3), 0..2),
         fails in 0u8..10,
         orders in prop::collection::vec(order(), 0..2),
         asks in 0u8..6,
         obedient_pools in prop::bool::weighted(0.8),
         obedient_gateway in prop::bool::weighted(0.8),
     ) -> Glimpse {
-        let pool = |at: usize| PoolSeen { running: pools[at], live: pools[at + 1], leaving: pools[at + 2] };
+        let pool = |at: usize| PoolSeen { running: pools[at], live: pools[at + 1], leaving: pools[at + 2], lost: 0 };
         let failure = |(cause, revision): (usize, u32)| Failure {
             cause: Cause::ALL[cause],
             revision: RevisionNumber(revision),
@@ -204,7 +204,7 @@ fn look(glimpse: Glimpse, rollout: &Rollout, tick: usize) -> Observation {
     let (mut seen, desired) = (glimpse.seen, rollout.desired());
     if glimpse.obedient_pools {
         seen.at = Timestamp(10_000 + 250 * tick as u64);
-        let pool = |count: u32| PoolSeen { running: count, live: count, leaving: 0 };
+        let pool = |count: u32| PoolSeen { running: count, live: count, leaving: 0, lost: 0 };
         seen.pools = desired.instances.iter().map(|(&revision, &count)| (revision, pool(count))).collect();
     }
     if let (true, Some(gateway)) = (glimpse.obedient_gateway, &mut seen.gateway) {
@@ -252,7 +252,7 @@ proptest! {
     #[test]
     fn what_runs_beside_decides_nothing(
         (with, without) in prop_oneof![twins(rollout()), twins(experiment())],
-        glimpses in prop::collection::vec((glimpse(), prop::array::uniform2(0u32..4), 0u8..4, 0usize..9), 1..60),
+        glimpses in prop::collection::vec((glimpse(), prop::array::uniform2(0u32..4), 0u8..4, 0usize..10), 1..60),
     ) {
         let (mut with, mut without) = (with, without);
         for (tick, (glimpse, live, fails, cause)) in glimpses.into_iter().enumerate() {
@@ -261,7 +261,7 @@ proptest! {
             let plain = look(glimpse.clone(), &without, tick);
             let mut seen = plain.clone();
             for (revision, live) in [FIRST_SHADOW, RevisionNumber(FIRST_SHADOW.0 + 1)].into_iter().zip(live) {
-                seen.pools.insert(revision, PoolSeen { running: live, live, leaving: 0 });
+                seen.pools.insert(revision, PoolSeen { running: live, live, leaving: 0, lost: 0 });
                 if fails == 0 {
                     let (at, detail) = (seen.at, "it broke".to_owned());
                     seen.failures.push(Failure { cause: Cause::ALL[cause], revision, instance: None, at, detail, evidence: vec![] });

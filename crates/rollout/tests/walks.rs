@@ -40,6 +40,8 @@ struct Easy {
     errors: u64,
     /// The candidate's instances never live.
     dead: bool,
+    /// Instances of the candidate whose machine is out of reach.
+    lost: u32,
     gateway_lost: bool,
     said: Vec<Action>,
     weights: Vec<u16>,
@@ -52,15 +54,16 @@ impl Easy {
         let gateway = GatewaySeen::default();
         let seen = Observation { gateway: Some(gateway), ..Observation::default() };
         let mut easy =
-            Self { rollout, seen, errors: 0, dead: false, gateway_lost: false, said: vec![], weights: vec![] };
+            Self { rollout, seen, errors: 0, dead: false, lost: 0, gateway_lost: false, said: vec![], weights: vec![] };
         easy.obey(&easy.rollout.desired());
         easy
     }
 
     fn obey(&mut self, desired: &Desired) {
         let live = |revision: RevisionNumber, count: u32| if self.dead && revision == NEW { 0 } else { count };
+        let lost = |revision: RevisionNumber| if revision == NEW { self.lost } else { 0 };
         let pool = |(&revision, &count): (&RevisionNumber, &u32)| {
-            (revision, PoolSeen { running: count, live: live(revision, count), leaving: 0 })
+            (revision, PoolSeen { running: count, live: live(revision, count), leaving: 0, lost: lost(revision) })
         };
         self.seen.pools = desired.instances.iter().map(pool).collect();
         let pools = self.seen.pools.clone();
@@ -194,7 +197,7 @@ fn what_crashed_is_not_started_again_on_the_way_back() {
     let mut easy = canary();
     easy.until(|rollout| rollout.desired().instances.get(&NEW).is_some_and(|&count| count > 1));
     let asked = easy.rollout.desired().instances[&NEW];
-    easy.seen.pools.insert(NEW, PoolSeen { running: asked - 1, live: asked - 1, leaving: 0 });
+    easy.seen.pools.insert(NEW, PoolSeen { running: asked - 1, live: asked - 1, leaving: 0, lost: 0 });
     easy.fail(NEW, Cause::Crash);
     assert!(matches!(easy.rollout.phase, Phase::Returning { .. }), "{:?}", easy.rollout.phase);
     assert_eq!(easy.rollout.desired().instances.get(&NEW), Some(&(asked - 1)), "no replacement");
@@ -229,7 +232,9 @@ fn failures_of_stable_are_not_held_against_the_candidate() {
 
 #[test]
 fn every_infrastructure_cause_takes_a_live_candidate_back() {
-    let causes: Vec<Cause> = Cause::ALL.into_iter().filter(|cause| cause.class() == Class::Infrastructure).collect();
+    // All but a lost machine, which is no fault of the candidate's.
+    let counts = |cause: &Cause| cause.class() == Class::Infrastructure && *cause != Cause::MachineLost;
+    let causes: Vec<Cause> = Cause::ALL.into_iter().filter(counts).collect();
     assert_eq!(causes.len(), 9, "{causes:?}");
     for cause in causes {
         let mut easy = canary();
@@ -288,6 +293,34 @@ fn a_live_candidate_that_vanishes_unreported_times_out_too() {
         easy.ends(Outcome::RolledBack);
         assert_eq!(easy.rollout.cause(), Some(Cause::Unresponsive), "{strategy}");
     }
+}
+
+#[test]
+fn a_candidate_survives_the_loss_of_one_machine_and_of_no_second_one() {
+    let rules = |bake| spec(Strategy::Canary(Canary { bake: Millis::seconds(bake), ..Canary::default() }), 4);
+    let mut easy = Easy::new(&rules(30), true);
+    easy.until(|rollout| matches!(rollout.phase, Phase::Baking { .. }));
+    // Both of its instances there are lost, each seen by its own probes; what broke on the way is the machine's.
+    easy.errors = 100;
+    easy.lost = 1;
+    easy.play(1).fail(NEW, Cause::MachineLost).play(2).fail(NEW, Cause::MachineLost).play(3);
+    (easy.errors, easy.lost) = (0, 0);
+    easy.play(5);
+    assert_eq!((easy.rollout.outcome(), easy.rollout.cause()), (None, None), "{:?}", easy.said);
+    easy.ends(Outcome::Promoted);
+
+    let mut easy = Easy::new(&rules(60), true);
+    easy.until(|rollout| matches!(rollout.phase, Phase::Baking { .. }));
+    easy.fail(NEW, Cause::MachineLost).play(40).fail(NEW, Cause::MachineLost);
+    easy.ends(Outcome::RolledBack);
+    assert_eq!(easy.rollout.cause(), Some(Cause::MachineLost));
+    // Nothing is lost, and everything fails: that is the model's.
+    let mut easy = Easy::new(&rules(30), true);
+    easy.until(|rollout| matches!(rollout.phase, Phase::Baking { .. }));
+    easy.fail(NEW, Cause::MachineLost);
+    easy.errors = 100;
+    easy.ends(Outcome::RolledBack);
+    assert_eq!(easy.rollout.cause(), Some(Cause::ErrorRate));
 }
 
 #[test]

@@ -260,6 +260,7 @@ impl Target for FakeTarget {
         let seen = |(id, out_of_reach): (&MachineId, &Option<String>)| MachineSeen {
             id: id.clone(),
             listed: true,
+            coming: false,
             out_of_reach: out_of_reach.clone(),
         };
         self.world().machines.iter().map(seen).collect()

@@ -1,20 +1,21 @@
 //! All places where instances run, as one target: this machine, and the machines of the environments.
 //!
 //! Promises: an instance is asked for where its specification says, and found where it is; machines do not wait for each other; a machine that its
-//! environment names no more is kept as long as the control plane runs, or longer if anything of ours is there, but nothing new is placed on it.
+//! environment names no more is kept as long as anything of ours is there, but nothing new is placed on it, and then its connection is ended.
 //! Absent on purpose: which machine an instance goes to (the controller decides, and writes it down first).
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use modelyard_core::InstanceId;
 use modelyard_core::instance::{InstanceSpec, InstanceStatus};
 use modelyard_core::machine::{Machine, MachineId, MachineSeen};
 use modelyard_core::ports::{PortFuture, Room, Target, TargetError};
+use tokio::task::JoinHandle;
 
 use crate::ssh::{Kit, SshMachine, last_reached};
 
@@ -28,18 +29,25 @@ pub struct Fleet {
     kit: Kit,
     folder: PathBuf,
     machines: Mutex<BTreeMap<MachineId, Known>>,
+    /// Machines whose connection is being ended.
+    leaving: Mutex<BTreeMap<MachineId, JoinHandle<()>>>,
 }
 
-#[derive(Clone)]
+/// A machine that is named no more is let go after this without anything of ours: what was just asked for there is not seen yet.
+const QUIET: Duration = Duration::from_secs(10);
+
 struct Known {
     machine: Arc<SshMachine>,
     listed: bool,
+    /// Since when it is named no more and carries nothing.
+    idle: Option<Instant>,
 }
 
 impl Fleet {
     /// This machine, and those of the roster; each keeps its own files in `folder`, under its environment and name.
     pub fn new(here: Arc<dyn Target>, roster: Roster, kit: Kit, folder: PathBuf) -> Self {
-        let fleet = Self { here, roster, kit, folder, machines: Mutex::default() };
+        let (machines, leaving) = (Mutex::default(), Mutex::default());
+        let fleet = Self { here, roster, kit, folder, machines, leaving };
         fleet.read();
         fleet
     }
@@ -69,15 +77,53 @@ impl Fleet {
                 self.take_up(&mut known, &id, &machine, false);
             }
         }
+        self.let_go(&mut known);
     }
 
     fn take_up(&self, known: &mut BTreeMap<MachineId, Known>, id: &MachineId, machine: &Machine, listed: bool) {
-        let folder = self.folder.join(id.environment.as_str()).join(id.name.as_str());
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|_, ends| !ends.is_finished());
+        if leaving.contains_key(id) {
+            return; // its folder is in use until then; the next reading takes it up
+        }
+        drop(leaving);
+        let folder = self.place_of(id);
         // The one before must let go of the folder first.
         known.remove(id);
         match SshMachine::new(id.clone(), machine.clone(), self.kit.clone(), folder) {
-            Ok(machine) => drop(known.insert(id.clone(), Known { machine: Arc::new(machine), listed })),
+            Ok(machine) => drop(known.insert(id.clone(), Known { machine: Arc::new(machine), listed, idle: None })),
             Err(error) => tracing::error!(machine = %id, %error, "the folder of a machine cannot be made"),
+        }
+    }
+
+    /// Where the files of a machine are.
+    fn place_of(&self, id: &MachineId) -> PathBuf {
+        self.folder.join(id.environment.as_str()).join(id.name.as_str())
+    }
+
+    /// Ends the connections to machines that are named no more and carry nothing, with what was kept of them.
+    fn let_go(&self, known: &mut BTreeMap<MachineId, Known>) {
+        let now = Instant::now();
+        for one in known.values_mut() {
+            let is_idle = !one.listed && one.machine.is_empty();
+            one.idle = is_idle.then(|| one.idle.unwrap_or(now));
+        }
+        // Whoever else holds it is about to start something there.
+        let is_over =
+            |one: &Known| one.idle.is_some_and(|since| now - since >= QUIET) && Arc::strong_count(&one.machine) == 1;
+        let gone: Vec<MachineId> = known.iter().filter(|(_, one)| is_over(one)).map(|(id, _)| id.clone()).collect();
+        for id in gone {
+            let Some(one) = known.remove(&id) else { continue };
+            let folder = self.place_of(&id);
+            tracing::info!(machine = %id, "a machine that is named no more is let go");
+            let ends = tokio::spawn(async move {
+                one.machine.leave().await;
+                drop(one);
+                if let Err(error) = std::fs::remove_dir_all(&folder) {
+                    tracing::warn!(folder = %folder.display(), %error, "what was kept of a machine cannot be removed");
+                }
+            });
+            self.leaving.lock().unwrap_or_else(PoisonError::into_inner).insert(id, ends);
         }
     }
 
@@ -144,6 +190,7 @@ impl Target for Fleet {
         let seen = |(id, known): (&MachineId, &Known)| MachineSeen {
             id: id.clone(),
             listed: known.listed,
+            coming: known.machine.is_coming(),
             out_of_reach: known.machine.out_of_reach(),
         };
         self.known().iter().map(seen).collect()

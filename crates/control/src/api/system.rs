@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use modelyard_core::event::EventBody;
 use modelyard_core::exposition::{CONTENT_TYPE, Exposition};
+use modelyard_core::machine::MachineSeen;
 use modelyard_core::{RevisionNumber, ServiceName, Timestamp, Weight};
 use modelyard_monitor::capture;
 use modelyard_monitor::metrics::{ControlMetrics, RolloutInfo, render};
@@ -90,6 +91,8 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
     let text = {
         let mut metrics = lock(&app.metrics.0);
         metrics.gateway_up = app.controller.report().is_some();
+        let is_up = |seen: &MachineSeen| seen.out_of_reach.is_none() && !seen.coming;
+        metrics.machines = app.controller.machines().into_iter().map(|seen| (seen.id.clone(), is_up(&seen))).collect();
         present(&app, &mut metrics);
         render(&metrics, VERSION)
     };

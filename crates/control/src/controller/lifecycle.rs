@@ -7,6 +7,7 @@ use modelyard_core::failure::Cause;
 use modelyard_core::instance::{Exit, InstanceState, InstanceStatus};
 use modelyard_core::{InstanceId, Millis, RevisionNumber, Timestamp};
 
+use super::machines::Away;
 use crate::prober::Health;
 use crate::store::fold::{Instance, ServiceState, Stage};
 
@@ -66,6 +67,7 @@ pub fn findings(
     state: &ServiceState,
     seen: &TargetSeen,
     health: impl Fn(&InstanceId) -> Option<Health>,
+    away: &Away,
     now: Timestamp,
 ) -> Vec<Finding> {
     let startup = state.spec.as_ref().map_or_else(Default::default, |spec| spec.analysis.clone()).startup_timeout;
@@ -77,7 +79,9 @@ pub fn findings(
             Some(InstanceState::Starting) => None,
             None => vanished(instance, seen.begun),
         };
-        let what = match status.and_then(|status| status.out_of_reach.as_deref()) {
+        // Whoever does not answer is held against its machine at once; anything else waits until the machine is surely gone.
+        let at_once = away.why(instance).filter(|_| matches!(what, Some(What::Failed { .. })));
+        let what = match status.and_then(|status| status.out_of_reach.as_deref()).or(at_once) {
             Some(why) => cut_off(instance, what, why),
             None => what,
         };
@@ -139,11 +143,12 @@ fn cut_off(instance: &Instance, judged: Option<What>, why: &str) -> Option<What>
     match (instance.stage, judged) {
         (_, Some(What::Failed { cause, detail, mut evidence })) => {
             evidence.push(said);
+            let cause = if cause == Cause::Unresponsive { Cause::MachineLost } else { cause };
             Some(What::Failed { cause, detail, evidence })
         }
         (_, Some(other)) => Some(other),
         (Stage::Starting, None) => Some(What::Failed {
-            cause: Cause::Unresponsive,
+            cause: Cause::MachineLost,
             detail: format!("was not live yet, and {said}"),
             evidence: Vec::new(),
         }),

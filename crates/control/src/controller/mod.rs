@@ -5,6 +5,7 @@
 //! Absent on purpose: how a rollout advances (`modelyard-rollout`) and how anything is carried out (target, gateway).
 
 pub mod lifecycle;
+mod machines;
 mod measured;
 mod meter;
 mod observe;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use modelyard_core::event::EventBody;
 use modelyard_core::evidence::Evidence;
 use modelyard_core::instance::InstanceState;
+use modelyard_core::machine::MachineSeen;
 use modelyard_core::ports::Target;
 use modelyard_core::{RolloutId, ServiceName};
 use modelyard_rollout::Waiting;
@@ -42,6 +44,7 @@ use crate::packages::Packages;
 use crate::prober::{Asker, Prober};
 use crate::store::fold::ServiceState;
 use lifecycle::TargetSeen;
+use machines::Away;
 use start::Gate;
 use watch::Watch;
 
@@ -135,6 +138,19 @@ impl Controller {
     /// What the target last said.
     pub fn seen(&self) -> Option<Arc<TargetSeen>> {
         self.seen.borrow().clone()
+    }
+
+    /// The machines, as the target sees them now.
+    pub fn machines(&self) -> Vec<MachineSeen> {
+        self.target.machines()
+    }
+
+    /// Which machines are out of reach, if it matters to the service.
+    fn away(&self, state: &ServiceState) -> Away {
+        match state.instances.values().any(|instance| instance.machine.is_some()) {
+            true => Away::new(self.target.machines()),
+            false => Away::default(),
+        }
     }
 
     /// Keeps any further instance from being started, and waits for the starts under way.

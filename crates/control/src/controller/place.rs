@@ -156,6 +156,7 @@ mod tests {
         let seen = |name: &&str| MachineSeen {
             id: id(&name.to_lowercase()),
             listed: true,
+            coming: false,
             out_of_reach: (name.to_lowercase() != **name).then(|| "it does not answer".to_owned()),
         };
         Sites { machines: names.iter().map(seen).collect(), load: BTreeMap::new() }
@@ -245,7 +246,12 @@ mod tests {
         spec.machines = vec![MachineName::new("beta").unwrap()];
         state.spec = Some(Arc::new(spec.clone()));
         let mut all = sites(&["alpha", "beta"]);
-        all.machines.push(MachineSeen { id: "dev/beta".parse().unwrap(), listed: true, out_of_reach: None });
+        all.machines.push(MachineSeen {
+            id: "dev/beta".parse().unwrap(),
+            listed: true,
+            coming: false,
+            out_of_reach: None,
+        });
         assert_eq!(placed(&state, all, 1, 2), ["beta", "beta"]);
         let mut left = sites(&["beta"]);
         left.machines[0].listed = false;

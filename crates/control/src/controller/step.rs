@@ -43,7 +43,8 @@ impl Controller {
             self.add_baseline(&state, open, evidence, memory).await;
         }
         self.know(name, evidence.as_ref());
-        let seen = observation(&state, open, report.as_deref(), memory.meter.totals(), evidence, now);
+        let mut seen = observation(&state, open, report.as_deref(), memory.meter.totals(), evidence, now);
+        self.away(&state).count(&state, &mut seen.pools);
         let (machine, actions) = step(memory.machine(open), &seen);
         let mut bodies = bodies(open, &machine, actions);
         if bodies.iter().any(|body| matches!(body, EventBody::RolloutFinished { .. })) {

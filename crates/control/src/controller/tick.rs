@@ -17,6 +17,7 @@ use modelyard_rollout::Rollout;
 
 use super::Controller;
 use super::lifecycle::{Finding, TargetSeen, What, findings};
+use super::machines::Away;
 use super::measured::following;
 use super::meter::Meter;
 use super::place::{Placer, Sites};
@@ -157,8 +158,9 @@ impl Controller {
     async fn record_findings(&self, name: &ServiceName, seen: &TargetSeen, memory: &mut Memory) -> Result<(), Error> {
         let state = self.ledger.service(name);
         self.follow_probes(&state, seen).await;
-        let mut found = findings(&state, seen, |id| self.prober.health(id), self.clock.now());
-        found.extend(hopeless(&state, memory));
+        let away = self.away(&state);
+        let mut found = findings(&state, seen, |id| self.prober.health(id), &away, self.clock.now());
+        found.extend(hopeless(&state, memory, &away));
         memory.starts.retain(|id| state.instances.contains_key(id));
         memory.stops.retain(|id, _| state.instances.contains_key(id));
         if found.is_empty() {
@@ -320,11 +322,12 @@ impl Controller {
 }
 
 /// Instances that can never be started, as findings.
-fn hopeless(state: &ServiceState, memory: &Memory) -> Vec<Finding> {
+fn hopeless(state: &ServiceState, memory: &Memory, away: &Away) -> Vec<Finding> {
     let starting = state.instances.iter().filter(|(_, instance)| instance.stage == Stage::Starting);
     let give_up = |(id, instance): (&InstanceId, &Instance)| {
         let detail = format!("cannot be started: {}", memory.starts.hopeless(id)?);
-        let what = What::Died { cause: Cause::StartFailed, detail };
+        let cause = if away.is_alone(instance) { Cause::MachineLost } else { Cause::StartFailed };
+        let what = What::Died { cause, detail };
         Some(Finding { id: id.clone(), revision: instance.revision, what })
     };
     starting.filter_map(give_up).collect()

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modelyard_core::ports::Target;
+use modelyard_core::{Millis, Timestamp};
 use tokio::sync::{Notify, watch};
 
 use super::lifecycle::TargetSeen;
+use super::machines::RollCall;
 use crate::http_client::chain;
 use crate::ledger::Ledger;
 use crate::store::fold::World;
 
 const BUSY: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_millis(500);
+/// Between two looks at how the machines stand.
+const CALM: Millis = Millis::seconds(1);
 // Ends that nobody waits for are given as much time as a drained instance gets.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -31,14 +35,35 @@ pub struct Watch {
 impl Watch {
     /// Runs until dropped.
     pub async fn run(self) {
+        let mut roll = RollCall::new(&self.ledger.world().lost);
+        let mut called = Timestamp(0);
         loop {
             self.look().await;
+            let now = self.ledger.now();
+            // A clock that is set back must not keep it from being called.
+            if now < called || now - called >= CALM {
+                called = now;
+                self.call_the_roll(&mut roll, now).await;
+            }
             let busy = self.ledger.world().services.values().any(|service| service.is_busy());
             tokio::select! {
                 () = tokio::time::sleep(if busy { BUSY } else { IDLE }) => {}
                 () = self.poke.notified() => {}
             }
         }
+    }
+
+    /// Tells which machines were lost, and which are back.
+    async fn call_the_roll(&self, roll: &mut RollCall, now: Timestamp) {
+        let mut after = roll.clone();
+        let events = after.call(self.target.machines(), now);
+        if !events.is_empty()
+            && let Err(error) = self.ledger.note(None, events).await
+        {
+            // Told with the next call.
+            return tracing::error!(error = %chain(&error), "cannot record how the machines stand");
+        }
+        *roll = after;
     }
 
     /// Looks once, and tells everybody if anything changed.

@@ -50,6 +50,8 @@ pub struct World {
     pub services: BTreeMap<ServiceName, Arc<ServiceState>>,
     /// Tokens that the log tells of, by id: whether each was revoked.
     pub tokens: Arc<BTreeMap<String, bool>>,
+    /// Machines that are lost, and since when.
+    pub lost: Arc<BTreeMap<MachineId, Timestamp>>,
 }
 
 impl World {
@@ -63,6 +65,12 @@ impl World {
             EventBody::RouteApplied { generation, .. } => self.generation = self.generation.max(*generation),
             EventBody::TokenMade { token } => {
                 Arc::make_mut(&mut self.tokens).entry(token.id.clone()).or_insert(false);
+            }
+            EventBody::MachineLost { machine, .. } => {
+                Arc::make_mut(&mut self.lost).insert(machine.clone(), event.at);
+            }
+            EventBody::MachineBack { machine, .. } | EventBody::MachineLeft { machine } => {
+                Arc::make_mut(&mut self.lost).remove(machine);
             }
             EventBody::TokenRevoked { token, .. } => {
                 Arc::make_mut(&mut self.tokens).insert(token.clone(), true);
@@ -360,6 +368,9 @@ impl ServiceState {
             | EventBody::GatewayStarted { .. }
             | EventBody::GatewayAdopted { .. }
             | EventBody::GatewayLost { .. }
+            | EventBody::MachineLost { .. }
+            | EventBody::MachineBack { .. }
+            | EventBody::MachineLeft { .. }
             | EventBody::AliasMoved { .. }
             | EventBody::Tagged { .. }
             | EventBody::Yanked { .. }
@@ -441,6 +452,9 @@ impl ServiceState {
             self.failed_on.insert(machine, failure.at);
         }
         let lived = self.instances.get(id).and_then(|instance| instance.live_since).map(|since| failure.at - since);
+        if failure.cause == Cause::MachineLost && lived.is_some() {
+            return; // its revision did well: the next one starts at once, elsewhere
+        }
         let before = self.trouble.get(&failure.revision).map_or(0, |trouble| trouble.count);
         let count = if lived.is_some_and(|lived| lived >= STEADY) { 1 } else { before + 1 };
         let why = format!("{}: {}", failure.cause, failure.detail);

@@ -169,6 +169,7 @@ fn cause_in_words(cause: Cause) -> &'static str {
         Cause::CrashLoop => "crashing again and again",
         Cause::OutOfMemory => "going past its memory limit",
         Cause::Unresponsive => "not answering",
+        Cause::MachineLost => "machines that were lost under it",
         Cause::StartupTimeout => "not becoming ready in time",
         Cause::StartFailed => "failing to start",
         Cause::WrongAnswers => "wrong answers",

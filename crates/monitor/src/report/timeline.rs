@@ -86,7 +86,10 @@ fn entry(event: &Event) -> Entry {
 fn tone(event: &Event) -> Tone {
     use modelyard_core::event::Outcome;
     match &event.body {
-        EventBody::Failed { .. } | EventBody::GatewayLost { .. } | EventBody::Retried { .. } => Tone::Bad,
+        EventBody::Failed { .. }
+        | EventBody::GatewayLost { .. }
+        | EventBody::MachineLost { .. }
+        | EventBody::Retried { .. } => Tone::Bad,
         EventBody::Verdict { verdict, .. } => match verdict.as_str() {
             "pass" => Tone::Good,
             "fail" => Tone::Bad,

@@ -40,6 +40,9 @@ impl Story {
                 | EventBody::ControlStopped
                 | EventBody::GatewayStarted { .. }
                 | EventBody::GatewayLost { .. }
+                | EventBody::MachineLost { .. }
+                | EventBody::MachineBack { .. }
+                | EventBody::MachineLeft { .. }
         );
         self.events.push(Event {
             seq: self.events.len() as u64 + 1,

@@ -263,13 +263,20 @@ impl Turn<'_> {
         }
         let others: Vec<RevisionNumber> = self.state.arms().skip(1).collect();
         for arm in others {
-            // A crash while it starts is tried again; the time to start bounds how long.
-            let counts = |failure: &&Failure| failure.cause != Cause::Crash || self.state.phase != Phase::Starting;
+            // A crash while it starts is tried again; the time to start bounds how long. A lost machine is no fault of the arm's.
+            let counts = |failure: &&Failure| match failure.cause {
+                Cause::Crash => self.state.phase != Phase::Starting,
+                Cause::MachineLost => false,
+                _ => true,
+            };
             if let Some(failure) = failures.iter().filter(|failure| failure.revision == arm).find(counts) {
                 self.take_out(arm, failure.cause, &failure.detail);
                 continue;
             }
-            self.read_arm(arm);
+            match self.view.pool(arm).lost {
+                0 => self.read_arm(arm),
+                _ => drop(self.state.arm_readings.remove(&arm)),
+            }
         }
     }
 

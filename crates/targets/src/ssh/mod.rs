@@ -150,6 +150,16 @@ impl SshMachine {
         }
     }
 
+    /// Whether it is being connected to for the first time.
+    pub fn is_coming(&self) -> bool {
+        matches!(self.inner.sight.borrow().reach, Reach::Coming)
+    }
+
+    /// Whether it had nothing of ours when it was last seen.
+    pub fn is_empty(&self) -> bool {
+        self.inner.sight.borrow().instances.is_empty()
+    }
+
     /// Whether it had this instance when it was last seen.
     pub fn has(&self, id: &InstanceId) -> bool {
         self.inner.sight.borrow().instances.iter().any(|status| status.id == *id)
