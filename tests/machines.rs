@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use support::function::function;
 use support::process::{census, command_line, kill_9};
 use support::sshd::Sshd;
 use support::{Load, Mix, World, until};
@@ -313,6 +314,30 @@ fn a_machine_that_is_named_no_more_is_let_go_once_nothing_runs_there() {
     assert_eq!(machines(&yard.live("stable")), ["prod/alpha", "prod/beta"].into());
     load.flow(50);
     load.finish().nothing_failed();
+    yard.down();
+}
+
+/// A Python function gets its environment on each machine, and is replaced there as any other model is.
+#[test]
+#[ignore = "needs sshd"]
+fn a_python_function_runs_on_other_machines() {
+    let yard = Yard::up();
+    let world = &yard.world;
+    let deploy = |version: &str, threshold: &str, more: &[&str]| {
+        let folder = function(world, version, |source| source.replace("0.5", threshold));
+        let arguments = ["deploy", folder.to_str().unwrap(), "--wait", "--timeout", "3m", "--output", "json"];
+        world.run(&[&arguments, more].concat()).ended(0);
+    };
+    deploy("1.0.0", "0.5", ON_MACHINES);
+    assert_eq!(machines(&yard.live("stable")), ["prod/alpha", "prod/beta"].into());
+    let load = Load::start(world.gateway, SERVICE, SERVICE, Mix::default());
+    load.flow(50);
+    deploy("2.0.0", "0.500001", CANARY);
+    assert_eq!(machines(&yard.live("stable")), ["prod/alpha", "prod/beta"].into());
+    load.flow(50);
+    let tally = load.finish();
+    tally.nothing_failed();
+    assert!(tally.answered.contains_key(&1) && tally.answered.contains_key(&2), "{tally:?}");
     yard.down();
 }
 

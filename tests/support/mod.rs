@@ -7,6 +7,7 @@
 pub mod alarm;
 pub mod artefacts;
 pub mod docker;
+pub mod function;
 pub mod hub;
 pub mod load;
 pub mod process;
