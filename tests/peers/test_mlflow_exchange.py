@@ -90,6 +90,8 @@ def main():
             expect(package["metrics"] == {"accuracy": 0.9444} and package["parameters"] == {"depth": "3"}, "with its run's figures", package)
             notes = package["annotations"]
             expect((notes["mlflow.model"], notes["mlflow.version"], notes["mlflow.run_id"]) == ("cellar", "1", run), "and where it comes from", notes)
+            [arrival] = document["arrivals"]
+            expect((arrival["how"], arrival["from"]) == ("imported", f"{address}/models/cellar"), "which is noted, too", arrival)
             told = modelyard("import", "mlflow", "models:/grade/1", "--output", "json")
             expect(told["runtime"] == "python" and (work / "grade/modelyard.lock").is_file(), "a Python flavour is a function with a lock", told)
             for what, says in {"cellar@nobody": "nobody", "cellar/9": "9", "nothing": "no model `nothing`"}.items():
@@ -97,6 +99,8 @@ def main():
             local = Path(mlflow.artifacts.download_artifacts("models:/cellar/1", dst_path=str(work / "saved")))
             told = modelyard("import", "mlflow", local, "--as", "local:2", "--out", work / "local", "--output", "json")
             expect((told["name"], told["version"]) == ("local", "2"), "a folder that MLflow saved is imported, too", told)
+            [arrival] = modelyard("inspect", "local:2", "--output", "json")["arrivals"]
+            expect(arrival["how"] == "built", "and counts as packaged here", arrival)
 
             up = modelyard("up", "--detach", "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0", "--output", "json")
             try:

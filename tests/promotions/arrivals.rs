@@ -82,6 +82,10 @@ fn an_environment_takes_packages_from_where_it_says_and_tells_where_another_came
     );
     let listed = world.run(&["versions", "echo"]).ended(0).out;
     assert!(listed.contains(&format!("{place}, {here}")), "{listed}");
+    let found = |from: &str| {
+        world.json(&["models", "--search", &format!("from = '{from}'")])["versions"].as_array().unwrap().len()
+    };
+    assert_eq!((found(&place), found(&here), found("built-here")), (1, 1, 0), "what came from a place is found");
 
     // Values of flags are another revision of it: held against what counts by then. Nothing new starts; going back stays possible.
     deploy(&["--flag", "depth=5", "--strategy", "recreate"]).ended(0);

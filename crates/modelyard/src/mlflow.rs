@@ -43,6 +43,14 @@ impl Server {
             let help = "it looks like http://127.0.0.1:5000; name it with `--server URL` or MLFLOW_TRACKING_URI";
             return Err(Failed::new(format!("`{address}` is no address of an MLflow server"), help));
         }
+        // It is written into packages, which others get.
+        if address.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@')) {
+            let help = "leave them out there, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN";
+            return Err(Failed::new(
+                "the address of the MLflow server holds a user name or password, which packages would keep",
+                help,
+            ));
+        }
         let agent = Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
@@ -168,5 +176,21 @@ impl Server {
         let mut file = File::create(&target).map_err(unwritable)?;
         io::copy(&mut answer.body_mut().with_config().limit(LARGEST).reader(), &mut file).map_err(unwritable)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_password_is_refused_without_telling_it() {
+        for address in
+            ["https://ada:secret@mlflow.example", "http://ada@mlflow.example/x", "https://secret@mlflow.example?a"]
+        {
+            let told = format!("{:?}", Server::new(address).err().unwrap());
+            assert!(told.contains("user name or password") && !told.contains("secret"), "{told}");
+        }
+        assert!(Server::new("https://mlflow.example/@x").is_ok() && Server::new("mlflow.example").is_err());
     }
 }

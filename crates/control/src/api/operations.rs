@@ -250,7 +250,7 @@ fn models() -> Vec<Operation> {
         new("get", "/api/models", "Every model; with search, the versions that fulfil the filter.").asked("search", text()),
         new("get", of, "Its versions, aliases, tags and changes.").gives(200, JSON, object(&["name", "versions", "changes"])),
         new("get", &format!("{of}/versions/{{version}}"), "A version with its package's document.")
-            .gives(200, JSON, object(&["model", "version", "digest", "package"])),
+            .gives(200, JSON, version()),
         new("get", &format!("{of}/versions/{{version}}/card"), "Its model card as a page.").gives(200, "text/html", text()),
         new("get", &format!("{of}/aliases"), "Every alias with every move.").gives(200, JSON, object(&["aliases"])),
         new("post", &format!("{of}/aliases"), "Move an alias; without a version, take it away.")
@@ -274,6 +274,24 @@ fn models() -> Vec<Operation> {
             ))
             .gives(200, JSON, object(&["versions", "swept", "dry_run"])),
     ]
+}
+
+/// A version, with the ways on which it came.
+fn version() -> Value {
+    let arrival = json!({
+        "type": "object", "required": ["at", "digest", "how"],
+        "properties": {
+            "at": { "type": "integer", "description": "Milliseconds since 1970." },
+            "digest": text(),
+            "how": { "type": "string", "enum": ["built", "pulled", "imported", "bundle", "pushed"] },
+            "from": { "type": "string", "description": "Where it was pulled or imported from." },
+            "file": { "type": "string", "description": "Name of the bundle." },
+            "by": { "type": "string", "description": "Name of the token that it was pushed with." },
+        },
+    });
+    let mut version = object(&["model", "version", "digest", "package"]);
+    version["properties"] = json!({ "arrivals": { "type": "array", "items": arrival } });
+    version
 }
 
 fn mlflow() -> Vec<Operation> {

@@ -1,6 +1,6 @@
 //! Filters over versions: `accuracy > 0.9 and tag.team = 'x' and name like 'wine%'`.
 //!
-//! Clauses are joined by `and`. A key is `name`, `version`, `alias`, `runtime`, `digest`, `tag.KEY`, `parameter.KEY`, `metric.KEY`, or any other word,
+//! Clauses are joined by `and`. A key is `name`, `version`, `alias`, `runtime`, `digest`, `from`, `tag.KEY`, `parameter.KEY`, `metric.KEY`, or any other word,
 //! which is a metric. Keys with other characters stand in backticks or double quotes. Operators: `=` `!=` `<` `<=` `>` `>=` `like` `ilike` (`%` any
 //! text, `_` one character). Texts stand in single or double quotes, numbers do not. What a version does not have makes its clause false, `!=` of a tag apart.
 //! Promises: at most 4 KiB and 32 clauses; time grows with length, whatever the pattern.
@@ -43,6 +43,8 @@ enum Key {
     Alias,
     Runtime,
     Digest,
+    /// Where it came from.
+    From,
     Tag(String),
     Parameter(String),
     Metric(String),
@@ -175,6 +177,7 @@ fn clause(tokens: &[Token]) -> Result<(Clause, &[Token]), FilterError> {
                 "alias" => Key::Alias,
                 "runtime" => Key::Runtime,
                 "digest" => Key::Digest,
+                "from" => Key::From,
                 _ => Key::Metric(name.clone()),
             };
             (key, rest)
@@ -231,6 +234,11 @@ impl Clause {
             Key::Name => self.text(listed.model.as_str()),
             Key::Version => self.text(listed.version.as_str()),
             Key::Digest => self.text(&listed.digest.to_string()),
+            // A version that came on several ways came from each; one of which nobody knows came from none.
+            Key::From if self.operator == Operator::Unequal => {
+                listed.arrivals.iter().all(|arrival| self.text(&arrival.way.source()))
+            }
+            Key::From => listed.arrivals.iter().any(|arrival| self.text(&arrival.way.source())),
             Key::Alias if self.operator == Operator::Unequal => {
                 listed.aliases.iter().all(|alias| self.text(alias.as_str()))
             }
@@ -317,10 +325,11 @@ fn like(pattern: &str, text: &str) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use modelyard_core::{AliasName, Digest, ModelName, Version};
+    use modelyard_core::{AliasName, Digest, ModelName, Timestamp, Version};
     use serde_json::json;
 
     use super::*;
+    use crate::catalog::{Arrival, Way};
 
     fn version() -> (Listed, Package) {
         let listed = Listed {
@@ -332,7 +341,11 @@ mod tests {
             yanked: None,
             number: 1,
             added: None,
-            arrivals: Vec::new(),
+            arrivals: vec![Arrival {
+                at: Timestamp(1),
+                digest: Digest::from_sha256([7; 32]),
+                way: Way::pulled_from("registry.example/wine"),
+            }],
         };
         let package = json!({
             "format_version": 1, "name": "wine-quality", "version": "2.1.0", "files": {},
@@ -364,6 +377,10 @@ mod tests {
             ("tag.team > 9", false),
             ("runtime = 'onnx' and digest like 'sha256:07%'", true),
             ("tag.none = ''", false),
+            ("from like 'registry.example/%'", true),
+            ("from = 'built-here'", false),
+            ("from != 'built-here'", true),
+            ("from != 'registry.example/wine'", false),
         ] {
             let filter: Filter = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(filter.takes(&listed, &package), wanted, "{text}");
