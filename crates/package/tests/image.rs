@@ -94,6 +94,23 @@ fn content(store: &Store, image: &Image, index: usize) -> BTreeMap<String, (u32,
 }
 
 #[test]
+fn a_project_of_29_gib_gives_an_image_of_what_was_listed() {
+    let (alone, project) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let files: &[(&str, &[u8])] = &[("run", b"#!/bin/sh\n"), ("weights.bin", &[7; 3000])];
+    // Holes, in places where such files lie: a data set beside the model, and an environment.
+    let model = project.path().join("model");
+    for path in ["data/raw.bin", ".venv/lib/libtorch.so", "checkpoint.bin"] {
+        fs::create_dir_all(model.join(path).parent().unwrap()).unwrap();
+        fs::File::create(model.join(path)).unwrap().set_len(29 << 30).unwrap();
+    }
+    let [image, small] =
+        [project.path(), alone.path()].map(|home| made(home, &built(home, "run", files), &program(), None).unwrap());
+    assert_eq!(image.digest, small.digest);
+    let disk = |path: &Path| fs::metadata(path).unwrap().len();
+    assert!(image.size_bytes() < disk(&program()) + (1 << 20), "{} bytes", image.size_bytes());
+}
+
+#[test]
 fn layers_stand_by_how_seldom_they_change_and_hold_what_they_say() {
     let home = tempfile::tempdir().unwrap();
     let weights = vec![7; 2 << 20];
