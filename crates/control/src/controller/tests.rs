@@ -152,7 +152,7 @@ async fn what_runs_on_a_machine_that_is_cut_off_is_replaced_and_cleared_when_it_
 
     // A machine that is lost while something starts on it: that is not waited for either.
     rig.target.hold_starts_of(RevisionNumber(2));
-    let accepted = life.deploy(2, spec(json!({"target": "ssh", "environment": "prod"}))).await;
+    life.deploy(2, spec(json!({"target": "ssh", "environment": "prod"}))).await;
     let second = life
         .until("the candidate's machine", |life| {
             let state = life.ledger.service(&wine());

@@ -275,7 +275,7 @@ impl Reader<'_> {
         for (index, name) in named.iter().enumerate() {
             if Strategy::from_name(name).is_none() {
                 let known = Strategy::NAMES;
-                let what = match nearest(name, known.into_iter()) {
+                let what = match nearest(name, known) {
                     Some(meant) => format!("`{name}` is no strategy; did you mean `{meant}`?"),
                     None => format!("`{name}` is no strategy; there are {}", known.join(", ")),
                 };

@@ -68,7 +68,7 @@ pub(super) fn runtime(reader: &mut Reader<'_>, within: &Table<'_>) -> Option<(Ru
             Some((Runtime::None {}, kind.at))
         }
         other => {
-            let meant = nearest(other, RUNTIMES.into_iter()).map(|near| format!("did you mean \"{near}\"? "));
+            let meant = nearest(other, RUNTIMES).map(|near| format!("did you mean \"{near}\"? "));
             let what = format!(
                 "there is no runtime `{}`; {}known are onnx, command, python and none",
                 other.escape_debug(),
