@@ -131,7 +131,6 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::VersionTaken`] when the version names another package; [`Error::NoBlob`] when a blob is not stored.
-    #[tracing::instrument(name = "registry.add", skip_all, fields(%model, %version), err)]
     pub fn add(&self, model: &ModelName, version: &Version, manifest: &Manifest) -> Result<Digest, Error> {
         self.add_from(model, version, manifest, &Way::Built)
     }
@@ -140,6 +139,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::add`].
+    #[tracing::instrument(name = "registry.add", skip_all, fields(%model, %version), err)]
     pub fn add_from(
         &self,
         model: &ModelName,
