@@ -5,7 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use modelyard_core::{AliasName, Digest, EnvironmentName, ModelName, ServiceName, Version};
 use modelyard_registry::Reference;
 use modelyard_registry::client::Remote;
-use modelyard_registry::distribution::{AnyDigest, is_repository, is_tag};
+use modelyard_registry::digest::AnyDigest;
+use modelyard_registry::names::{is_repository, is_tag};
 
 fuzz_target!(|text: &str| {
     if let Ok(reference) = text.parse::<Reference>() {

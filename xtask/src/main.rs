@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a task talks to the person who started it")]
 
 mod bench;
+mod circles;
 mod fuzz;
 mod generate;
 mod peers;

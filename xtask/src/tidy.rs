@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 
+use crate::circles;
 use crate::shell::{self, command, root};
 
 /// Which crates each crate may use. An arrow that is missing here is a decision: write it down in docs/decisions/ first.
@@ -40,6 +41,7 @@ pub fn run() -> Result<()> {
     for file in &files {
         look_at(file, &mut wrong);
     }
+    wrong.extend(circles::find(&files, |file| read(file).ok()));
     features(&mut wrong)?;
     invariants(&mut wrong)?;
     match wrong.as_slice() {

@@ -13,7 +13,8 @@ use modelyard_core::Digest;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::copying::copy;
+pub use crate::copying::Blob;
+use crate::copying::{copy, fill, make_read_only};
 use crate::storage::Bucket;
 use crate::{Error, leftovers};
 
@@ -23,15 +24,6 @@ pub struct Blobs {
     root: PathBuf,
     /// What has everything when the folder has not.
     bucket: Option<Arc<Bucket>>,
-}
-
-/// A blob's name and length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blob {
-    /// SHA-256 of the bytes.
-    pub digest: Digest,
-    /// Length in bytes.
-    pub size_bytes: u64,
 }
 
 /// A blob that was stored.
@@ -50,20 +42,6 @@ pub fn digest_of(bytes: &[u8]) -> Digest {
 
 /// 256 KiB: large enough that the hash, not the calls, sets the pace; small enough to stay in the processor's cache.
 const CHUNK: usize = 256 << 10;
-
-/// Reads until `chunk` is full or the source ends.
-pub(crate) fn fill(source: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < chunk.len() {
-        match source.read(&mut chunk[filled..]) {
-            Ok(0) => break,
-            Ok(length) => filled += length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
 
 /// Hashes everything from `source`, giving each piece to `each` on the way; stops early when `each` says so.
 fn hash(source: &mut dyn Read, mut each: impl FnMut(&[u8]) -> io::Result<bool>) -> io::Result<Option<Blob>> {
@@ -314,12 +292,6 @@ pub(crate) fn check(source: &mut dyn Read, expected: &Digest) -> Result<(), Erro
 pub(crate) fn has_digest(path: &Path, digest: &Digest) -> bool {
     let hashed = File::open(path).and_then(|mut file| hash(&mut file, |_| Ok(true)));
     matches!(hashed, Ok(Some(found)) if found.digest == *digest)
-}
-
-/// Nobody writes to it from now on; `executable` lets it be started.
-pub(crate) fn make_read_only(file: &File, executable: bool) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(if executable { 0o555 } else { 0o444 }))
 }
 
 #[cfg(test)]

@@ -12,8 +12,6 @@ use bytes::{Bytes, BytesMut};
 use modelyard_core::Digest;
 use sha2::{Digest as _, Sha256};
 
-use crate::blob::{Blob, fill};
-
 /// What is read, written and hashed at once.
 // 1 MiB: a hand-over to the hashing thread costs nothing beside it.
 const PIECE: usize = 1 << 20;
@@ -88,6 +86,35 @@ impl Pieces {
     }
 }
 
+/// A blob's name and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// SHA-256 of the bytes.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size_bytes: u64,
+}
+
+/// Reads until `chunk` is full or the source ends.
+pub(crate) fn fill(source: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match source.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Nobody writes to it from now on; `executable` lets it be started.
+pub(crate) fn make_read_only(file: &File, executable: bool) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(if executable { 0o555 } else { 0o444 }))
+}
+
 /// Copies everything from `source` into `sink`. What is shorter than a piece is hashed by this thread; else another one hashes while this one copies.
 pub(crate) fn copy(source: &mut dyn Read, sink: &mut File) -> io::Result<Blob> {
     let mut first = BytesMut::zeroed(PIECE);
@@ -144,7 +171,10 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|at| (at * 31 + at / 251) as u8).collect();
             let mut file = tempfile::tempfile().unwrap();
             let blob = copy(&mut &bytes[..], &mut file).unwrap();
-            assert_eq!(blob, Blob { digest: crate::blob::digest_of(&bytes), size_bytes: length as u64 });
+            assert_eq!(
+                blob,
+                Blob { digest: Digest::from_sha256(Sha256::digest(&bytes).into()), size_bytes: length as u64 }
+            );
             let mut written = Vec::new();
             file.seek(SeekFrom::Start(0)).unwrap();
             file.read_to_end(&mut written).unwrap();

@@ -5,6 +5,7 @@
 //! The network is in [`listen`], [`distribution`], [`client`], [`artefacts`], [`hub`] and [`python`] alone.
 
 pub mod access;
+mod address;
 pub mod alias;
 pub mod artefacts;
 pub mod blob;
@@ -13,8 +14,10 @@ pub mod card;
 pub mod catalog;
 pub mod client;
 mod copying;
+pub mod digest;
 pub mod distribution;
 mod error;
+mod found_image;
 #[cfg(fuzzing)]
 pub mod fuzz;
 pub mod hub;
@@ -22,10 +25,12 @@ mod layout;
 mod leftovers;
 pub mod listen;
 pub mod manifest;
+pub mod names;
 pub mod partial;
 pub mod paths;
 pub mod python;
 mod reference;
+mod remote;
 pub mod seen;
 pub mod storage;
 mod store;

@@ -11,11 +11,10 @@ use crate::access::now;
 use crate::alias::{self, Aliases, Move};
 use crate::blob::{Blob, Blobs};
 use crate::catalog::{Arrival, Catalog, Entry, Notes, Tags, Way, Yanked};
-use crate::distribution::gate::Gate;
 use crate::layout::Layout;
 use crate::manifest::{Descriptor, FILEPATH, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, REF_NAME};
 use crate::seen::Seen;
-use crate::storage::{Settings, Storage};
+use crate::storage::{Gate, Settings, Storage};
 use crate::{Error, Reference, Selector, unpack};
 
 /// Longest package document that is read, in bytes: samples may hold images.

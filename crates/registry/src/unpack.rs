@@ -13,7 +13,8 @@ use modelyard_core::Digest;
 use modelyard_core::package::{DOCUMENT, FileEntry, Package};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::blob::{Blobs, digest_of, has_digest, make_read_only};
+use crate::blob::{Blobs, digest_of, has_digest};
+use crate::copying::make_read_only;
 use crate::{Error, leftovers, paths};
 
 /// Lays the package out under `unpacked/<hex>`, unless it is there and as it was left.

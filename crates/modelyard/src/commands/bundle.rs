@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use modelyard_registry::bundle::{self, Contents, Item, Kind, What};
 use modelyard_registry::catalog::Way;
-use modelyard_registry::distribution::{is_repository, is_tag};
+use modelyard_registry::names::{is_repository, is_tag};
 use serde_json::json;
 
 use super::env::notice;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::guard::{NONE, refuse, unauthorised};
 use super::{Presented, Tokens, instant, now, secret, short};
-use crate::distribution::route::Query;
+use crate::address::Query;
 
 /// Where tokens are given.
 pub const PATH: &str = "/token";

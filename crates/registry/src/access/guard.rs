@@ -13,9 +13,9 @@ use serde_json::json;
 
 use super::short::{Access, Short};
 use super::{Grant, Presented, Tokens, endpoint, fits, now, on_behalf};
-use crate::distribution::is_repository;
-use crate::distribution::route::{Query, percent_decoded, repository_of};
-use crate::python::{FileName, normalise};
+use crate::address::{Query, percent_decoded, repository_of};
+use crate::names::is_repository;
+use crate::names::python::{FileName, normalise};
 
 /// How callers are asked for a token: any name, the token as the password.
 pub const CHALLENGE: &str = "Basic realm=\"modelyard\", charset=\"UTF-8\"";

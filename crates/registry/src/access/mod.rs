@@ -15,7 +15,7 @@ pub(crate) use self::endpoint::routes;
 pub use self::grant::{Grant, Role, Scope, fits};
 pub use self::guard::{CHALLENGE, guard, secret};
 pub use self::tokens::{Entry, Presented, Refused, Tokens};
-pub use crate::distribution::route::percent_decoded;
+pub use crate::address::percent_decoded;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -13,7 +13,8 @@ use ureq::{Agent, Body, SendBody};
 use super::content::Content;
 use super::error::ArtefactError;
 use super::place::{Login, Place};
-use crate::client::{Tell, is_loopback};
+use crate::client::Tell;
+use crate::remote::is_loopback;
 
 /// Longest time that it may think about a file that it has whole.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ureq::http::{HeaderName, HeaderValue, header};
 
-use crate::client::is_loopback;
+use crate::remote::is_loopback;
 
 /// Which API a place speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use super::tape::{self, Place, Refused};
 use super::tree::{self, Node, Tree, walk};
 use super::{Contents, Item, Kind, PYTHON_FILE, REPOSITORY};
 use crate::blob::digest_of;
-use crate::distribution::{is_repository, is_tag};
 use crate::manifest::{Descriptor, FILEPATH, MODEL, MODEL_CONFIG, REF_NAME, TITLE, VERSION};
+use crate::names::{is_repository, is_tag};
 use crate::trust::object::ENDINGS;
 
 /// Longest index, in bytes.

@@ -10,7 +10,7 @@ use modelyard_core::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{fits, percent_decoded};
-use crate::client::Remote;
+use crate::remote::Remote;
 
 /// Most arrivals that are kept of one version; the oldest give way.
 // 32: a version comes from one place or two, and each counts once.

@@ -11,11 +11,11 @@ use ureq::http::{Method, StatusCode, header};
 
 use super::error::ClientError;
 use super::http::{Http, Sent};
-use super::remote::Remote;
 use super::transfer;
 use crate::distribution::Distribution;
 use crate::distribution::attach::Whole;
 use crate::manifest::{INDEX, MANIFEST, MAX_MANIFEST_BYTES};
+use crate::remote::Remote;
 use crate::trust::object::{self, ENDINGS, MAX_PART_BYTES, Referrer, tag};
 
 /// Objects of one package that are fetched, at most: who may push to a registry must not fill another disk.

@@ -11,9 +11,9 @@ use ureq::{Agent, Body, SendBody};
 
 use super::auth::{self, Challenge, Credentials};
 use super::error::ClientError;
-use super::remote::Remote;
 use crate::blob::digest_of;
 use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, MAX_MANIFEST_BYTES};
+use crate::remote::Remote;
 
 /// Longest time without a byte.
 const PATIENCE: Duration = Duration::from_secs(60);

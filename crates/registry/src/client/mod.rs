@@ -13,16 +13,15 @@ mod foreign;
 mod http;
 mod image;
 mod kit;
-mod remote;
 mod transfer;
 
 pub use self::attached::{pull_referrers, push_referrers};
 pub use self::error::ClientError;
 pub use self::foreign::{Foreign, Layout, fetch_foreign};
-pub use self::image::{FoundImage, fetch_image};
+pub use self::image::fetch_image;
 pub use self::kit::push_kit;
-pub(crate) use self::remote::is_loopback;
-pub use self::remote::{Remote, RemoteError};
+pub use crate::found_image::FoundImage;
+pub use crate::remote::{Remote, RemoteError};
 
 use modelyard_core::{Digest, ModelName, Version};
 

@@ -5,10 +5,12 @@
 use modelyard_core::{Digest, ModelName};
 use serde::Deserialize;
 
+use super::Distribution;
 use super::meta::Known;
-use super::{AnyDigest, Distribution, is_tag};
-use crate::client::FoundImage;
+use crate::digest::AnyDigest;
+use crate::found_image::FoundImage;
 use crate::manifest::{Descriptor, IMAGE_CONFIG, MANIFEST};
+use crate::names::is_tag;
 use crate::{Error, Store};
 
 /// A manifest of any kind, whose parts are stored already.

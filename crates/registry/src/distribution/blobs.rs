@@ -6,14 +6,14 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::Distribution;
 use super::answer::{Answer, Code, DIGEST, Refusal, bare};
-use super::body::file_body;
-use super::digest::Algorithm;
-use super::route::Query;
 use super::uploads::{Held, drain};
-use super::{AnyDigest, Distribution};
 use crate::Error;
+use crate::address::Query;
+use crate::digest::{Algorithm, AnyDigest, AnyDigestError};
 use crate::storage::Source;
+use crate::storage::body::file_body;
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -174,7 +174,7 @@ impl Distribution {
 
 /// The digest of a path or query.
 pub(super) fn parse(text: &str) -> Result<AnyDigest, Refusal> {
-    text.parse().map_err(|error: super::AnyDigestError| Refusal::new(Code::DigestInvalid, error.to_string()))
+    text.parse().map_err(|error: AnyDigestError| Refusal::new(Code::DigestInvalid, error.to_string()))
 }
 
 fn created(name: &str, digest: &AnyDigest) -> Response {

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Distribution;
-use super::digest::AnyDigest;
 use crate::Error;
+use crate::digest::AnyDigest;
 use crate::manifest::{IMAGE_CONFIG, MAX_MANIFEST_BYTES};
 use crate::storage::Object;
 

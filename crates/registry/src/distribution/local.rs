@@ -7,10 +7,11 @@
 use http::StatusCode;
 use modelyard_core::{AliasName, ModelName, Version};
 
+use super::Distribution;
 use super::answer::{Code, Refusal};
 use super::meta::Known;
-use super::{AnyDigest, Distribution};
 use crate::catalog::Way;
+use crate::digest::AnyDigest;
 use crate::manifest::{MANIFEST, MODEL};
 use crate::{Error, Listed, Reference, Selector};
 

@@ -7,15 +7,16 @@ use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Distribution;
 use super::answer::{Answer, Code, DIGEST, Refusal, bare};
 use super::attach::IMAGE_ENDING;
 use super::blobs::parse;
-use super::digest::Algorithm;
 use super::meta::Known;
-use super::route::Query;
-use super::{AnyDigest, Distribution, is_tag};
 use crate::Error;
+use crate::address::Query;
+use crate::digest::{Algorithm, AnyDigest};
 use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST, MAX_MANIFEST_BYTES};
+use crate::names::is_tag;
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAGGED: HeaderName = HeaderName::from_static("oci-tag");

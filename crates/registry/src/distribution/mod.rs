@@ -9,20 +9,15 @@
 pub(crate) mod answer;
 pub(crate) mod attach;
 mod blobs;
-pub(crate) mod body;
-mod digest;
-pub(crate) mod gate;
 mod gc;
 mod local;
 mod manifests;
 mod meta;
-mod names;
 mod naming;
 mod referrers;
-pub(crate) mod route;
+mod route;
 mod tags;
 mod uploads;
-pub(crate) mod verified;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,20 +28,15 @@ use axum::middleware::from_fn_with_state;
 
 #[cfg(fuzzing)]
 pub(crate) use self::blobs::fuzz as fuzz_range;
-pub(crate) use self::digest::{Algorithm, Hasher};
-pub use self::digest::{AnyDigest, AnyDigestError};
 pub use self::gc::Swept;
 #[cfg(fuzzing)]
 pub(crate) use self::manifests::fuzz as fuzz_manifest;
-pub use self::names::{is_repository, is_tag};
 
-use self::gate::Gate;
 use self::meta::Metadata;
 use self::naming::Naming;
 use self::uploads::Uploads;
-use self::verified::Verified;
 use crate::access::{self, Tokens};
-use crate::storage::BlobStore;
+use crate::storage::{BlobStore, Gate, Verified};
 use crate::{Error, Store, listen, python};
 
 /// A registry that is served.

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::AnyDigest;
 use super::answer::{Code, Refusal};
 use super::meta::Metadata;
 use crate::Error;
+use crate::digest::AnyDigest;
 use crate::storage::BlobStore;
 
 /// Who puts blobs into repositories.

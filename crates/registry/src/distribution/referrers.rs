@@ -10,7 +10,7 @@ use super::Distribution;
 use super::answer::Answer;
 use super::blobs::parse;
 use super::meta::Known;
-use super::route::Query;
+use crate::address::Query;
 use crate::manifest::INDEX;
 
 impl Distribution {

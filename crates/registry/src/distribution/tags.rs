@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Distribution;
 use super::answer::{Answer, Code, Refusal};
-use super::route::Query;
+use crate::address::Query;
 
 /// Entries of a page unless fewer are asked for.
 // 10 000: about a megabyte of JSON.

@@ -16,9 +16,9 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 
 use super::answer::{Code, Refusal};
-use super::digest::{Algorithm, AnyDigest, Hasher};
 use crate::Error;
-use crate::copying::{Flush, Pieces};
+use crate::copying::{Flush, Pieces, make_read_only};
+use crate::digest::{Algorithm, AnyDigest, Hasher};
 
 /// An upload that nobody went on with for so long is removed.
 // A day: the longest that a person's interrupted push is likely to be taken up again.
@@ -284,7 +284,7 @@ impl Sink {
                 hasher.finish()
             }
         };
-        crate::blob::make_read_only(&file, false)?;
+        make_read_only(&file, false)?;
         file.sync_all()?;
         Ok((digest, self.path.clone()))
     }

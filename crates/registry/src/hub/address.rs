@@ -16,8 +16,9 @@ use super::{host, part};
 use crate::artefacts::content::Content;
 use crate::artefacts::http::{End, Http, PAUSE, TRIES};
 use crate::artefacts::{ArtefactError, Login, scratch_failed};
-use crate::client::{Tell, is_loopback};
+use crate::client::Tell;
 use crate::partial;
+use crate::remote::is_loopback;
 
 /// Largest file in bytes: 256 GiB.
 const LARGEST: u64 = 256 << 30;

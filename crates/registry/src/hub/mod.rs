@@ -25,8 +25,9 @@ use ureq::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use crate::artefacts::content::Content;
 use crate::artefacts::http::{End, Http, origin};
 use crate::artefacts::{ArtefactError, Login, fetch, scratch_failed};
-use crate::client::{Tell, is_loopback};
+use crate::client::Tell;
 use crate::partial;
+use crate::remote::is_loopback;
 
 const HELP: &str = "set HF_TOKEN to an access token; for a gated model also accept its terms on its page. A model that is not there is answered like this, too";
 

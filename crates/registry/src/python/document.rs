@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 
-use super::names::{FileName, Kind};
+use crate::names::python::{FileName, Kind};
 
 /// Longest metadata.
 pub const MAX_METADATA_BYTES: u64 = 8 << 20;

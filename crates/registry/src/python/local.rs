@@ -7,10 +7,10 @@ use modelyard_core::Digest;
 
 use super::document::{self, Document};
 use super::meta::{Added, Entry};
-use super::names::Kind;
 use super::{FileName, Index};
 use crate::Error;
 use crate::blob::Blob;
+use crate::names::python::Kind;
 
 /// What a file says of itself.
 pub(super) struct Said {

@@ -9,7 +9,6 @@
 mod document;
 mod local;
 mod meta;
-mod names;
 mod negotiate;
 pub mod publish;
 mod refusal;
@@ -26,13 +25,11 @@ use modelyard_core::Digest;
 #[cfg(fuzzing)]
 pub(crate) use self::document::fuzz as fuzz_archive;
 pub use self::document::{Document, MAX_METADATA_BYTES};
-pub use self::names::{FileName, Kind, is_range, normalise, normalise_version};
+pub use crate::names::python::{FileName, Kind, is_range, normalise, normalise_version};
 
 use self::meta::Files;
 use crate::blob::Blobs;
-use crate::distribution::gate::Gate;
-use crate::distribution::verified::Verified;
-use crate::storage::BlobStore;
+use crate::storage::{BlobStore, Gate, Verified};
 use crate::{Error, Store, leftovers};
 
 /// A package index that is served.

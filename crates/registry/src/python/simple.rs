@@ -15,9 +15,9 @@ use super::meta::Entry;
 use super::negotiate::{Form, choose};
 use super::refusal::Refusal;
 use super::{Index, normalise};
-use crate::distribution::AnyDigest;
-use crate::distribution::body::file_body;
+use crate::digest::AnyDigest;
 use crate::storage::Source;
+use crate::storage::body::file_body;
 
 const API_VERSION: &str = "1.1";
 

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Bucket;
-use crate::blob::make_read_only;
-use crate::distribution::{Algorithm, AnyDigest, verified};
+use super::{Bucket, verified};
+use crate::copying::make_read_only;
+use crate::digest::{Algorithm, AnyDigest};
 use crate::{Error, leftovers};
 
 /// Blobs by digest, of either algorithm.

@@ -25,8 +25,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::settings::Settings;
 use super::transport::Connector;
-use super::{Object, chain, runtime, wait};
-use crate::distribution::{AnyDigest, Hasher, body, verified};
+use super::{Object, body, chain, runtime, verified, wait};
+use crate::digest::{AnyDigest, Hasher};
 use crate::{Error, leftovers};
 
 /// Bytes that go at once; smaller blobs go in one request.
@@ -221,7 +221,7 @@ impl Bucket {
             return Err(self.failed(format!("the bytes of blob {digest} have digest {came} there; push it again")));
         }
         let sealed =
-            crate::blob::make_read_only(temporary.as_file(), false).and_then(|()| temporary.as_file().sync_all());
+            crate::copying::make_read_only(temporary.as_file(), false).and_then(|()| temporary.as_file().sync_all());
         sealed.map_err(failed)?;
         temporary.persist(path).map_err(|error| failed(error.error))?;
         Ok(true)

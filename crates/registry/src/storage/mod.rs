@@ -4,11 +4,14 @@
 //! Absent on purpose: moving what is kept from one store to another: that is a push from one registry to the other.
 
 mod blobs;
+pub(crate) mod body;
 mod bucket;
+mod gate;
 mod postgres;
 mod settings;
 mod sqlite;
 mod transport;
+mod verified;
 
 use std::future::Future;
 use std::io;
@@ -19,9 +22,11 @@ use tokio::runtime::{Handle, Runtime, RuntimeFlavor};
 
 pub(crate) use self::blobs::{BlobStore, Folder, Object, Shared, Source};
 pub(crate) use self::bucket::Bucket;
+pub(crate) use self::gate::Gate;
 pub(crate) use self::postgres::{Locked, Postgres};
 pub use self::settings::Settings;
 pub(crate) use self::sqlite::Sqlite;
+pub(crate) use self::verified::Verified;
 use crate::Error;
 
 /// The stores beside the folder.

@@ -20,8 +20,8 @@ use serde_json::Value;
 use tar::{Archive, EntryType};
 
 use super::http::Http;
-use super::image::FoundImage;
 use super::{ClientError, Remote, Tell, lacking, parts, transfer};
+use crate::found_image::FoundImage;
 use crate::manifest::{ARCHITECTURE, DOCKER_CONFIG, Descriptor, FILEPATH, IMAGE_CONFIG, MODEL_CONFIG, Manifest};
 use crate::{Store, paths};
 

@@ -9,8 +9,8 @@ mod sqlite;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::digest::AnyDigest;
 use crate::Error;
+use crate::digest::AnyDigest;
 use crate::storage::Storage;
 
 /// What is known of a manifest.

@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 
 use super::{Known, Metadata};
 use crate::Error;
-use crate::distribution::AnyDigest;
+use crate::digest::AnyDigest;
 use crate::storage::Postgres;
 
 const KNOWN: &str = "SELECT digest, media_type, size, subject, artifact_type, annotations FROM modelyard_manifests";

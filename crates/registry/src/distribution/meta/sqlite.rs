@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Known, Metadata};
 use crate::Error;
-use crate::distribution::AnyDigest;
+use crate::digest::AnyDigest;
 use crate::storage::Sqlite;
 
 /// Version of the tables that this build writes.

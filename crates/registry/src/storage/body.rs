@@ -155,9 +155,9 @@ mod tests {
     use http_body_util::BodyExt as _;
     use rustix::fs::{Advice, fadvise};
 
-    use super::super::AnyDigest;
     use super::super::verified::Verified;
     use super::*;
+    use crate::digest::AnyDigest;
 
     const LENGTH: usize = 5 * PIECE + 17;
 

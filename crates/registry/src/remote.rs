@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::distribution::{AnyDigest, is_repository, is_tag};
+use crate::digest::AnyDigest;
+use crate::names::{is_repository, is_tag};
 
 /// A package in another registry.
 #[derive(Clone, Debug, PartialEq, Eq)]

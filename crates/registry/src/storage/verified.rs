@@ -9,8 +9,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::AnyDigest;
-use super::digest::{Algorithm, Hasher};
+use crate::digest::{Algorithm, AnyDigest, Hasher};
 
 /// What is said of a blob that is not what its name says.
 pub const CHANGED: &str = "its bytes have changed";

@@ -1,4 +1,6 @@
-//! Names of repositories and tags, as the specification allows them.
+//! Names of repositories and tags, as the distribution specification allows them; and those of Python projects and files.
+
+pub mod python;
 
 /// Longest name of a repository: with the host, clients allow 255 characters.
 const LONGEST: usize = 255;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::{Locked, Postgres, Storage};
 use crate::Error;
-use crate::storage::{Locked, Postgres, Storage};
 
 /// A lock on a file of the registry, or in the database that all its processes share: many name things at once, one sweeps alone.
 #[derive(Clone, Debug)]
