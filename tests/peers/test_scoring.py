@@ -21,7 +21,9 @@ import mlflow
 import numpy
 import onnx
 import pandas
+from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+from mlflow.types import ColSpec, Schema
 from onnx import TensorProto, helper
 from support import BINARY, expect, library
 
@@ -55,6 +57,51 @@ def models(folder):
         onnx.save(model, folder / f"{name}.onnx")
         mlflow.onnx.save_model(model, folder / name, pip_requirements=["onnxruntime"])
         yield name, folder / f"{name}.onnx", folder / name
+
+
+TABLE = """import mlflow
+import pandas
+
+
+class Table(mlflow.pyfunc.PythonModel):
+    def predict(self, context, rows, params=None):
+        total = rows["count"] ** params["power"] + (rows["extra"] if "extra" in rows else 0.0) + sum(params["shift"])
+        return pandas.DataFrame({"who": rows["who"].str.upper(), "next": rows["when"] + pandas.Timedelta(days=1), "total": total})
+
+
+mlflow.models.set_model(Table())
+"""
+# Its signature says two columns of doubles, as one that is inferred from training data does.
+ARRAY = """import mlflow
+
+
+class Array(mlflow.pyfunc.PythonModel):
+    def predict(self, context, rows, params=None):
+        return rows[["x", "y"]].to_numpy().astype("float32") * 2
+
+
+mlflow.models.set_model(Array())
+"""
+SERIES = ARRAY.replace('rows[["x", "y"]].to_numpy().astype("float32") * 2', 'rows["x"] * 2')
+MOMENTS = ["2026-02-03T00:00:00", "2026-11-01T10:30:00"]
+
+
+def functions(folder):
+    """Models of MLflow's Python flavour: a table with dates and parameters, an array for two columns, and a series."""
+    rows = pandas.DataFrame({"who": ["ada"], "count": [3], "when": pandas.to_datetime(["2026-02-03"])})
+    answer = pandas.DataFrame({"who": ["ADA"], "next": pandas.to_datetime(["2026-02-03"]), "total": [1.0]})
+    inferred = infer_signature(rows, answer, {"power": 1, "shift": [0.5, 0.25]})
+    inputs = Schema([*inferred.inputs.inputs, ColSpec("double", "extra", required=False)])
+    numbers = pandas.DataFrame({"x": [1.5], "y": [2.0]})
+    for name, source, signature in (
+        ("table", TABLE, ModelSignature(inputs, inferred.outputs, inferred.params)),
+        ("array", ARRAY, infer_signature(numbers, numbers.rename(columns={"x": "u", "y": "v"}))),
+        ("series", SERIES, infer_signature(numbers, pandas.Series([1.5]))),
+    ):
+        file = folder / f"{name}.py"
+        file.write_text(source, encoding="utf-8")
+        mlflow.pyfunc.save_model(folder / name, python_model=str(file), signature=signature, pip_requirements=["mlflow-skinny", "pandas"])
+        yield name, folder / name
 
 
 def free_port():
@@ -95,15 +142,28 @@ def ask(port, method, path, body=None, kind="application/json"):
 SINGLE = pandas.DataFrame({"a": [1.0, 2.5], "b": [0.25, 1e-3], "c": [3.0, -7.5]})
 SEVERAL = pandas.DataFrame({"count": [3, -2], "who": ["ada", 'gr"a,ce'], "wide": [1.5, 2.25]})
 
+TABLED = [{"who": who, "count": count, "when": when} for who, count, when in zip(["ada", "bob"], [3, -2], MOMENTS)]
+NUMBERS = pandas.DataFrame({"x": [1.5, 0.1], "y": [2.0, -7.25]})
+
 
 def bodies(name):
     """Requests that both servers must answer alike."""
-    table = {"single": SINGLE, "several": SEVERAL}[name]
+    table = {"single": SINGLE, "several": SEVERAL, "table": pandas.DataFrame(TABLED)}.get(name, NUMBERS)
     rows = SINGLE.to_numpy().tolist()
     csv = table.to_csv(index=False)
     yield "a table split", json.dumps({"dataframe_split": json.loads(table.to_json(orient="split"))}), "application/json"
     yield "records", json.dumps({"dataframe_records": table.to_dict(orient="records")}), "application/json; charset=utf-8"
-    yield "CSV", csv, "text/csv"
+    # MLflow's server reads no dates in CSV; ours does.
+    if name != "table":
+        yield "CSV", csv, "text/csv"
+    if name == "table":
+        for what, more in {"all parameters": {"power": 2, "shift": [1, 2]}, "one parameter": {"power": 3}, "a text for a parameter": {"power": "x"}}.items():
+            yield what, json.dumps({"dataframe_records": TABLED, "params": more}), "application/json"
+        yield "an optional column", json.dumps({"dataframe_records": [{**row, "extra": 0.5} for row in TABLED]}), "application/json"
+        yield "no date", json.dumps({"dataframe_records": [{**TABLED[0], "when": "soon"}]}), "application/json"
+    if name in ("table", "array", "series"):
+        yield "columns by name", json.dumps({"inputs": {column: table[column].tolist() for column in table.columns}}), "application/json"
+        yield "instances by name", json.dumps({"instances": table.to_dict(orient="records")}), "application/json"
     if name == "single":
         yield "tensors by name", json.dumps({"inputs": {"x": rows}}), "application/json"
         yield "one tensor", json.dumps({"inputs": rows}), "application/json"
@@ -174,6 +234,16 @@ def main():
                 compare(name, ours, theirs)
                 if name == "single":
                     through_the_client(ours)
+        environment["MODELYARD_PYTHON_ENVIRONMENT"] = sys.prefix
+        for name, saved in functions(work):
+            command = [BINARY, "import", "mlflow", saved, "--as", f"{name}:1", "--out", work / f"{name}-folder", "--allow-unlocked"]
+            done = subprocess.run([str(word) for word in command], env={**os.environ, **environment}, capture_output=True, text=True)
+            expect(done.returncode == 0, f"{name} is imported", done.stderr)
+            ours, theirs = free_port(), free_port()
+            command = [BINARY, "serve", f"{name}:1", "--http", f"127.0.0.1:{ours}", "--contract", "mlflow"]
+            server = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", theirs, "mlflow.pyfunc.scoring_server.app:app"]
+            with running(command, environment, ours, work / "ours.log"), running(server, {"__pyfunc_model_path__": str(saved)}, theirs, work / "theirs.log"):
+                compare(name, ours, theirs)
 
 
 main()

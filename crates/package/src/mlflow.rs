@@ -119,7 +119,24 @@ fn signature(document: &Value) -> Result<Value, String> {
             |(index, spec)| tensor(spec, if several { format!("{unnamed}{index}") } else { unnamed.to_owned() });
         list.iter().enumerate().map(named).collect::<Result<Vec<Value>, String>>()
     };
-    Ok(json!({ "inputs": side("inputs", "input")?, "outputs": side("outputs", "output")? }))
+    let mut inputs = side("inputs", "input")?;
+    let params: Vec<Map<String, Value>> =
+        document["signature"]["params"].as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let further: Vec<Value> = params.iter().filter_map(parameter).collect();
+    inputs.extend(further.into_iter().filter(|one| side_lacks(&inputs, &one["name"])).collect::<Vec<_>>());
+    Ok(json!({ "inputs": inputs, "outputs": side("outputs", "output")? }))
+}
+
+fn side_lacks(side: &[Value], name: &Value) -> bool {
+    side.iter().all(|one| one["name"] != *name)
+}
+
+/// A parameter of MLflow's signature: an input that may be left out, because it has a default. An object keeps its default for ever.
+fn parameter(spec: &Map<String, Value>) -> Option<Value> {
+    let datatype = datatype(spec.get("type")?.as_str()?, false)?;
+    let one = spec.get("shape").is_none_or(Value::is_null);
+    let shape = if one { json!([1]) } else { json!([-1]) };
+    Some(json!({ "name": spec.get("name")?, "datatype": datatype, "shape": shape, "optional": true }))
 }
 
 /// A column or a tensor of MLflow in the protocol's words; `unnamed` is what it is called if it has no name.
@@ -132,7 +149,10 @@ fn tensor(spec: &Map<String, Value>, unnamed: String) -> Result<Value, String> {
         None => (kind, json!([-1])),
     };
     let datatype = datatype(kind, inner.is_some()).ok_or_else(|| {
-        format!("`{name}` of its signature is `{kind}`, which the inference protocol has no datatype for")
+        format!(
+            "`{name}` of its signature is `{kind}`, which the inference protocol has no datatype for; give the model columns or tensors of \
+             numbers, texts, dates or truth values"
+        )
     })?;
     let mut told = json!({ "name": name, "datatype": datatype, "shape": shape });
     let optional = [("required", false), ("optional", true)];
@@ -149,7 +169,8 @@ fn datatype(kind: &str, numpy: bool) -> Option<&'static str> {
         ("long", false) | ("int64", true) => "INT64",
         ("float", false) | ("float32", true) => "FP32",
         ("double", false) | ("float64", true) => "FP64",
-        ("string", false) | ("str" | "object", true) => "BYTES",
+        // As in MLflow's JSON: dates as ISO 8601 has them, bytes in Base64.
+        ("string" | "datetime" | "binary", false) | ("str" | "object", true) => "BYTES",
         ("int8", true) => "INT8",
         ("int16", true) => "INT16",
         ("uint8", true) => "UINT8",
@@ -200,6 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn parameters_are_inputs_that_may_be_left_out() {
+        let params = "  params: '[{\"name\": \"power\", \"default\": 2, \"shape\": null, \"type\": \"long\"}, {\"name\": \"until\", \"shape\": [-1],\n    \
+            \"type\": \"datetime\"}, {\"name\": \"x\", \"shape\": null, \"type\": \"long\"}, {\"name\": \"all\", \"shape\": null, \"type\": \"object\"}]'\n";
+        let told = describe(&format!("{COLUMNS}{params}"), "", &origin()).unwrap();
+        let read = Description::parse(&told.description).unwrap();
+        let signature = serde_json::to_value(&read.signature.unwrap().value).unwrap();
+        let further = json!([
+            { "name": "power", "datatype": "INT64", "shape": [1], "optional": true },
+            { "name": "until", "datatype": "BYTES", "shape": [-1], "optional": true },
+        ]);
+        assert_eq!(signature["inputs"].as_array().unwrap()[2..], further.as_array().unwrap()[..]);
+    }
+
+    #[test]
     fn onnx_is_run_natively_with_the_engine_that_mlflow_names() {
         let mlmodel = "flavors:\n  onnx:\n    data: model.onnx\n  python_function:\n    loader_module: mlflow.onnx\n";
         let told = describe(mlmodel, "mlflow==3.17.2\nonnxruntime==1.32.0\nnumpy\n", &origin()).unwrap();
@@ -215,7 +250,7 @@ mod tests {
             ("flavors: {crate: {}}", "but crate"),
             ("a: [", "no YAML"),
             ("flavors: {python_function: {}}", "infer_signature"),
-            (&COLUMNS.replace("double", "datetime") as &str, "`datetime`"),
+            (&COLUMNS.replace("double", "object") as &str, "`object`"),
         ] {
             let error = describe(mlmodel, "", &origin()).unwrap_err();
             assert!(error.contains(what), "{error} does not say {what}");

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::engine::{Engine, EngineError, Fault, Output};
+use crate::engine::{Engine, EngineError, Fault, Output, Scored};
 use crate::refusal::{Kind, Refusal};
 use crate::tensor::{Data, Tensor};
 
@@ -81,7 +81,7 @@ pub(crate) struct Part<'a> {
 impl Slice {
     /// Output `index` of the signature.
     pub(crate) fn output(&self, index: usize) -> Part<'_> {
-        let Output { tensor, shared } = &self.outputs[index];
+        let Output { tensor, shared, .. } = &self.outputs[index];
         let mut shape = tensor.shape.clone();
         let (start, end) = match (self.rows, shape.first_mut()) {
             (Some((first, count)), Some(axis)) if !shared => {
@@ -92,6 +92,11 @@ impl Slice {
             _ => (0, tensor.data.len()),
         };
         Part { shape, data: &tensor.data, start, end }
+    }
+
+    /// How MLflow's scoring server would write output `index`.
+    pub(crate) fn form(&self, index: usize) -> Option<&Scored> {
+        self.outputs[index].form.as_ref()
     }
 }
 
@@ -286,6 +291,7 @@ mod tests {
         let tensor = |data: Vec<i64>, shape: Vec<i64>| Output {
             tensor: Tensor { shape, data: Data::Int64(data) },
             shared: false,
+            form: None,
         };
         let labels = Output { shared: true, ..tensor(vec![7, 8], vec![2]) };
         let outputs = vec![tensor((0..6).collect(), vec![3, 2]), labels];

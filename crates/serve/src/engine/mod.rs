@@ -16,6 +16,7 @@ pub(crate) use load::{Blueprint, Form, Source};
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{Tensor as OrtTensor, TensorRef};
+use serde::{Deserialize, Serialize};
 
 use crate::python::Function;
 use crate::tensor::{Data, Tensor};
@@ -26,6 +27,20 @@ pub(crate) struct Output {
     pub(crate) tensor: Tensor,
     /// Belongs to the whole run (the labels of a map) and has no row per request.
     pub(crate) shared: bool,
+    /// How MLflow's scoring server would write it; known of its models only.
+    pub(crate) form: Option<Scored>,
+}
+
+/// What an MLflow model gave, before it became a tensor: its scoring server writes each in another way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Scored {
+    /// An array or a list: bare.
+    List,
+    /// A value of a dict.
+    Value,
+    /// A column of a table, and what it is called there: a record for each row.
+    Column(String),
 }
 
 /// What the engine says of a category that the model was not trained on, with the code of a failure of its own.

@@ -11,7 +11,7 @@ use crate::tensor::{Data, Tensor};
 /// Appends what `value` holds.
 pub(super) fn take(form: Form, value: &DynValue, into: &mut Vec<Output>) -> Result<()> {
     match form {
-        Form::Tensor(datatype) => into.push(Output { tensor: tensor(value, datatype)?, shared: false }),
+        Form::Tensor(datatype) => into.push(Output { tensor: tensor(value, datatype)?, shared: false, form: None }),
         Form::Map { key, value: kind, sequence: true } => {
             maps(value.try_extract_sequence::<DynMapValueType>()?.as_slice(), key, kind, into)?;
         }
@@ -20,7 +20,7 @@ pub(super) fn take(form: Form, value: &DynValue, into: &mut Vec<Output>) -> Resu
             maps(std::slice::from_ref(value), key, kind, into)?;
             into[from].tensor.shape.remove(0);
         }
-        Form::Sequence(datatype) => into.push(Output { tensor: stacked(value, datatype)?, shared: false }),
+        Form::Sequence(datatype) => into.push(Output { tensor: stacked(value, datatype)?, shared: false, form: None }),
     }
     Ok(())
 }
@@ -91,8 +91,8 @@ where
     };
     let (rows, columns) =
         (i64::try_from(maps.len()).unwrap_or(i64::MAX), i64::try_from(keys.len()).unwrap_or(i64::MAX));
-    into.push(Output { tensor: Tensor { shape: vec![rows, columns], data: values }, shared: false });
-    into.push(Output { tensor: Tensor { shape: vec![columns], data: keys }, shared: true });
+    into.push(Output { tensor: Tensor { shape: vec![rows, columns], data: values }, shared: false, form: None });
+    into.push(Output { tensor: Tensor { shape: vec![columns], data: keys }, shared: true, form: None });
     Ok(())
 }
 
@@ -133,7 +133,10 @@ mod tests {
         take(Form::Map { key: Datatype::Int64, value: Datatype::Fp32, sequence: false }, &map, &mut outputs).unwrap();
         let row = Tensor { shape: vec![2], data: Data::Fp32(vec![0.25, 0.5]) };
         let keys = Tensor { shape: vec![2], data: Data::Int64(vec![-3, 7]) };
-        assert_eq!(outputs, [Output { tensor: row, shared: false }, Output { tensor: keys, shared: true }]);
+        assert_eq!(
+            outputs,
+            [Output { tensor: row, shared: false, form: None }, Output { tensor: keys, shared: true, form: None }]
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use modelyard_core::signature::{Datatype, Signature, TensorSpec, shape_fits};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::raw;
-use crate::engine::Output;
+use crate::engine::{Output, Scored};
 use crate::tensor::{Tensor, elements, shape_text};
 
 const MAGIC: [u8; 4] = *b"MYD1";
@@ -28,6 +28,8 @@ struct Part {
     datatype: Datatype,
     shape: Vec<i64>,
     bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    form: Option<Scored>,
 }
 
 #[derive(Serialize)]
@@ -43,6 +45,7 @@ enum Head {
     Ready { python: String, numpy: Option<String> },
     Answer { tensors: Vec<Part> },
     Failed { what: String },
+    Refused { what: String },
 }
 
 /// What a worker said, read and found right.
@@ -54,6 +57,8 @@ pub(super) enum Said {
     Answer(Vec<Output>),
     /// The function failed, or gave what the signature does not say.
     Failed(String),
+    /// The inputs cannot be used.
+    Refused(String),
 }
 
 /// Writes a frame without tensors.
@@ -87,7 +92,13 @@ pub(super) fn write_inputs(
         let start = body.len();
         raw::encode(&tensor.data, 0, tensor.data.len(), &mut body);
         let bytes = (body.len() - start) as u64;
-        tensors.push(Part { name: spec.name.clone(), datatype: spec.datatype, shape: tensor.shape.clone(), bytes });
+        tensors.push(Part {
+            name: spec.name.clone(),
+            datatype: spec.datatype,
+            shape: tensor.shape.clone(),
+            bytes,
+            form: None,
+        });
     }
     write(socket, &Run { kind: "run", tensors }, &body)
 }
@@ -133,6 +144,7 @@ fn said(head: &[u8], body: &[u8], signature: &Signature) -> Result<Said, String>
             Ok(Said::Ready { python: sentence(&python), numpy: numpy.map(|it| sentence(&it)) })
         }
         Head::Failed { what } => Ok(Said::Failed(sentence(&what))),
+        Head::Refused { what } => Ok(Said::Refused(sentence(&what))),
         Head::Answer { tensors } => outputs(&tensors, body, signature).map(Said::Answer),
     }
 }
@@ -162,7 +174,8 @@ fn outputs(parts: &[Part], body: &[u8], signature: &Signature) -> Result<Vec<Out
             bytes.and_then(|bytes| rest.split_at_checked(bytes)).ok_or_else(|| format!("`{name}` is cut off"))?;
         let data = raw::decode(own, spec.datatype, count)
             .map_err(|_| format!("the bytes of `{name}` do not fit its shape"))?;
-        outputs.push(Output { tensor: Tensor { shape: part.shape.clone(), data }, shared: false });
+        let tensor = Tensor { shape: part.shape.clone(), data };
+        outputs.push(Output { tensor, shared: false, form: part.form.clone() });
         rest = after;
     }
     if rest.is_empty() { Ok(outputs) } else { Err("the worker sent more than its outputs".to_owned()) }
@@ -208,6 +221,13 @@ mod tests {
         };
         assert_eq!(outputs[0].tensor, Tensor { shape: vec![1, 2], data: Data::Fp32(vec![1.0, 2.0]) });
         assert_eq!(outputs[1].tensor, Tensor { shape: vec![], data: Data::Int64(vec![7]) });
+        let formed = RIGHT.replacen("\"bytes\": 8", "\"bytes\": 8, \"form\": {\"column\": \"z\"}", 1);
+        let formed = frame(&formed.replace("\"shape\": []", "\"shape\": [], \"form\": \"list\""), &right_body());
+        let Said::Answer(outputs) = read(&mut formed.as_slice(), &signature()).unwrap() else { panic!() };
+        let forms: Vec<_> = outputs.into_iter().map(|output| output.form.unwrap()).collect();
+        assert_eq!(forms, [Scored::Column("z".into()), Scored::List]);
+        let refused = frame(r#"{"kind": "refused", "what": "no date"}"#, &[]);
+        assert_eq!(read(&mut refused.as_slice(), &signature()).unwrap(), Said::Refused("no date".into()));
     }
 
     #[test]

@@ -95,6 +95,10 @@ impl Function {
                     self.lost = 0;
                     return Err(EngineError { fault: Fault::Engine, message });
                 }
+                Err(CallError::Refused(message)) => {
+                    self.lost = 0;
+                    return Err(EngineError { fault: Fault::Caller, message });
+                }
                 Err(error) => error,
             };
             self.process = None;
@@ -112,7 +116,7 @@ impl Function {
                     tracing::error!(%message, "a worker was lost");
                     return Err(EngineError { fault: Fault::Lost, message });
                 }
-                CallError::Unsent | CallError::Function(_) => break,
+                CallError::Unsent | CallError::Function(_) | CallError::Refused(_) => break,
             }
         }
         Err(EngineError { fault: Fault::Lost, message: "the function's worker ended".to_owned() })

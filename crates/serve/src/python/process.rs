@@ -41,6 +41,8 @@ pub(crate) struct Plan {
 pub(crate) enum CallError {
     /// The function failed; the worker lives.
     Function(String),
+    /// The inputs cannot be used; the worker lives.
+    Refused(String),
     /// Nothing came in time. The worker was ended.
     TimedOut,
     /// The worker ended before it took the inputs.
@@ -85,7 +87,9 @@ impl Process {
                 tracing::info!(pid = process.child.id(), %python, ?numpy, load_millis = millis, "a worker has loaded its function");
                 Ok(process)
             }
-            Ok(Said::Failed(what)) => Err(format!("{what} while it was loaded; the trace is in the log above")),
+            Ok(Said::Failed(what) | Said::Refused(what)) => {
+                Err(format!("{what} while it was loaded; the trace is in the log above"))
+            }
             Ok(Said::Answer(_)) => Err("the worker answered before it was asked".to_owned()),
             Err(why) => Err(format!("the worker did not load its function ({why}); {}", process.how_it_ended())),
         }
@@ -105,6 +109,7 @@ impl Process {
         match self.hear(&plan.signature, deadline) {
             Ok(Said::Answer(outputs)) => Ok(outputs),
             Ok(Said::Failed(what)) => Err(CallError::Function(what)),
+            Ok(Said::Refused(what)) => Err(CallError::Refused(what)),
             Ok(Said::Ready { .. }) => Err(CallError::Lost("the worker said twice that it is ready".to_owned())),
             Err(error) if is_late(&error) => Err(CallError::TimedOut),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(CallError::Lost(error.to_string())),

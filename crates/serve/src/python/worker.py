@@ -4,6 +4,7 @@ One file, the standard library, and NumPy where the package's environment has it
 The frames are described in docs/reference/python-runtime.md. What is printed goes to the log.
 """
 
+import base64
 import importlib
 import inspect
 import json
@@ -194,35 +195,152 @@ def answer(specs, given):
         wanted = spec["shape"]
         if len(shape) != len(wanted) or any(want >= 0 and want != have for want, have in zip(wanted, shape)):
             raise Misfit("output `%s` has the shape %s, and the signature says %s" % (spec["name"], shape, wanted))
-        heads.append({"name": spec["name"], "datatype": spec["datatype"], "shape": shape, "bytes": len(data)})
+        head = {"name": spec["name"], "datatype": spec["datatype"], "shape": shape, "bytes": len(data)}
+        if isinstance(given, Given):
+            head["form"] = given.forms[spec["name"]]
+        heads.append(head)
         parts.append(data)
     if sum(len(part) for part in parts) > MOST_BODY:
         raise Misfit("the outputs are larger than 1 GiB")
     return heads, parts
 
 
-def mlflow_model(folder):
+class Refused(Exception):
+    """What a caller sent cannot be used. The text holds no data."""
+
+
+class Given(dict):
+    """Outputs by name, and by `forms` how MLflow's own server would write each of them."""
+
+    forms = ()
+
+
+def mlflow_model(folder, specs):
     from mlflow import pyfunc
 
     model = pyfunc.load_model(folder)
     signature = model.metadata.signature
-    columns = signature is None or signature.inputs is None or not signature.inputs.is_tensor_spec()
+    schema = signature.inputs if signature is not None else None
+    columns = schema is None or not schema.is_tensor_spec()
+    params = {spec.name: spec for spec in getattr(signature, "params", None) or []}
+    kinds = {spec.name: getattr(spec.type, "name", "") for spec in schema.inputs} if schema and columns else {}
 
     def predict(inputs):
+        further = {name: parameter(params[name], inputs.pop(name)) for name in list(inputs) if name in params and name not in kinds}
         if columns and (signature is not None or len(inputs) > 1):
             import pandas
 
             # As arrays: lists would lose the width of numbers, which MLflow holds against its own signature.
-            table = {name: numpy.asarray(array).reshape(len(array)) for name, array in inputs.items()}
-            return plain(model.predict(pandas.DataFrame(table)))
-        return plain(model.predict(next(iter(inputs.values())) if len(inputs) == 1 else inputs))
-
-    def plain(given):
-        if hasattr(given, "columns"):
-            return {str(name): given[name].to_numpy() for name in given.columns}
-        return given
+            table = {name: column(name, array.reshape(len(array)), kinds.get(name)) for name, array in inputs.items()}
+            given = pandas.DataFrame(table)
+        else:
+            given = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+        return fitted(model.predict(given, params=further) if further else model.predict(given), specs)
 
     return predict
+
+
+def column(name, array, kind):
+    """A column as MLflow's signature wants it: dates and bytes come as texts, as in JSON."""
+    try:
+        if kind == "datetime":
+            import pandas
+
+            return pandas.to_datetime(pandas.Series(array.tolist()), format="ISO8601", utc=True).dt.tz_localize(None).to_numpy()
+        if kind == "binary":
+            array[:] = [base64.b64decode(text, validate=True) for text in array]
+    except ValueError:
+        raise Refused("input `%s` holds something else than %s" % (name, "dates as ISO 8601 has them" if kind == "datetime" else "Base64")) from None
+    return array
+
+
+def parameter(spec, array):
+    values = array.ravel().tolist()
+    if getattr(spec.dtype, "name", "") == "datetime":
+        try:
+            values = [numpy.datetime64(value) for value in values]
+        except ValueError:
+            raise Refused("parameter `%s` is no date as ISO 8601 has them" % spec.name) from None
+    return values if spec.shape else values[0]
+
+
+def fitted(given, specs):
+    """Names, widths and axes as the package's signature has them: MLflow holds no answer against its signature, so these often differ."""
+    one = specs[0]["name"] if len(specs) == 1 else None
+    if hasattr(given, "columns"):
+        names = [str(name) for name in given.columns]
+        if one and len(names) > 1 and len(specs[0]["shape"]) == 2:
+            named, forms = {one: given}, {one: None}
+            return shaped(named, forms, specs)
+        # One column is the one output, whatever either is called.
+        named = {one if one and len(names) == 1 else name: given.iloc[:, at] for at, name in enumerate(names)}
+        forms = {key: {"column": name} for key, name in zip(named, names)}
+    elif hasattr(given, "to_numpy") and one:
+        named, forms = {one: given}, {one: {"column": str(0 if given.name is None else given.name)}}
+    elif isinstance(given, dict):
+        named, forms = given, dict.fromkeys(given, "value")
+    elif one:
+        named, forms = {one: given}, {one: "list"}
+    else:
+        array = numpy.asarray(given)
+        if array.ndim != 2 or array.shape[1] != len(specs):
+            raise Misfit("the model gave an array of the shape %s, and the signature has %d outputs" % (list(array.shape), len(specs)))
+        named = {spec["name"]: array[:, at] for at, spec in enumerate(specs)}
+        forms = dict.fromkeys(named, "list")
+    return shaped(named, forms, specs)
+
+
+def shaped(named, forms, specs):
+    known = {spec["name"]: spec for spec in specs}
+    out = Given((name, fit(value, known[name]) if name in known else value) for name, value in named.items())
+    out.forms = forms
+    return out
+
+
+def fit(value, spec):
+    if hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    try:
+        array = numpy.asarray(value)
+    except ValueError:
+        return value
+    if spec["datatype"] == "BYTES":
+        array = as_texts(array)
+    elif array.dtype != FORMS[spec["datatype"]][0]:
+        array = as_numbers(array, numpy.dtype(FORMS[spec["datatype"]][0]), spec["name"])
+    axes = len(spec["shape"])
+    if axes == 1 and (array.ndim == 0 or array.shape[1:] == (1,)):
+        array = array.reshape(-1)
+    elif axes == 2 and array.ndim == 1 and spec["shape"][1] in (1, -1):
+        array = array.reshape(-1, 1)
+    return array
+
+
+def as_texts(array):
+    """Dates as ISO 8601 has them and bytes as Base64, as in MLflow's JSON."""
+    if array.dtype.kind == "M":
+        import pandas
+
+        flat = [moment.isoformat() for moment in pandas.to_datetime(array.ravel())]
+    else:
+        flat = [base64.b64encode(item).decode() if isinstance(item, (bytes, bytearray)) else item for item in array.ravel().tolist()]
+    out = numpy.empty(len(flat), dtype=object)
+    out[:] = [item.isoformat() if hasattr(item, "isoformat") else item for item in flat]
+    return out.reshape(array.shape)
+
+
+def as_numbers(array, wanted, name):
+    """Numbers of another width, if that loses nothing but digits of a fraction."""
+    if array.dtype == object:
+        # Columns that may lack values; what they hold are Python's own numbers.
+        array = numpy.asarray(array.tolist())
+    if array.dtype.kind in "biuf":
+        with numpy.errstate(invalid="ignore"):
+            cast = array.astype(wanted)
+        if wanted.kind == "f" or (cast == array).all():
+            return cast
+    what = "output `%s` is %s, and the signature that the model was logged with says %s: log it with infer_signature(inputs, model.predict(inputs))"
+    raise Misfit(what % (name, array.dtype, wanted))
 
 
 def load(message):
@@ -231,7 +349,7 @@ def load(message):
     os.chdir(folder)
     sys.path.insert(0, folder)
     if entry.startswith("mlflow:"):
-        return mlflow_model(os.path.join(folder, entry[len("mlflow:") :]))
+        return mlflow_model(os.path.join(folder, entry[len("mlflow:") :]), message["outputs"])
     module, _, path = entry.partition(":")
     function = importlib.import_module(module)
     for name in path.split("."):
@@ -280,6 +398,8 @@ def main():
             heads, parts = answer(specs, function(inputs))
         except Misfit as error:
             send(sock, {"kind": "failed", "what": str(error)})
+        except Refused as error:
+            send(sock, {"kind": "refused", "what": str(error)})
         except BaseException as error:
             send(sock, failure(error))
         else:
