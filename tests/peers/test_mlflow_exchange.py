@@ -96,6 +96,15 @@ def main():
             expect(told["runtime"] == "python" and (work / "grade/modelyard.lock").is_file(), "a Python flavour is a function with a lock", told)
             for what, says in {"cellar@nobody": "nobody", "cellar/9": "9", "nothing": "no model `nothing`"}.items():
                 expect(says in modelyard("import", "mlflow", what, "--out", work / "none", fails=True), f"{what} is refused with the reason")
+            output = mlflow.MlflowClient().get_run(run).outputs.model_outputs[0]
+            for number, what in enumerate([f"runs:/{run}/model", f"models:/{output.model_id}"]):
+                told = modelyard("import", "mlflow", what, "--as", f"logged:{number}", "--out", work / f"logged-{number}", "--output", "json")
+                notes = modelyard("inspect", f"logged:{number}", "--output", "json")
+                notes = notes.get("package", notes)["annotations"]
+                have = (told["runtime"], notes["mlflow.run_id"], notes["mlflow.model_id"])
+                expect(have == ("onnx", run, output.model_id), f"{what.split('/')[0]} names a model that was logged", notes)
+            said = modelyard("import", "mlflow", f"runs:/{run}/nothing", "--out", work / "nowhere", fails=True)
+            expect("nothing" in said, "a run without that model is refused with the reason", said)
             local = Path(mlflow.artifacts.download_artifacts("models:/cellar/1", dst_path=str(work / "saved")))
             told = modelyard("import", "mlflow", local, "--as", "local:2", "--out", work / "local", "--output", "json")
             expect((told["name"], told["version"]) == ("local", "2"), "a folder that MLflow saved is imported, too", told)

@@ -13,6 +13,7 @@ use modelyard_registry::catalog::Way;
 use serde_json::{Value, json};
 
 use super::{occupied, unusable};
+use crate::client::encoded;
 use crate::commands::env::notice;
 use crate::commands::package::{Called, build_into};
 use crate::commands::{inspect, lock};
@@ -21,10 +22,15 @@ use crate::exit::{Exit, Failed, Usage};
 use crate::mlflow::Server;
 use crate::terminal::{Busy, say};
 
+/// Annotation of what a model is called that nobody registered.
+const LOGGED_NAME: &str = "mlflow.logged_model";
+/// As many models of one run are looked at.
+const MOST_LOGGED: usize = 100;
+
 /// Arguments of `import mlflow`.
 #[derive(Debug, Args)]
 pub struct Mlflow {
-    /// `NAME`, `NAME/VERSION` or `NAME@ALIAS` on the server (with `models:/` before it if you like); or a folder.
+    /// `NAME`, `NAME/VERSION` or `NAME@ALIAS` on the server (with `models:/` before it if you like); `runs:/RUN/NAME` or `models:/m-ID` for one that nobody registered; or a folder.
     #[arg(value_name = "MODEL|DIR")]
     model: String,
     /// The MLflow server. MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say who asks.
@@ -64,7 +70,12 @@ impl Mlflow {
         {
             let _busy = Busy::with(&format!("fetching {}", asked.model));
             match source {
-                Some((server, address)) => server.fetch(&address, &within).map(|_| ())?,
+                Some((server, address)) => {
+                    if server.fetch(&address, &within)? == 0 {
+                        let help = "see on the server's page which models there are, and what they are called";
+                        return Err(Failed::new(format!("there is no model at {address}"), help).into());
+                    }
+                }
                 None => copy(Path::new(&asked.model), &within).map_err(|error| unusable(error, &within))?,
             }
         }
@@ -163,7 +174,14 @@ fn local(asked: &Mlflow) -> Result<Origin, Usage> {
 
 /// What the server says of a registered version, and where its files are.
 fn registered(server: &Server, asked: &Mlflow) -> miette::Result<(Origin, String)> {
+    if let Some(wanted) = asked.model.strip_prefix("runs:/") {
+        return of_run(server, asked, wanted);
+    }
     let wanted = asked.model.strip_prefix("models:/").unwrap_or(&asked.model);
+    // No registered model is named so: those have a version or an alias behind their name.
+    if wanted != asked.model && wanted.starts_with("m-") && !wanted.contains(['/', '@']) {
+        return logged(server, asked, wanted);
+    }
     let found = match (wanted.split_once('@'), wanted.rsplit_once('/')) {
         (Some((name, alias)), _) => server.get("registered-models/alias", &[("name", name), ("alias", alias)])?,
         (None, Some((name, version))) => server.get("model-versions/get", &[("name", name), ("version", version)])?,
@@ -185,16 +203,63 @@ fn registered(server: &Server, asked: &Mlflow) -> miette::Result<(Origin, String
         origin.annotations.insert(format!("mlflow.{key}"), value.to_owned());
     }
     if !run.is_empty() {
-        let run = server.get("runs/get", &[("run_id", &run)])?;
-        let data = |what: &str| run["run"]["data"][what].as_array().cloned().unwrap_or_default();
-        let key = |entry: &Value| entry["key"].as_str().unwrap_or_default().to_owned();
-        let text = |entry: &Value| entry["value"].as_str().unwrap_or_default().to_owned();
-        origin.parameters = data("params").iter().map(|entry| (key(entry), text(entry))).collect();
-        origin.metrics =
-            data("metrics").iter().filter_map(|entry| Some((key(entry), entry["value"].as_f64()?))).collect();
+        figures(&mut origin, &server.get("runs/get", &[("run_id", &run)])?);
     }
     let address = server.get("model-versions/get-download-uri", &[("name", &name), ("version", &number)])?;
     Ok((origin, address["artifact_uri"].as_str().unwrap_or_default().to_owned()))
+}
+
+/// Puts a run's parameters and metrics into an origin.
+fn figures(origin: &mut Origin, run: &Value) {
+    let data = |what: &str| run["run"]["data"][what].as_array().cloned().unwrap_or_default();
+    let key = |entry: &Value| entry["key"].as_str().unwrap_or_default().to_owned();
+    let text = |entry: &Value| entry["value"].as_str().unwrap_or_default().to_owned();
+    origin.parameters = data("params").iter().map(|entry| (key(entry), text(entry))).collect();
+    origin.metrics = data("metrics").iter().filter_map(|entry| Some((key(entry), entry["value"].as_f64()?))).collect();
+}
+
+/// A model that a run logged and nobody registered: `models:/m-…`.
+fn logged(server: &Server, asked: &Mlflow, id: &str) -> miette::Result<(Origin, String)> {
+    let found = server.get(&format!("logged-models/{}", encoded(id)), &[])?;
+    let info = &found["model"]["info"];
+    let word = |key: &str| info[key].as_str().unwrap_or_default().to_owned();
+    let run = word("source_run_id");
+    let run = if run.is_empty() { Value::Null } else { server.get("runs/get", &[("run_id", &run)])? };
+    Ok((unregistered(server, asked, &word("name"), id, &run)?, word("artifact_uri")))
+}
+
+/// A model by the run that logged it and its name or path there: `runs:/RUN/NAME`.
+fn of_run(server: &Server, asked: &Mlflow, wanted: &str) -> miette::Result<(Origin, String)> {
+    let (id, path) = wanted.split_once('/').map(|(id, path)| (id, path.trim_matches('/'))).unwrap_or_default();
+    if id.is_empty() || path.is_empty() {
+        return Err(Usage::new(format!("`{}` names no model of a run", asked.model), "write runs:/RUN/NAME").into());
+    }
+    let run = server.get("runs/get", &[("run_id", id)])?;
+    // MLflow 3 keeps models beside their run, MLflow 2 among its files.
+    let outputs = run["run"]["outputs"]["model_outputs"].as_array().into_iter().flatten();
+    for id in outputs.rev().filter_map(|output| output["model_id"].as_str()).take(MOST_LOGGED) {
+        let (origin, address) = logged(server, asked, id)?;
+        if origin.annotations.get(LOGGED_NAME).is_some_and(|name| name == path) {
+            return Ok((origin, address));
+        }
+    }
+    let files = run["run"]["info"]["artifact_uri"].as_str().unwrap_or_default().trim_end_matches('/');
+    let name = path.rsplit('/').next().unwrap_or(path);
+    Ok((unregistered(server, asked, name, "", &run)?, format!("{files}/{path}")))
+}
+
+fn unregistered(server: &Server, asked: &Mlflow, name: &str, id: &str, run: &Value) -> Result<Origin, Usage> {
+    let mut origin = origin(asked, name, "1")?;
+    figures(&mut origin, run);
+    let run = run["run"]["info"]["run_id"].as_str().unwrap_or_default();
+    for (key, value) in
+        [("mlflow.server", server.base()), (LOGGED_NAME, name), ("mlflow.model_id", id), ("mlflow.run_id", run)]
+    {
+        if !value.is_empty() {
+            origin.annotations.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    Ok(origin)
 }
 
 fn newest(server: &Server, name: &str) -> miette::Result<Value> {
