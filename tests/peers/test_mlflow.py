@@ -49,6 +49,8 @@ assert client.get_registered_model("wine").aliases["mlflow-champion"] == "1"
 client.set_model_version_tag("wine", "1", "audit", "2026-11")
 found = client.search_model_versions("name = 'wine' and tags.audit = '2026-11'")
 assert [(one.name, one.version) for one in found] == [("wine", "1")], found
+found = client.search_model_versions("run_id = '0123' and version_number = 1 and source_path = 'modelyard:/wine:1.0.0'")
+assert [(one.name, one.version) for one in found] == [("wine", "1")], found
 client.delete_model_version_tag("wine", "1", "audit")
 assert len(client.search_model_versions("tags.audit = '2026-11'")) == 0
 client.delete_registered_model_alias("wine", "mlflow-champion")

@@ -40,6 +40,10 @@ struct Clause {
 enum Key {
     Name,
     Version,
+    /// A version's number, as MLflow's clients ask for it.
+    Number,
+    /// How MLflow's clients know a package: `modelyard:/NAME:VERSION`.
+    Source,
     Alias,
     Runtime,
     Digest,
@@ -173,7 +177,10 @@ fn clause(tokens: &[Token]) -> Result<(Clause, &[Token]), FilterError> {
         [Token::Word(name), rest @ ..] => {
             let key = match name.to_ascii_lowercase().as_str() {
                 "name" => Key::Name,
-                "version" | "version_number" => Key::Version,
+                "version" => Key::Version,
+                "version_number" => Key::Number,
+                "source_path" => Key::Source,
+                "run_id" => Key::Tag("mlflow.run_id".to_owned()),
                 "alias" => Key::Alias,
                 "runtime" => Key::Runtime,
                 "digest" => Key::Digest,
@@ -233,6 +240,8 @@ impl Clause {
         Some(match &self.key {
             Key::Name => self.text(listed.model.as_str()),
             Key::Version => self.text(listed.version.as_str()),
+            Key::Number => self.text(&listed.number.to_string()),
+            Key::Source => self.text(&format!("modelyard:/{}:{}", listed.model, listed.version)),
             Key::Digest => self.text(&listed.digest.to_string()),
             // A version that came on several ways came from each; one of which nobody knows came from none.
             Key::From if self.operator == Operator::Unequal => {
@@ -337,7 +346,11 @@ mod tests {
             version: Version::new("2.1.0").unwrap(),
             digest: Digest::from_sha256([7; 32]),
             aliases: vec![AliasName::new("champion").unwrap()],
-            tags: BTreeMap::from([("team".into(), "x".into()), ("cost.eur".into(), "12".into())]),
+            tags: BTreeMap::from([
+                ("team".into(), "x".into()),
+                ("cost.eur".into(), "12".into()),
+                ("mlflow.run_id".into(), "r1".into()),
+            ]),
             yanked: None,
             number: 1,
             added: None,
@@ -377,6 +390,10 @@ mod tests {
             ("tag.team > 9", false),
             ("runtime = 'onnx' and digest like 'sha256:07%'", true),
             ("tag.none = ''", false),
+            ("version_number = 1 and version_number < 2 and version_number = '1'", true),
+            ("version_number = 2", false),
+            ("source_path = 'modelyard:/wine-quality:2.1.0' and run_id = 'r1'", true),
+            ("run_id = 'r2'", false),
             ("from like 'registry.example/%'", true),
             ("from = 'built-here'", false),
             ("from != 'built-here'", true),
