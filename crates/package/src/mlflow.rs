@@ -84,6 +84,18 @@ pub fn describe(mlmodel: &str, requirements: &str, origin: &Origin) -> Result<De
     Ok(Described { description: format!("# From MLflow.\n\n{description}"), needs_requirements })
 }
 
+/// MLflow's requirements in one file: its constraints, which it keeps in a file of their own, are requirements like others. What they name is
+/// installed even where nothing else asks for it.
+pub fn one_file(requirements: &str, constraints: &str) -> String {
+    let is_option =
+        |line: &&str| line.trim_start().starts_with("-c ") || line.trim_start().starts_with("--constraint ");
+    if !requirements.lines().any(|line| is_option(&line)) {
+        return requirements.to_owned();
+    }
+    let kept = requirements.lines().filter(|line| !is_option(line));
+    kept.chain(constraints.lines()).map(|line| format!("{line}\n")).collect()
+}
+
 fn listed(flavours: &Value) -> String {
     let names: Vec<&str> = flavours.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
     if names.is_empty() { "none at all".to_owned() } else { names.join(", ") }
@@ -218,6 +230,15 @@ mod tests {
         assert_eq!(signature["outputs"], json!([{ "name": "output", "datatype": "INT64", "shape": [-1, 2] }]));
         assert_eq!(read.annotations["python.requires"], "==3.11.*");
         assert_eq!((read.metrics["rmse"], &read.parameters["depth"]), (0.1, &json!("3")));
+    }
+
+    #[test]
+    fn constraints_become_requirements() {
+        assert_eq!(one_file("numpy==2.4.6", "requests<3"), "numpy==2.4.6");
+        assert_eq!(
+            one_file("numpy==2.4.6\nrequests\n-c constraints.txt", "requests<3"),
+            "numpy==2.4.6\nrequests\nrequests<3\n"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use modelyard_core::{ModelName, Version};
 use modelyard_package::BuildOptions;
-use modelyard_package::mlflow::{MLMODEL, MOST_BYTES, Origin, WITHIN, describe};
+use modelyard_package::mlflow::{MLMODEL, MOST_BYTES, Origin, WITHIN, describe, one_file};
 use modelyard_registry::catalog::Way;
 use serde_json::{Value, json};
 
@@ -80,7 +80,8 @@ impl Mlflow {
             }
         }
         let mlmodel = read(&within.join(MLMODEL))?;
-        let requirements = fs::read_to_string(within.join("requirements.txt")).unwrap_or_default();
+        let beside = |name: &str| fs::read_to_string(within.join(name)).unwrap_or_default();
+        let requirements = one_file(&beside("requirements.txt"), &beside("constraints.txt"));
         let described = describe(&mlmodel, &requirements, &origin).map_err(|why| {
             Failed::new(
                 format!("`{}` cannot be packaged: {why}", asked.model),
