@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -44,6 +46,50 @@ impl Flush {
     }
 }
 
+/// Memory that all who move bytes at once share: alone, somebody works in large pieces, which is faster; many work in smaller ones.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Bytes of one piece for each of them, together.
+    together: usize,
+    /// The smallest piece, in bytes.
+    smallest: usize,
+    /// The largest piece, in bytes.
+    largest: usize,
+    /// How many they are.
+    sharers: AtomicUsize,
+}
+
+/// One who shares, until dropped.
+#[derive(Debug)]
+pub(crate) struct Share(&'static Budget);
+
+impl Budget {
+    /// A budget that nobody shares yet.
+    pub const fn new(together: usize, smallest: usize, largest: usize) -> Self {
+        Self { together, smallest, largest, sharers: AtomicUsize::new(0) }
+    }
+
+    /// One more.
+    pub fn share(&'static self) -> Share {
+        self.sharers.fetch_add(1, Relaxed);
+        Share(self)
+    }
+}
+
+impl Share {
+    /// Length of the next piece in bytes.
+    pub fn piece(&self) -> usize {
+        let Budget { together, smallest, largest, sharers } = self.0;
+        (together / sharers.load(Relaxed).max(1)).clamp(*smallest, *largest)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.sharers.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Pieces that another thread works on, and whose memory is used again when it is done with them.
 #[derive(Debug)]
 pub(crate) struct Pieces {
@@ -59,23 +105,24 @@ impl Pieces {
 
     /// A piece of this length, to be filled; of the oldest one's memory, if that is free.
     pub fn next(&mut self, length: usize) -> BytesMut {
-        let mut piece = self.oldest();
+        let mut piece = self.oldest(length);
         piece.resize(length, 0);
         piece
     }
 
     /// A piece that is filled bit by bit, with room for so many bytes.
     pub fn empty(&mut self, room: usize) -> BytesMut {
-        let mut piece = self.oldest();
+        let mut piece = self.oldest(room);
         piece.clear();
         piece.reserve(room);
         piece
     }
 
-    /// The oldest piece, if nobody works on it any more.
-    fn oldest(&mut self) -> BytesMut {
+    /// The oldest piece, if nobody works on it any more and it is not much larger than is needed by now.
+    fn oldest(&mut self, length: usize) -> BytesMut {
         let oldest = (self.given.len() == self.most).then(|| self.given.pop_front()).flatten();
-        oldest.and_then(|piece| piece.try_into_mut().ok()).unwrap_or_default()
+        let free = oldest.and_then(|piece| piece.try_into_mut().ok());
+        free.filter(|piece| piece.capacity() <= 2 * length).unwrap_or_default()
     }
 
     /// The piece, to be given away.
@@ -164,6 +211,19 @@ mod tests {
     use std::io::{Seek as _, SeekFrom};
 
     use super::*;
+
+    #[test]
+    fn many_get_smaller_pieces_than_one() {
+        static BUDGET: Budget = Budget::new(800, 50, 300);
+        let one = BUDGET.share();
+        assert_eq!(one.piece(), 300);
+        let others: Vec<Share> = (0..7).map(|_| BUDGET.share()).collect();
+        assert_eq!(one.piece(), 100);
+        let more: Vec<Share> = (0..100).map(|_| BUDGET.share()).collect();
+        assert_eq!(one.piece(), 50);
+        drop((others, more));
+        assert_eq!(one.piece(), 300);
+    }
 
     #[test]
     fn what_is_written_is_what_was_hashed() {

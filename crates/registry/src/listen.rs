@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
 /// What a connection holds of a request that comes, and of an answer that goes.
-// 128 KiB: an address of 64 KiB fits with its headers, and one piece of a file fills it.
-const BUFFER: usize = 128 << 10;
+// 256 KiB: an address of 64 KiB fits with its headers, and what comes is taken from the system in few calls.
+const BUFFER: usize = 256 << 10;
 
 /// How long a caller may take to send the head of a request, idle time before it included. Longer than the idle time-outs of usual
 /// pools, so that it is they who close.

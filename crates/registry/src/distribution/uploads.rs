@@ -11,22 +11,24 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 
 use super::answer::{Code, Refusal};
 use crate::Error;
-use crate::copying::{Flush, Pieces, make_read_only};
+use crate::copying::{Budget, Flush, Pieces, make_read_only};
 use crate::digest::{Algorithm, AnyDigest, Hasher};
 
 /// An upload that nobody went on with for so long is removed.
 // A day: the longest that a person's interrupted push is likely to be taken up again.
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 
-/// Bytes that are gathered before they are written and hashed.
-// 128 KiB: a hand-over to another thread costs little beside it, and 32 pushes at once hold two such pieces each, 8 MiB.
-const PIECE: usize = 128 << 10;
+/// Bytes that are gathered before they are written and hashed, for all pushes and for each of them: it has two such pieces, one that is gathered and one
+/// that is being written.
+// 128 KiB at least: a hand-over to another thread costs little beside it.
+static BUDGET: Budget = Budget::new(4 << 20, 128 << 10, 512 << 10);
 
 /// All uploads.
 #[derive(Debug)]
@@ -194,8 +196,10 @@ impl Held {
     /// When the caller broke off (what came so far stays, and the caller may go on from there) or the disk failed.
     pub async fn append(&self, mut body: Body) -> Result<(), Refusal> {
         // One piece is gathered while the other one is written.
-        let (mut memory, mut writing) = (Pieces::new(2), None);
-        let mut gathered = memory.empty(PIECE);
+        let (share, mut memory, mut writing) = (BUDGET.share(), Pieces::new(2), None);
+        let (mut room, all) = (share.piece(), body.size_hint().upper());
+        let mut gathered =
+            memory.empty(all.and_then(|all| usize::try_from(all).ok()).map_or(room, |all| all.min(room)));
         let ended = loop {
             let (mut data, over) = match body.frame().await {
                 Some(Ok(frame)) => (frame.into_data().unwrap_or_default(), None),
@@ -203,9 +207,9 @@ impl Held {
                 Some(Err(_)) => (Bytes::new(), Some(Err(broken_off()))),
             };
             while !data.is_empty() || (over.is_some() && !gathered.is_empty()) {
-                let fits = data.len().min(PIECE - gathered.len());
+                let fits = data.len().min(room - gathered.len());
                 gathered.extend_from_slice(&data.split_to(fits));
-                if gathered.len() < PIECE && over.is_none() {
+                if gathered.len() < room && over.is_none() {
                     continue;
                 }
                 if let Some(before) = writing.take()
@@ -215,7 +219,8 @@ impl Held {
                     return Err(refusal);
                 }
                 let piece = memory.give(gathered);
-                gathered = memory.empty(PIECE);
+                room = share.piece();
+                gathered = memory.empty(room);
                 writing = Some(self.start(move |sink| sink.write(&piece)));
             }
             if let Some(over) = over {

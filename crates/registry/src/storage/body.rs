@@ -1,6 +1,6 @@
 //! Bodies: bytes of a file, read piece by piece as they are sent.
 //!
-//! Promises: a caller costs two or three pieces of memory, whatever the file's length; a thread waits for the disk, never the one that sends.
+//! Promises: all callers together hold a few megabytes, whatever their files' length; a thread waits for the disk, never the one that sends.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read as _, Seek as _, SeekFrom};
@@ -17,24 +17,23 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::verified::Check;
-use crate::copying;
+use crate::copying::{self, Budget, Share};
 
-/// What is read at once.
-// 128 KiB: a piece is still in the processor's cache when it is sent, and a call of the system costs nothing beside it.
+/// What is read at once of a file that is hashed.
+// 128 KiB: a hand-over between threads costs little beside it, and 32 callers hold three each, 12 MiB.
 const PIECE: usize = 128 << 10;
+
+/// What is read at once for all callers of files that need no check, and for each of them: it has two such pieces at most, one that is read into and one that is
+/// being sent.
+// Up to 512 KiB, the larger the faster: the network takes it in one call, and sends it in its largest packets.
+static BUDGET: Budget = Budget::new(4 << 20, 64 << 10, 512 << 10);
 
 /// Bytes of a file from `from`, `length` of them. With a check, the last of them are only sent once the whole file has shown its digest;
 /// otherwise the answer breaks off.
 pub fn file_body(file: File, from: u64, length: u64, check: Option<Check>) -> Body {
     match check {
         Some(check) => hashed(file, from, length, check),
-        None => Body::from_stream(Known {
-            file: Arc::new(file),
-            from,
-            left: length,
-            given: copying::Pieces::new(2),
-            reading: None,
-        }),
+        None => Body::from_stream(Known::new(file, from, length)),
     }
 }
 
@@ -59,11 +58,23 @@ struct Known {
     file: Arc<File>,
     from: u64,
     left: u64,
+    share: Share,
     given: copying::Pieces,
     reading: Option<JoinHandle<io::Result<BytesMut>>>,
 }
 
 impl Known {
+    fn new(file: File, from: u64, length: u64) -> Self {
+        Self {
+            file: Arc::new(file),
+            from,
+            left: length,
+            share: BUDGET.share(),
+            given: copying::Pieces::new(2),
+            reading: None,
+        }
+    }
+
     /// The next bytes, if they are in memory.
     fn at_once(&self, piece: &mut BytesMut) -> io::Result<bool> {
         match preadv2(&self.file, &mut [IoSliceMut::new(piece)], self.from, ReadWriteFlags::NOWAIT) {
@@ -89,7 +100,8 @@ impl Stream for Known {
         let read = match &mut self.reading {
             Some(reading) => ready!(Pin::new(reading).poll(cx)),
             None => {
-                let length = usize::try_from(self.left).unwrap_or(PIECE).min(PIECE);
+                let most = self.share.piece();
+                let length = usize::try_from(self.left).unwrap_or(most).min(most);
                 let mut piece = self.given.next(length);
                 match self.at_once(&mut piece) {
                     Ok(true) => Ok(Ok(piece)),
