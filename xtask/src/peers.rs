@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, command, has, root};
 
 /// Debian package by the program that shows that it is installed.
-const DEBIAN: [(&str, &str); 15] = [
+const DEBIAN: [(&str, &str); 11] = [
     ("promtool", "prometheus"),
     ("skopeo", "skopeo"),
     ("haproxy", "haproxy"),
@@ -17,10 +17,6 @@ const DEBIAN: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("runc", "runc"),
     ("umoci", "umoci"),
-    ("ceph", "ceph-common"),
-    ("ceph-mon", "ceph-mon"),
-    ("ceph-osd", "ceph-osd"),
-    ("radosgw", "radosgw"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
 ];
@@ -46,9 +42,6 @@ pub fn is_here(need: &str) -> bool {
     match need.strip_prefix("needs ").unwrap_or(need) {
         "the Python peers" => python().is_some(),
         "the Python peers and PostgreSQL" => python().is_some() && has_postgres(),
-        "Ceph, the Python peers and PostgreSQL" => {
-            ["ceph", "ceph-mon", "ceph-osd", "radosgw"].into_iter().all(has) && python().is_some() && has_postgres()
-        }
         // `environment` in test.rs has found it, or the run has ended with the reason.
         "ONNX Runtime" => true,
         "pip and a package index" => has("pip") || has("pip3"),

@@ -2,7 +2,6 @@
 //! registries at once.
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-mod ceph;
 mod contract;
 mod crashes;
 mod faults;

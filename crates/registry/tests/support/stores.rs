@@ -43,8 +43,6 @@ pub struct Stores {
     pub socket: PathBuf,
     /// Address of the S3 server.
     pub endpoint: String,
-    /// Whether its bucket is everybody's: a key that is made up would be refused.
-    pub is_open: bool,
 }
 
 impl Stores {
@@ -56,13 +54,12 @@ impl Stores {
 
     fn start() -> Self {
         let endpoint = start_s3();
-        Self { socket: start_postgres(5432, None), endpoint, is_open: false }
+        Self { socket: start_postgres(5432, None), endpoint }
     }
 
     /// What a test program that is started again has to be told.
     pub fn tell(&self, program: &mut Command) {
-        let open = if self.is_open { "open" } else { "" };
-        program.env(TOLD, format!("{}|{}|{open}", self.socket.display(), self.endpoint));
+        program.env(TOLD, format!("{}|{}", self.socket.display(), self.endpoint));
     }
 
     /// Settings of a bucket's prefix.
@@ -110,14 +107,11 @@ impl Stores {
     /// Asks the S3 server behind the registry's back; status and body.
     pub fn s3(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        let mut request =
-            ureq::http::Request::builder().method(method).uri(format!("{}/{BUCKET}{path}", self.endpoint));
-        if !self.is_open {
-            // moto wants to see somebody, and does not look closely.
-            let somebody =
-                "AWS4-HMAC-SHA256 Credential=tests/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
-            request = request.header("authorization", somebody);
-        }
+        // It wants to see somebody, and does not look closely.
+        let somebody =
+            "AWS4-HMAC-SHA256 Credential=tests/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}/{BUCKET}{path}", self.endpoint));
+        let request = request.header("authorization", somebody);
         let mut answer = match method {
             "PUT" => agent.run(request.body(body).unwrap()).unwrap(),
             _ => agent.run(request.body(()).unwrap()).unwrap(),
@@ -128,9 +122,8 @@ impl Stores {
 
 fn told() -> Option<Stores> {
     let told = std::env::var(TOLD).ok()?;
-    let parts: Vec<&str> = told.split('|').collect();
-    let [socket, endpoint, open] = parts[..] else { panic!("{TOLD} is {told}") };
-    Some(Stores { socket: socket.into(), endpoint: endpoint.to_owned(), is_open: open == "open" })
+    let (socket, endpoint) = told.split_once('|').unwrap();
+    Some(Stores { socket: socket.into(), endpoint: endpoint.to_owned() })
 }
 
 /// The stores of the registry at `home`: the folder and SQLite, unless this test program was started again for the others.
@@ -170,7 +163,7 @@ pub fn again(arguments: &[&str], stores: Option<&Stores>) {
 }
 
 /// Starts a server that ends when this process does, however that comes: its standard input ends then. What it says.
-pub fn lasting(command: &mut Command) -> Option<ChildStdout> {
+fn lasting(command: &mut Command) -> Option<ChildStdout> {
     static KEPT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let said = child.stdout.take();
