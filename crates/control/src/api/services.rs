@@ -85,19 +85,10 @@ pub async fn deploy(State(app): State<App>, name: Name, body: Body<DeployBody>) 
     }
     crate::tokens::check_environment(&body.spec.environment)?;
     let by = actor(body.by);
-    let mut misread = Vec::new();
-    if body.new_meanings {
-        for package in packages {
-            misread.push((package, app.orders.misread(&name, package).await?));
-        }
-    } else {
-        app.orders.refuse_misread(&name, &packages).await?;
-    }
+    let misread = app.orders.hold_against_stable(&name, &packages, body.new_meanings).await?;
     let deploy = Deploy { spec: body.spec, package: body.package, arms: body.arms, actor: by.clone() };
     let accepted = app.orders.deploy(&name, deploy).await?;
-    for (package, changes) in misread.into_iter().filter(|(_, changes)| !changes.is_empty()) {
-        app.orders.accept_misread(&name, package, changes, by.clone()).await?;
-    }
+    app.orders.accept_misread(&name, misread, by).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
@@ -173,18 +164,10 @@ pub async fn try_beside(State(app): State<App>, name: Name, body: Body<Alternati
         // What runs beside already is only changed or taken away.
         Tried::Revision(revision) => app.orders.package_to_try(&name, *revision),
     };
-    let misread = match package {
-        Some(package) => app.orders.misread(&name, package).await?,
-        None => Vec::new(),
-    };
-    if let Some(package) = package.filter(|_| !body.new_meanings) {
-        app.orders.refuse_misread(&name, &[package]).await?;
-    }
+    let misread = app.orders.hold_against_stable(&name, package.as_slice(), body.new_meanings).await?;
     let alternative = Alternative { what, share: body.share, kind: body.kind, actor: by.clone() };
     let accepted = app.orders.try_beside(&name, alternative).await?;
-    if let Some(package) = package.filter(|_| !misread.is_empty()) {
-        app.orders.accept_misread(&name, package, misread, by).await?;
-    }
+    app.orders.accept_misread(&name, misread, by).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 

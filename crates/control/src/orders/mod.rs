@@ -302,34 +302,45 @@ impl Orders {
         Ok(misread(&present.meanings, &self.packages.document(digest).await?.meanings))
     }
 
-    /// Refuses what callers of stable would misread.
+    /// What callers of stable would misread of each package, refused unless it is `accepted`: packages with none of it are left out.
     ///
     /// # Errors
     /// [`Error::Misread`] for the first of them.
-    pub async fn refuse_misread(&self, name: &ServiceName, digests: &[Digest]) -> Result<(), Error> {
-        for &digest in digests {
-            let changes = self.misread(name, digest).await?;
-            if !changes.is_empty() {
-                let document = self.packages.document(digest).await?;
+    pub async fn hold_against_stable(
+        &self,
+        name: &ServiceName,
+        packages: &[Digest],
+        accepted: bool,
+    ) -> Result<Vec<(Digest, Vec<String>)>, Error> {
+        let mut all = Vec::new();
+        for &package in packages {
+            let changes = self.misread(name, package).await?;
+            if changes.is_empty() {
+                continue;
+            }
+            if !accepted {
+                let document = self.packages.document(package).await?;
                 let to = format!("{}:{}", document.name, document.version);
                 return Err(Error::Misread { service: name.clone(), to, changes });
             }
+            all.push((package, changes));
         }
-        Ok(())
+        Ok(all)
     }
 
-    /// Writes down that a person deployed although callers may misread it.
+    /// Writes down that a person took packages although callers may misread them.
     ///
     /// # Errors
     /// [`Error::Store`].
     pub async fn accept_misread(
         &self,
         name: &ServiceName,
-        package: Digest,
-        changes: Vec<String>,
+        misread: Vec<(Digest, Vec<String>)>,
         actor: Actor,
     ) -> Result<(), Error> {
-        self.ledger.note_by(name, actor, vec![EventBody::MeaningsAccepted { package, changes }]).await?;
+        for (package, changes) in misread {
+            self.ledger.note_by(name, actor.clone(), vec![EventBody::MeaningsAccepted { package, changes }]).await?;
+        }
         Ok(())
     }
 
