@@ -10,7 +10,7 @@ use crate::circles;
 use crate::shell::{self, command, root};
 
 /// Which crates each crate may use. An arrow that is missing here is a decision: write it down in docs/decisions/ first.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("core", &[]),
     ("rollout", &["core"]),
     ("rehearse", &["core", "rollout"]),
@@ -19,11 +19,15 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("serve", &["core"]),
     ("gateway", &["core"]),
     ("targets", &["core"]),
+    ("guest", &["core"]),
     ("monitor", &["core", "rollout"]),
     ("control", &["core", "rollout", "monitor", "registry", "targets"]),
     (
         "modelyard",
-        &["core", "rollout", "package", "registry", "serve", "gateway", "targets", "monitor", "control", "rehearse"],
+        &[
+            "core", "rollout", "package", "registry", "serve", "gateway", "targets", "monitor", "control", "rehearse",
+            "guest",
+        ],
     ),
 ];
 

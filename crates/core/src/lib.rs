@@ -6,6 +6,7 @@
 pub mod affinity;
 pub mod api;
 pub mod beside;
+pub mod boot;
 pub mod digest;
 mod entry;
 pub mod event;

@@ -28,6 +28,7 @@ pub mod rebuild;
 mod samples;
 mod scaffold;
 mod schema;
+pub mod vm;
 pub mod wheel;
 mod wire;
 

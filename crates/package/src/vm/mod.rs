@@ -1,0 +1,3 @@
+//! The format `vm`: a disk that a machine boots and serves from, made without root, loop devices or network.
+
+pub mod container;
