@@ -47,9 +47,7 @@ pub fn export(
     let moment = options.source_date_epoch;
     let made_of = (package, &built.digest, folder);
     let (image, written) = make(context, &distribution, made_of, base.as_ref(), moment, out)?;
-    let parts = image.parts();
-    let tag =
-        distribution.keep_image(&package.name, package.version.as_str(), &built.digest, &image.manifest, &parts)?;
+    let tag = keep(&distribution, built, &image)?;
     let paint = Paint::stderr();
     image.notes.iter().for_each(|note| say(&format!("{}: {note}", paint.warn("warning"))));
     let mut more = Map::new();
@@ -72,6 +70,26 @@ pub fn make(
     source_date_epoch: Option<u64>,
     out: &Path,
 ) -> miette::Result<(Image, Written)> {
+    let image = build(context, distribution, (package, digest, folder), base, source_date_epoch)?;
+    let path = out.join(format!("{}-{}-image.tar", package.name, package.version));
+    let written = image::archive(distribution.store().blobs(), &image, &path)?;
+    Ok((image, written))
+}
+
+/// Names an image in the local registry, beside its package: its tag.
+pub fn keep(distribution: &Distribution, built: &Built, image: &Image) -> miette::Result<Option<String>> {
+    let Built { package, digest, .. } = built;
+    Ok(distribution.keep_image(&package.name, package.version.as_str(), digest, &image.manifest, &image.parts())?)
+}
+
+/// Makes an image of a package; its blobs are stored, and nothing names it yet.
+pub fn build(
+    context: &Context,
+    distribution: &Distribution,
+    (package, digest, folder): (&Package, &Digest, &Path),
+    base: Option<&Base>,
+    source_date_epoch: Option<u64>,
+) -> miette::Result<Image> {
     let engine = match super::package::is_onnx(package) {
         true => Some(super::serve::library(&context.home.cache())?),
         false => None,
@@ -101,10 +119,7 @@ pub fn make(
         source_date_epoch,
         known: Some(&known),
     };
-    let image = image::build(blobs, &made_of)?;
-    let path = out.join(format!("{}-{}-image.tar", package.name, package.version));
-    let written = image::archive(blobs, &image, &path)?;
-    Ok((image, written))
+    Ok(image::build(blobs, &made_of)?)
 }
 
 /// Gathers what a Python function needs for an interpreter of the base; that interpreter, by minor version and path.

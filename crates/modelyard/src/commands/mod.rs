@@ -55,6 +55,7 @@ pub mod up;
 mod upgrade_gateway;
 mod verify;
 mod versions;
+mod vm;
 mod watch;
 mod yank;
 

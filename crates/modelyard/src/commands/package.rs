@@ -11,7 +11,7 @@ use modelyard_registry::Store;
 use serde_json::{Map, Value, json};
 
 use super::standalone::{self, Exported};
-use super::{image, measure};
+use super::{image, measure, vm};
 use crate::context::Context;
 use crate::exit::{Exit, Failed, Usage};
 use crate::terminal::{Busy, Paint, say, table};
@@ -28,6 +28,8 @@ pub enum Format {
     Wheel,
     /// A container image, made without Docker: an archive that Docker, skopeo and any OCI runtime take.
     Image,
+    /// A disk that a virtual machine boots and serves from: KVM, vSphere, VirtualBox, Hyper-V.
+    Vm,
 }
 
 /// Arguments of `package`.
@@ -49,6 +51,10 @@ pub struct Package {
     /// `[image] base` of modelyard.toml says; else none, and the image stands alone.
     #[arg(long, value_name = "REF|PATH")]
     base: Option<String>,
+    /// For a disk: where its kernel, drivers and boot loader are: Debian packages (linux-image-…, systemd-boot-efi), or a folder that is laid out like a
+    /// system's root. May be repeated. This machine itself is looked at last.
+    #[arg(long, value_name = "DEB|DIR")]
+    boot: Vec<PathBuf>,
     /// The environment that the image is for: its policy says what it may be put on.
     #[arg(long, value_name = "E")]
     env: Option<EnvironmentName>,
@@ -207,6 +213,10 @@ impl Package {
                 Format::Wheel => exported.extend(wheel(&built.package, &folder, &self.out)?),
                 Format::Image => {
                     exported.push(("image", image::export(context, &built, &folder, &self.out, &self.wanted())?));
+                }
+                Format::Vm => {
+                    let disk = vm::Disk { boot: &self.boot };
+                    exported.push(("vm", vm::export(context, &built, &folder, &self.out, (&self.wanted(), disk))?));
                 }
             }
         }

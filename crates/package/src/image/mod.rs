@@ -29,9 +29,10 @@ pub use modelyard_registry::manifest::ARCHITECTURE;
 pub use self::archive::{Written, archive};
 pub use self::base::{Base, import};
 pub use self::documents::{PACKAGE, PACKAGE_DIR};
+pub(crate) use self::elf::closure;
 pub use self::error::ImageError;
 pub use self::layer::Layer;
-pub(crate) use self::layer::digest_of;
+pub(crate) use self::layer::{GZIP, digest_of};
 pub use self::python::Dependencies;
 use self::tape::Entries;
 

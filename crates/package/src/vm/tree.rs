@@ -1,0 +1,359 @@
+//! A container image laid over itself: the tree of files that its layers give, without unpacking them anywhere.
+//!
+//! Promises: what a container runtime would see is what the tree has: upper layers replace and remove what lies below; no path leaves the root; each layer
+//! is held against its digest as it is read; weights stay where they lie, compressed layers are unpacked once into a file that has no name.
+//! Absent on purpose: devices and other special files, which the machine makes itself, and extended attributes.
+//!
+//! Source: OCI image specification 1.1, "Image Layer Filesystem Changeset" ("Applying Changesets", "Whiteouts").
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write as _};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use flate2::read::MultiGzDecoder;
+use modelyard_core::Digest;
+use modelyard_registry::blob::Blobs;
+use sha2::{Digest as _, Sha256};
+use tar::EntryType;
+
+use super::error::VmError;
+use crate::image::{GZIP, Layer};
+
+/// Most files of an image.
+const MOST_FILES: usize = 2_000_000;
+
+/// Longest path, in bytes: what Linux takes.
+const MOST_PATH: usize = 4_095;
+
+/// Longest name, in bytes: what squashfs takes.
+const MOST_NAME: usize = 255;
+
+/// How often a link is followed on the way to one file, as in Linux.
+const MOST_LINKS: usize = 40;
+
+/// How far a layer may swell: so many times its own length, and [`SWELL_BYTES`] more.
+const SWELL: u64 = 100;
+
+/// What a small layer may hold in any case, in bytes.
+const SWELL_BYTES: u64 = 64 << 20;
+
+/// A file, folder or link, and to whom it belongs.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Permission bits, at most 0o7777.
+    pub mode: u16,
+    /// Number of its owner.
+    pub user: u32,
+    /// Number of its group.
+    pub group: u32,
+    /// Seconds since 1970.
+    pub modified: u32,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A folder.
+    Folder,
+    /// A symbolic link, to this.
+    Link(Vec<u8>),
+    /// A file.
+    File(Slice),
+}
+
+/// Bytes within a file.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    file: Rc<File>,
+    at: u64,
+    /// How many.
+    pub length: u64,
+}
+
+impl Slice {
+    /// Nothing of a file.
+    pub fn empty(file: File) -> Self {
+        Self { file: Rc::new(file), at: 0, length: 0 }
+    }
+
+    /// The bytes, from the first on; as many readers as one likes.
+    pub fn read(&self) -> impl Read + use<> {
+        Reading { slice: self.clone() }
+    }
+}
+
+struct Reading {
+    slice: Slice,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.slice.length).unwrap_or(usize::MAX));
+        let length = self.slice.file.read_at(&mut buffer[..most], self.slice.at)?;
+        if length == 0 && most > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a layer became shorter while it was read"));
+        }
+        self.slice.at += length as u64;
+        self.slice.length -= length as u64;
+        Ok(length)
+    }
+}
+
+/// The tree: paths without a slash at either end; the root itself is not in it.
+#[derive(Debug, Default)]
+pub struct Tree {
+    nodes: BTreeMap<String, Node>,
+}
+
+impl Tree {
+    /// Lays the layers of an image over each other; what is compressed is unpacked in `scratch`.
+    ///
+    /// # Errors
+    /// [`VmError`].
+    pub fn of(blobs: &Blobs, layers: &[Layer], scratch: &Path) -> Result<Self, VmError> {
+        let mut tree = Self::default();
+        for layer in layers {
+            let file = blobs.open_blob(&layer.descriptor.digest)?;
+            let refuse = |why: String| VmError::Layer { layer: layer.what.clone(), why };
+            tree.lay(layer, file, scratch).map_err(refuse)?;
+        }
+        Ok(tree)
+    }
+
+    /// Every path with its node, folders before what is in them.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.nodes.iter().map(|(path, node)| (path.as_str(), node))
+    }
+
+    /// Puts a node in place of what is there.
+    pub fn put(&mut self, path: &str, node: Node) {
+        self.remove(path);
+        self.nodes.insert(path.to_owned(), node);
+    }
+
+    /// Adds a folder unless there is one.
+    pub fn folder(&mut self, path: &str, mode: u16) {
+        if !self.nodes.get(path).is_some_and(|node| matches!(node.content, Content::Folder)) {
+            self.put(path, Node { mode, user: 0, group: 0, modified: 0, content: Content::Folder });
+        }
+    }
+
+    fn lay(&mut self, layer: &Layer, file: File, scratch: &Path) -> Result<(), String> {
+        let told = |error: io::Error| format!("it is damaged: {error}");
+        let packed = layer.descriptor.media_type == GZIP;
+        let most = match packed {
+            true => layer.descriptor.size.saturating_mul(SWELL).saturating_add(SWELL_BYTES),
+            false => layer.descriptor.size,
+        };
+        let (lies, source): (File, Box<dyn Read>) = match packed {
+            true => {
+                let room =
+                    tempfile::tempfile_in(scratch).map_err(|error| format!("there is no room for it: {error}"))?;
+                let copy = room.try_clone().map_err(told)?;
+                let unpacking = MultiGzDecoder::new(BufReader::with_capacity(256 << 10, file));
+                (room, Box::new(Copied { source: unpacking, copy }))
+            }
+            false => {
+                let source = file.try_clone().map_err(told)?;
+                (file, Box::new(BufReader::with_capacity(256 << 10, source)))
+            }
+        };
+        let mut source = Hashed { source: source.take(most), hash: Sha256::new() };
+        self.entries(&mut source, &Rc::new(lies))?;
+        // What stands behind the last entry belongs to the digest too.
+        io::copy(&mut source, &mut io::sink()).map_err(told)?;
+        let actual = Digest::from_sha256(source.hash.finalize().into());
+        match actual == layer.diff {
+            true => Ok(()),
+            false => Err(format!("its content has digest {actual}, and was said to be {}", layer.diff)),
+        }
+    }
+
+    fn entries(&mut self, source: &mut dyn Read, lies: &Rc<File>) -> Result<(), String> {
+        let told = |error: io::Error| format!("it is damaged: {error}");
+        let mut archive = tar::Archive::new(source);
+        // What this very layer brought: an opaque folder hides only what lies below it.
+        let mut own = std::collections::BTreeSet::new();
+        for entry in archive.entries().map_err(told)? {
+            let entry = entry.map_err(told)?;
+            if self.nodes.len() >= MOST_FILES {
+                return Err(format!("it has more than {MOST_FILES} files"));
+            }
+            let Some(path) = clean(&entry.path_bytes())? else { continue };
+            let path = self.resolved(&path)?;
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let beside = |name: &str| match path.rsplit_once('/') {
+                Some((folder, _)) => format!("{folder}/{name}"),
+                None => name.to_owned(),
+            };
+            if name == ".wh..wh..opq" {
+                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+                let below: Vec<String> =
+                    self.below(&folder).filter(|path| !own.contains(*path)).map(str::to_owned).collect();
+                below.iter().for_each(|path| drop(self.nodes.remove(path)));
+                continue;
+            }
+            if let Some(gone) = name.strip_prefix(".wh.") {
+                self.remove(&beside(gone));
+                continue;
+            }
+            if let Some(node) = self.node(&entry, lies)? {
+                self.parents(&path);
+                match (&node.content, self.nodes.get_mut(&path)) {
+                    // A folder that is there keeps what is in it.
+                    (Content::Folder, Some(there)) if matches!(there.content, Content::Folder) => *there = node,
+                    _ => self.put(&path, node),
+                }
+                own.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// What an entry is; `None` for what is left out.
+    fn node<R: Read>(&self, entry: &tar::Entry<'_, R>, lies: &Rc<File>) -> Result<Option<Node>, String> {
+        let told = |error: io::Error| format!("it is damaged: {error}");
+        let header = entry.header();
+        let number = |value: u64| u32::try_from(value).map_err(|_| format!("{value} is no number of a user"));
+        let target = || entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+        let content = match header.entry_type() {
+            EntryType::Directory => Content::Folder,
+            EntryType::Symlink => match target() {
+                target if target.is_empty() || target.len() > MOST_PATH => {
+                    return Err("a link leads nowhere".to_owned());
+                }
+                target => Content::Link(target),
+            },
+            EntryType::Regular | EntryType::Continuous => {
+                Content::File(Slice { file: Rc::clone(lies), at: entry.raw_file_position(), length: entry.size() })
+            }
+            EntryType::Link => {
+                let Some(path) = clean(&target())? else { return Err("a hard link leads to the root".to_owned()) };
+                let there = self.nodes.get(&self.resolved(&path)?);
+                let there = there.filter(|node| matches!(node.content, Content::File(_)));
+                return there
+                    .cloned()
+                    .map(Some)
+                    .ok_or_else(|| format!("a hard link leads to `{path:.200}`, which is no file"));
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => return Ok(None),
+            other => {
+                return Err(format!("it holds an entry of the kind {:?}, which is not read", other.as_byte() as char));
+            }
+        };
+        Ok(Some(Node {
+            mode: u16::try_from(header.mode().map_err(told)? & 0o7777).unwrap_or(0o755),
+            // Some writers leave numbers of nobody blank.
+            user: number(header.uid().unwrap_or(0))?,
+            group: number(header.gid().unwrap_or(0))?,
+            modified: u32::try_from(header.mtime().unwrap_or(0)).unwrap_or(0),
+            content,
+        }))
+    }
+
+    fn below<'a>(&'a self, folder: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let start = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let after = self.nodes.range(start.clone()..).map(|(path, _)| path.as_str());
+        after.take_while(move |path| path.starts_with(&start))
+    }
+
+    fn remove(&mut self, path: &str) {
+        if self.nodes.remove(path).is_some_and(|node| matches!(node.content, Content::Folder)) {
+            let below: Vec<String> = self.below(path).map(str::to_owned).collect();
+            below.iter().for_each(|path| drop(self.nodes.remove(path)));
+        }
+    }
+
+    /// Folders that lead to a path and that no layer spoke of.
+    fn parents(&mut self, path: &str) {
+        for (at, _) in path.match_indices('/') {
+            self.folder(&path[..at], 0o755);
+        }
+    }
+
+    /// Where a path leads once the links among its folders are followed, within the root.
+    fn resolved(&self, path: &str) -> Result<String, String> {
+        let mut left: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        let (mut there, mut followed) = (String::new(), 0);
+        while let Some(part) = left.pop() {
+            match part.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    there.truncate(there.rfind('/').unwrap_or(0));
+                    continue;
+                }
+                _ => {}
+            }
+            let next = if there.is_empty() { part } else { format!("{there}/{part}") };
+            match self.nodes.get(&next).map(|node| &node.content) {
+                // The last part is what is meant itself.
+                Some(Content::Link(target)) if !left.is_empty() => {
+                    followed += 1;
+                    if followed > MOST_LINKS {
+                        return Err(format!("the links on the way to `{path:.200}` lead in a circle"));
+                    }
+                    let target = String::from_utf8_lossy(target).into_owned();
+                    if target.starts_with('/') {
+                        there.clear();
+                    }
+                    left.extend(target.split('/').rev().map(str::to_owned));
+                }
+                _ => there = next,
+            }
+            if there.len() > MOST_PATH {
+                return Err(format!("a path is longer than {MOST_PATH} bytes"));
+            }
+        }
+        Ok(there)
+    }
+}
+
+/// A path as the tree has it; `None` for the root.
+fn clean(bytes: &[u8]) -> Result<Option<String>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "a name in it is not UTF-8".to_owned())?;
+    if text.contains('\0') || text.len() > MOST_PATH {
+        return Err("a name in it is none".to_owned());
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.iter().any(|part| *part == ".." || part.len() > MOST_NAME) {
+        return Err(format!("the path `{text:.200}` leaves the root, or is too long"));
+    }
+    Ok((!parts.is_empty()).then(|| parts.join("/")))
+}
+
+/// Hashes what passes.
+struct Hashed<R> {
+    source: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.hash.update(&buffer[..length]);
+        Ok(length)
+    }
+}
+
+/// Writes down what passes.
+struct Copied<R> {
+    source: R,
+    copy: File,
+}
+
+impl<R: Read> Read for Copied<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.copy.write_all(&buffer[..length])?;
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;
