@@ -29,6 +29,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // In a machine image there is no command line: this program is what the kernel starts.
+    if modelyard_guest::is_first() {
+        modelyard_guest::run();
+    }
     let cli = cli::Cli::parse();
     match commands::run(cli) {
         Ok(exit) => exit.into(),

@@ -1,0 +1,165 @@
+//! The life of the machine after it was set up: one loop that waits for whatever comes first.
+//!
+//! Promises: whatever ends is waited for; a program that ends is started again; who switches the machine off waits no longer than
+//! the program may take to end.
+
+use std::time::Duration;
+
+use modelyard_core::boot::Program;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+
+use crate::clock;
+use crate::console::say;
+use crate::modules::Modules;
+use crate::network::Network;
+use crate::power::{self, Buttons, End, Signals};
+use crate::program::{self, Schedule};
+use crate::uevent::Events;
+
+/// How long the program may take to end once it was asked to.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Whether the program runs.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Since then.
+    Running(Pid, Duration),
+    /// It is started then.
+    Pausing(Duration),
+}
+
+/// Everything that is looked after.
+#[derive(Debug)]
+pub struct Machine {
+    /// Drivers, for devices that come later.
+    pub modules: Modules,
+    /// Devices that come and go.
+    pub events: Events,
+    /// Signals to this process.
+    pub signals: Signals,
+    /// The network, if there is one.
+    pub network: Option<Network>,
+    /// What is run.
+    pub program: Program,
+}
+
+impl Machine {
+    /// Runs the program until somebody ends the machine. How.
+    pub fn live(mut self) -> End {
+        let mut buttons = Buttons::default();
+        buttons.look();
+        let mut schedule = Schedule::default();
+        let mut state = State::Pausing(clock::now());
+        // How it ends, and until when the program has time, once somebody asked.
+        let mut ending: Option<(End, Duration)> = None;
+        loop {
+            let now = clock::now();
+            state = self.start_if_due(state, now, ending.is_none(), &mut schedule);
+            if let Some(network) = &mut self.network {
+                network.go_on(now);
+            }
+            if let Some((end, deadline)) = ending {
+                match state {
+                    State::Pausing(_) => return end,
+                    State::Running(..) if deadline <= now => {
+                        say(format_args!("the program did not end within {} s and is killed", GRACE.as_secs()));
+                        return end;
+                    }
+                    State::Running(..) => {}
+                }
+            }
+            self.wait(&buttons, state, ending.map(|(_, deadline)| deadline));
+            self.follow(&mut buttons);
+            let asked = self.signals.asked().or_else(|| buttons.pressed().then_some(End::Off));
+            state = reap(state, ending.is_none(), &mut schedule);
+            if let (Some(end), None) = (asked, ending) {
+                ending = Some((end, clock::now() + GRACE));
+                ask_to_end(state, end);
+            }
+        }
+    }
+
+    fn start_if_due(&self, state: State, now: Duration, wanted: bool, schedule: &mut Schedule) -> State {
+        match state {
+            State::Pausing(until) if wanted && until <= now => match program::start(&self.program) {
+                Ok(pid) => State::Running(pid, now),
+                Err(error) => {
+                    let pause = schedule.pause(Duration::ZERO);
+                    say(format_args!("{error}; tried again in {} s", pause.as_secs()));
+                    State::Pausing(now + pause)
+                }
+            },
+            state => state,
+        }
+    }
+
+    fn wait(&self, buttons: &Buttons, state: State, deadline: Option<Duration>) {
+        let start = match state {
+            State::Pausing(until) => Some(until),
+            State::Running(..) => None,
+        };
+        let network = self.network.as_ref().and_then(Network::wake);
+        let next = [start, network, deadline].into_iter().flatten().min();
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.events, PollFlags::IN)];
+        let more = self.network.iter().flat_map(Network::fds).chain(buttons.fds());
+        fds.extend(more.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        clock::wait(&mut fds, next.map(|next| next.saturating_sub(clock::now())));
+    }
+
+    /// Loads drivers of devices that came, and opens buttons among them.
+    fn follow(&mut self, buttons: &mut Buttons) {
+        let batch = self.events.read();
+        if batch.lost {
+            self.modules.load_for_devices();
+            buttons.look();
+        }
+        let mut modaliases = Vec::new();
+        for event in batch.events.into_iter().filter(crate::uevent::Event::is_new) {
+            modaliases.extend(event.modalias);
+            if event.subsystem == "input" {
+                buttons.look();
+            }
+        }
+        if !modaliases.is_empty() {
+            self.modules.load_for(&modaliases);
+        }
+    }
+}
+
+fn ask_to_end(state: State, end: End) {
+    say(match end {
+        End::Off => "switching off",
+        End::Restart => "restarting",
+    });
+    if let State::Running(pid, _) = state {
+        program::ask_to_end(pid);
+    }
+}
+
+/// Waits for everything that ended: the program, and whatever lost its parent.
+fn reap(mut state: State, wanted: bool, schedule: &mut Schedule) -> State {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if let State::Running(program, since) = state
+            && program == pid
+        {
+            state = State::Pausing(ended(status, since, wanted, schedule));
+        }
+    }
+    state
+}
+
+/// Tells how the program ended, ends what it left, and says when it is started again.
+fn ended(status: WaitStatus, since: Duration, wanted: bool, schedule: &mut Schedule) -> Duration {
+    power::kill_all();
+    let now = clock::now();
+    let ran = now.saturating_sub(since);
+    let how = program::describe(status);
+    if !wanted {
+        say(format_args!("the program {how}"));
+        return now;
+    }
+    let pause = schedule.pause(ran);
+    say(format_args!("the program {how} after {} s; it is started again in {} s", ran.as_secs(), pause.as_secs()));
+    now + pause
+}
