@@ -1,3 +1,5 @@
+//! Trees of layers: what stays, what is taken away, what is refused.
+
 use super::*;
 
 /// Media type of a layer that is a tar file.
