@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{self, command, has, root};
 
 /// Debian package by the program that shows that it is installed.
-const DEBIAN: [(&str, &str); 11] = [
+const DEBIAN: [(&str, &str); 12] = [
     ("promtool", "prometheus"),
     ("skopeo", "skopeo"),
     ("haproxy", "haproxy"),
@@ -19,6 +19,7 @@ const DEBIAN: [(&str, &str); 11] = [
     ("umoci", "umoci"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
+    ("qemu-img", "qemu-utils"),
 ];
 
 /// The Python environment that holds the Python peers.
