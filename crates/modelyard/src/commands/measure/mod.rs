@@ -1,7 +1,9 @@
 //! `modelyard package --measure`: each format that was written is started once, and asked a sample until it answers correctly.
 //!
-//! Promises: bounded by [`PATIENCE`]; what was started is ended, and what was unpacked or loaded is removed, however it went; what cannot be started here is told
+//! Promises: bounded in time; what was started is ended, and what was unpacked or loaded is removed, however it went; what cannot be started here is told
 //! as not measured, with the reason, and is no error.
+
+mod vm;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -32,6 +34,7 @@ pub fn start_seconds(format: &str, package: &Package, path: &Path) -> Result<f64
         "standalone" => standalone(package, sample, path),
         "image" => image(package, sample, path),
         "wheel" => wheel(package, sample, path),
+        "vm" => vm::seconds(package, sample, path),
         other => Err(format!("nothing starts a {other}")),
     }
 }
@@ -85,7 +88,7 @@ fn standalone(package: &Package, sample: &Sample, path: &Path) -> Result<f64, St
     let mut command = Command::new(program);
     command.arg(&address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut started = Started(command.spawn().map_err(told("./run"))?);
-    asked(package, sample, &address, began, || match started.0.try_wait() {
+    asked(package, sample, &address, (began, PATIENCE), || match started.0.try_wait() {
         Ok(Some(status)) => Err(format!("./run ended with {status}")),
         _ => Ok(()),
     })
@@ -129,7 +132,7 @@ fn image(package: &Package, sample: &Sample, path: &Path) -> Result<f64, String>
     created?;
     let began = Instant::now();
     run(Command::new("docker").args(["start", &container.id]))?;
-    asked(package, sample, &address, began, || {
+    asked(package, sample, &address, (began, PATIENCE), || {
         let state = run(Command::new("docker").args(["inspect", "--format", "{{.State.Running}}", &container.id]))?;
         if state.trim() == "true" { Ok(()) } else { Err("the container ended".to_owned()) }
     })
@@ -140,7 +143,7 @@ fn asked(
     package: &Package,
     sample: &Sample,
     address: &str,
-    began: Instant,
+    (began, patience): (Instant, Duration),
     mut runs: impl FnMut() -> Result<(), String>,
 ) -> Result<f64, String> {
     let native = format!("/v2/models/{}/infer", package.name);
@@ -149,9 +152,11 @@ fn asked(
         Runtime::Onnx { .. } | Runtime::Python { .. } | Runtime::None {} => &native,
     };
     let url = format!("http://{address}{path}");
-    let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(30))).build().new_agent();
     let (mut last, mut looked) = ("it does not answer".to_owned(), Instant::now());
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < patience {
+        // What was asked too early may be lost on its way into a machine: waiting long for it would be counted as its start.
+        let attempt = (began.elapsed() / 4).clamp(Duration::from_secs(1), Duration::from_secs(30));
+        let agent = ureq::Agent::config_builder().timeout_global(Some(attempt)).build().new_agent();
         let answer = agent.post(&url).send_json(&sample.request);
         match answer.and_then(|mut answer| answer.body_mut().with_config().limit(MOST_BYTES).read_json::<Value>()) {
             Ok(body) => match sample.check(&body) {
@@ -167,7 +172,7 @@ fn asked(
         }
         std::thread::sleep(PAUSE);
     }
-    Err(format!("no correct answer within {} s: {last}", PATIENCE.as_secs()))
+    Err(format!("no correct answer within {} s: {last}", patience.as_secs()))
 }
 
 /// A Python process that imports the wheel and answers the sample: from its start to its answer.
