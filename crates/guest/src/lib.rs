@@ -76,6 +76,7 @@ fn live() -> Result<End, String> {
     mounts::enter()?;
     say(format_args!("the root is {device}"));
     name(&boot.hostname);
+    console::give_to(boot.program.user, boot.program.group);
     program::raise_limits();
     let network = Network::start(&boot.hostname, mounts::resolver())
         .inspect_err(|error| say(format_args!("there is no network: {error}")));

@@ -20,11 +20,20 @@ use crate::uevent::Events;
 /// How long the program may take to end once it was asked to.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// A run of the program.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    pid: Pid,
+    since: Duration,
+    /// How often memory had been used up before.
+    out_of_memory: u64,
+}
+
 /// Whether the program runs.
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Since then.
-    Running(Pid, Duration),
+    /// It does.
+    Running(Run),
     /// It is started then.
     Pausing(Duration),
 }
@@ -83,7 +92,7 @@ impl Machine {
     fn start_if_due(&self, state: State, now: Duration, wanted: bool, schedule: &mut Schedule) -> State {
         match state {
             State::Pausing(until) if wanted && until <= now => match program::start(&self.program) {
-                Ok(pid) => State::Running(pid, now),
+                Ok(pid) => State::Running(Run { pid, since: now, out_of_memory: program::out_of_memory_kills() }),
                 Err(error) => {
                     let pause = schedule.pause(Duration::ZERO);
                     say(format_args!("{error}; tried again in {} s", pause.as_secs()));
@@ -132,7 +141,7 @@ fn ask_to_end(state: State, end: End) {
         End::Off => "switching off",
         End::Restart => "restarting",
     });
-    if let State::Running(pid, _) = state {
+    if let State::Running(Run { pid, .. }) = state {
         program::ask_to_end(pid);
     }
 }
@@ -140,26 +149,27 @@ fn ask_to_end(state: State, end: End) {
 /// Waits for everything that ended: the program, and whatever lost its parent.
 fn reap(mut state: State, wanted: bool, schedule: &mut Schedule) -> State {
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-        if let State::Running(program, since) = state
-            && program == pid
+        if let State::Running(run) = state
+            && run.pid == pid
         {
-            state = State::Pausing(ended(status, since, wanted, schedule));
+            state = State::Pausing(ended(run, status, wanted, schedule));
         }
     }
     state
 }
 
 /// Tells how the program ended, ends what it left, and says when it is started again.
-fn ended(status: WaitStatus, since: Duration, wanted: bool, schedule: &mut Schedule) -> Duration {
+fn ended(run: Run, status: WaitStatus, wanted: bool, schedule: &mut Schedule) -> Duration {
+    let out_of_memory = program::out_of_memory_kills() > run.out_of_memory;
+    let how = program::describe(status.exit_status(), status.terminating_signal(), out_of_memory);
     power::kill_all();
     let now = clock::now();
-    let ran = now.saturating_sub(since);
-    let how = program::describe(status);
+    let ran = now.saturating_sub(run.since);
     if !wanted {
         say(format_args!("the program {how}"));
         return now;
     }
     let pause = schedule.pause(ran);
-    say(format_args!("the program {how} after {} s; it is started again in {} s", ran.as_secs(), pause.as_secs()));
+    say(format_args!("after {} s the program {how}; it is started again in {} s", ran.as_secs(), pause.as_secs()));
     now + pause
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, symlink};
 
 use modelyard_core::boot::{INIT, PROGRAM};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
 use rustix::process::{chdir, chroot};
 
 use crate::console::say;
@@ -107,7 +107,11 @@ pub fn enter() -> Result<(), String> {
     for system in &KERNEL {
         mount_move(system.at, format!("{ROOT}{}", system.at)).map_err(failed(system.at))?;
     }
-    mount_bind(INIT, format!("{ROOT}{PROGRAM}")).map_err(failed(PROGRAM))?;
+    let program = format!("{ROOT}{PROGRAM}");
+    mount_bind(INIT, &program).map_err(failed(PROGRAM))?;
+    // Not writable there either. Without it, only a program that runs as root could: then it harms itself.
+    let _ =
+        mount_remount(&program, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID, c"");
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", format!("{ROOT}/tmp"), "tmpfs", flags, c"mode=1777").map_err(failed("/tmp"))?;
     chdir(ROOT).and_then(|()| mount_move(".", "/")).map_err(failed("/"))?;

@@ -4,13 +4,13 @@
 //! ends at once is not started more often than every 30 s; what it leaves running ends before it is started again.
 //! Absent on purpose: limits (the machine is the limit) and probes (whoever sends requests has them).
 
-use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use std::{fs, io};
 
 use modelyard_core::boot;
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitStatus, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 
 /// A server holds a file per connection; what the kernel gives its first process is too little.
 const FILES: u64 = 1 << 20;
@@ -77,17 +77,26 @@ pub fn ask_to_end(pid: Pid) {
     let _ = kill_process(pid, Signal::TERM); // it may just have ended
 }
 
+/// How often the kernel has ended a process because memory was used up.
+pub fn out_of_memory_kills() -> u64 {
+    kills(&fs::read_to_string("/proc/vmstat").unwrap_or_default())
+}
+
+fn kills(vmstat: &str) -> u64 {
+    vmstat.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+}
+
 /// How a program ended, as a part of a sentence.
-pub fn describe(status: WaitStatus) -> String {
-    if let Some(code) = status.exit_status() {
-        return format!("ended with code {code}");
-    }
-    match status.terminating_signal() {
-        Some(9) => "was killed (signal 9); if nobody did that, it used up the memory of the machine".into(),
-        Some(6) => "aborted (signal 6)".into(),
-        Some(11) => "crashed (signal 11, it touched memory that is not its own)".into(),
-        Some(number) => format!("was ended by signal {number}"),
-        None => "ended".into(),
+pub fn describe(code: Option<i32>, signal: Option<i32>, out_of_memory: bool) -> String {
+    match (code, signal) {
+        (Some(code), _) => format!("ended with code {code}"),
+        (None, Some(9)) if out_of_memory => {
+            "was killed because the memory of the machine was used up; give it more, or the server less to do".into()
+        }
+        (None, Some(6)) => "aborted (signal 6)".into(),
+        (None, Some(11)) => "crashed (signal 11: it touched memory that is not its own)".into(),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".into(),
     }
 }
 
@@ -97,7 +106,7 @@ mod tests {
 
     use modelyard_core::boot;
 
-    use super::{Schedule, start};
+    use super::{Schedule, describe, kills, start};
 
     #[test]
     fn pauses_grow_to_half_a_minute_and_start_over_once_it_ran_well() {
@@ -120,5 +129,14 @@ mod tests {
         program.arguments = vec!["/not/there".into()];
         let told = start(&program).unwrap_err();
         assert!(told.contains("/not/there") && told.contains("No such file"), "{told}");
+    }
+
+    #[test]
+    fn the_kernel_is_asked_whether_memory_was_used_up() {
+        assert_eq!(kills("nr_free_pages 99\noom_kill 2\nnuma_hit 0\n"), 2);
+        assert_eq!(kills("oom_kill\n"), 0);
+        assert!(describe(None, Some(9), true).contains("memory of the machine"));
+        assert_eq!(describe(None, Some(9), false), "was ended by signal 9");
+        assert_eq!(describe(Some(3), None, true), "ended with code 3");
     }
 }

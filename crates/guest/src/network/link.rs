@@ -57,6 +57,8 @@ pub struct Link {
     pub name: String,
     /// What kind.
     pub kind: Kind,
+    /// Whether it is switched on.
+    pub on: bool,
     /// Whether frames can pass.
     pub carrier: bool,
     /// Whether it is gone.
@@ -86,7 +88,8 @@ impl Link {
             (1, Some(hardware)) => Kind::Ethernet(hardware),
             _ => Kind::Other,
         };
-        Some(Self { index, name: name?, kind, carrier: flags & (UP | LOWER_UP) == UP | LOWER_UP, gone })
+        let on = flags & UP != 0;
+        Some(Self { index, name: name?, kind, on, carrier: on && flags & LOWER_UP != 0, gone })
     }
 }
 
@@ -200,6 +203,7 @@ mod tests {
             index: 2,
             name: "eth0".into(),
             kind: Kind::Ethernet([2, 0, 0, 0, 0, 1]),
+            on: true,
             carrier: true,
             gone: false,
         };

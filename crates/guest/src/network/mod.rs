@@ -29,7 +29,8 @@ struct Interface {
     name: String,
     client: Client,
     port: Port,
-    carrier: bool,
+    /// Whether frames can pass; not known before it was switched on.
+    carrier: Option<bool>,
     /// What is configured.
     lease: Option<Lease>,
     /// Whether it takes packets for any address.
@@ -116,17 +117,20 @@ impl Network {
             _ => {}
         }
         let Some(interface) = self.interfaces.get_mut(&link.index) else { return };
-        if interface.carrier == link.carrier {
+        if !link.on || interface.carrier == Some(link.carrier) {
             return;
         }
-        interface.carrier = link.carrier;
-        if link.carrier {
-            let actions = interface.client.link_up(now);
-            self.act(link.index, actions);
-        } else {
+        let before = interface.carrier.replace(link.carrier);
+        if !link.carrier {
+            say(format_args!("{} has no link", link.name));
             interface.client.link_down();
-            say(format_args!("{} has no link", interface.name));
+            return;
         }
+        if before.is_some() {
+            say(format_args!("{} has a link", link.name));
+        }
+        let actions = interface.client.link_up(now);
+        self.act(link.index, actions);
     }
 
     fn begin(&mut self, link: &Link, hardware: [u8; 6]) {
@@ -135,7 +139,7 @@ impl Network {
             Err(error) => return say(format_args!("{} cannot be used: {error}", link.name)),
         };
         let client = Client::new(hardware, &self.hostname, seed());
-        let interface = Interface { name: link.name.clone(), client, port, carrier: false, lease: None, open: false };
+        let interface = Interface { name: link.name.clone(), client, port, carrier: None, lease: None, open: false };
         self.interfaces.insert(link.index, interface);
         self.open_or_close(link.index);
         self.switch_on(link);
@@ -161,7 +165,7 @@ impl Network {
                 }
                 Action::Unanswered(count) => {
                     say(format_args!(
-                        "{name} has no address: no DHCP server answered {count} questions; it goes on asking"
+                        "{name} has no address: {count} questions to DHCP servers have led to none; it goes on asking"
                     ));
                 }
                 Action::Refused(server) => {

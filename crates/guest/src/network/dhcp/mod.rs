@@ -35,7 +35,7 @@ pub enum Action {
     Take(Box<Lease>),
     /// Stop using it.
     Lose(&'static str),
-    /// Tell that nobody has answered so many questions.
+    /// Tell that so many questions have led to nothing.
     Unanswered(u32),
     /// Tell that this server refused.
     Refused(Option<Ipv4Addr>),
@@ -79,7 +79,7 @@ pub struct Client {
     asked: Duration,
     /// Questions since something changed.
     tries: u32,
-    /// Questions that nobody answered, over all.
+    /// Questions for any address that led to nothing, since one was had or refused.
     unanswered: u32,
     refusals: u32,
     wake: Option<Duration>,
@@ -275,6 +275,7 @@ impl Client {
     fn refused(&mut self, now: Duration, server: Option<Ipv4Addr>) -> Vec<Action> {
         let pause = Duration::from_secs(1 << self.refusals.min(6));
         self.refusals = self.refusals.saturating_add(1);
+        self.unanswered = 0; // it is told that this one was answered
         self.look(now, pause);
         vec![Action::Refused(server)]
     }
