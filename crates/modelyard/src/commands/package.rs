@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use modelyard_core::package::{Package as Document, Runtime};
 use modelyard_core::{EnvironmentName, ModelName, Version};
+use modelyard_package::vm::container::Container;
 use modelyard_package::{BuildOptions, Built, DESCRIPTION, Named, is_model};
 use modelyard_registry::Store;
 use serde_json::{Map, Value, json};
@@ -55,6 +56,9 @@ pub struct Package {
     /// system's root. May be repeated. This machine itself is looked at last.
     #[arg(long, value_name = "DEB|DIR")]
     boot: Vec<PathBuf>,
+    /// For a disk: what it is wrapped in: raw, qcow2, vmdk, or ova, an appliance with a description of the machine.
+    #[arg(long, value_name = "KIND", default_value = "qcow2")]
+    disk: Container,
     /// The environment that the image is for: its policy says what it may be put on.
     #[arg(long, value_name = "E")]
     env: Option<EnvironmentName>,
@@ -215,7 +219,7 @@ impl Package {
                     exported.push(("image", image::export(context, &built, &folder, &self.out, &self.wanted())?));
                 }
                 Format::Vm => {
-                    let disk = vm::Disk { boot: &self.boot };
+                    let disk = vm::Disk { boot: &self.boot, container: self.disk };
                     exported.push(("vm", vm::export(context, &built, &folder, &self.out, (&self.wanted(), disk))?));
                 }
             }

@@ -17,7 +17,7 @@ mod tree;
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use modelyard_core::Digest;
 use modelyard_core::boot::{Boot, PROGRAM, Program, VERSION};
@@ -161,9 +161,4 @@ fn document(blobs: &Blobs, made_of: &Ingredients<'_>, root: &Digest) -> Result<B
             group: number(group)?,
         },
     })
-}
-
-/// Where a disk of a package is written, by default.
-pub fn file_name(image: &Image, extension: &str) -> PathBuf {
-    PathBuf::from(format!("{}-vm.{extension}", image.name.replace(':', "-")))
 }

@@ -10,6 +10,7 @@ use modelyard_core::package::Package;
 use modelyard_core::sample::Sample;
 
 use super::{Started, asked, port, run, told};
+use crate::commands::vm::memory_bytes;
 
 /// Says how QEMU runs the processor: `kvm`, or `tcg` where that does not work, many times slower.
 const ACCELERATOR: &str = "MODELYARD_QEMU_ACCEL";
@@ -36,8 +37,7 @@ pub fn seconds(package: &Package, sample: &Sample, path: &Path) -> Result<f64, S
     let scratch = tempfile::tempdir().map_err(told("no room to unpack it"))?;
     let (disk, format) = disk(path, scratch.path())?;
     let address = format!("127.0.0.1:{}", port()?);
-    let files: u64 = package.files.values().map(|file| file.size_bytes).sum();
-    let memory = 512 + 2 * (files >> 20);
+    let memory = memory_bytes(package).div_ceil(1 << 20);
     let mut command = Command::new(&qemu);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     command.args(["-machine", if cfg!(target_arch = "aarch64") { "virt" } else { "q35" }, "-smp", "2"]);
