@@ -277,3 +277,6 @@ fn seed() -> u64 {
     let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::INSECURE);
     u64::from_ne_bytes(bytes) ^ u64::from(crate::clock::now().subsec_nanos())
 }
+
+#[cfg(test)]
+mod tests;
