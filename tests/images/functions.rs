@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use modelyard_package::lock::heading;
 use serde_json::{Value, json};
 
-use crate::bases::{GLIBC, base, libraries};
+use crate::support::base_image::python;
 use crate::support::docker::{Docker, run};
 use crate::support::{World, until};
 use crate::{Registry, port};
@@ -24,17 +24,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b'here')
 http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
 ";
-
-/// Debian's Python of this machine as an image: its minor version.
-fn python(world: &World) -> u32 {
-    let script = "import sys; print(sys.version_info.minor)";
-    let minor: u32 = run(Command::new("/usr/bin/python3").args(["-I", "-c", script])).trim().parse().unwrap();
-    let names: Vec<&str> = GLIBC.iter().copied().chain(["libz.so.1", "libexpat.so.1"]).collect();
-    let mut paths = libraries(&names);
-    paths.extend([format!("usr/bin/python3.{minor}"), format!("usr/lib/python3.{minor}")]);
-    base(world, &paths);
-    minor
-}
 
 /// A wheel, and a lock that pins it.
 fn locked(folder: &Path, links: &Path) {

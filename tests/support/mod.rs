@@ -6,6 +6,7 @@
 
 pub mod alarm;
 pub mod artefacts;
+pub mod base_image;
 pub mod docker;
 pub mod function;
 pub mod hub;

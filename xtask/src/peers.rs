@@ -1,13 +1,13 @@
 //! The real peers that the tests talk to: what each is, whether it is here, how it is installed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use crate::shell::{self, command, has, root};
 
 /// Debian package by the program that shows that it is installed.
-const DEBIAN: [(&str, &str); 12] = [
+const DEBIAN: [(&str, &str); 15] = [
     ("promtool", "prometheus"),
     ("skopeo", "skopeo"),
     ("haproxy", "haproxy"),
@@ -20,7 +20,31 @@ const DEBIAN: [(&str, &str); 12] = [
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
     ("qemu-img", "qemu-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("unsquashfs", "squashfs-tools"),
+    ("fsck.fat", "dosfstools"),
 ];
+
+/// Debian package by the file that shows that it is installed, where it brings no program.
+const FILES: [(&str, &str); 1] = [("/usr/share/ovmf/OVMF.fd", "ovmf")];
+
+/// Packages that are not installed but lie in [`boot`]: what machines of tests boot with. The first names the newest kernel's.
+const BOOT: [&str; 2] = ["linux-image-cloud-amd64", "systemd-boot-efi"];
+
+/// The folder that holds the packages that machines of tests boot with.
+fn boot_folder() -> PathBuf {
+    root().join("target/peers/boot")
+}
+
+/// That folder, once it is complete.
+pub fn boot() -> Option<PathBuf> {
+    let folder = boot_folder();
+    let debs = std::fs::read_dir(&folder)
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "deb"));
+    (debs.count() == BOOT.len()).then_some(folder)
+}
 
 /// The Python environment that holds the Python peers.
 pub fn venv() -> PathBuf {
@@ -49,9 +73,15 @@ pub fn is_here(need: &str) -> bool {
         "root and network namespaces" => has("ip") && is_root().unwrap_or(false) && has_namespaces(),
         "the Python peers, dockerd and root" => python().is_some() && has("dockerd") && is_root().unwrap_or(false),
         "dockerd and root" => has("dockerd") && is_root().unwrap_or(false),
+        "QEMU and what a machine boots with" => {
+            has("qemu-system-x86_64") && FILES.iter().all(|(file, _)| Path::new(file).is_file()) && boot().is_some()
+        }
+        "what a machine boots with, unsquashfs and fsck.fat" => {
+            has("unsquashfs") && has("fsck.fat") && boot().is_some()
+        }
         "umoci, runc and root" => has("umoci") && has("runc") && is_root().unwrap_or(false),
         // Nobody but root has its folder on the path.
-        "sshd" => std::path::Path::new("/usr/sbin/sshd").is_file() && has("ssh"),
+        "sshd" => Path::new("/usr/sbin/sshd").is_file() && has("ssh"),
         program => has(program),
     }
 }
@@ -70,11 +100,14 @@ fn has_namespaces() -> bool {
 /// Installs everything that is missing.
 pub fn install() -> Result<()> {
     install_debian()?;
+    fetch_boot()?;
     install_python()
 }
 
 fn install_debian() -> Result<()> {
-    let missing: Vec<&str> = DEBIAN.iter().filter(|(program, _)| !has(program)).map(|&(_, package)| package).collect();
+    let programs = DEBIAN.iter().filter(|(program, _)| !has(program));
+    let files = FILES.iter().filter(|(file, _)| !Path::new(file).is_file());
+    let missing: Vec<&str> = programs.chain(files).map(|&(_, package)| package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -90,6 +123,20 @@ fn install_debian() -> Result<()> {
     };
     apt(&["update", "-qq"])?;
     apt(&[&["install", "-y", "-qq", "--no-install-recommends"], missing.as_slice()].concat())
+}
+
+/// Fetches what machines of tests boot with; the lists of packages were brought up to date before, or long ago.
+fn fetch_boot() -> Result<()> {
+    if boot().is_some() {
+        return Ok(());
+    }
+    let folder = boot_folder();
+    std::fs::create_dir_all(&folder)?;
+    let depends = shell::output(&mut command("apt-cache", &["depends", BOOT[0]]))?;
+    let kernel =
+        depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).context("no kernel is known")?;
+    let mut apt = command("apt-get", &["download", "-qq", kernel, BOOT[1]]);
+    shell::run(apt.current_dir(&folder)).context("could not fetch what machines of tests boot with")
 }
 
 fn is_root() -> Result<bool> {

@@ -48,6 +48,9 @@ fn environment(all: bool) -> Result<Vec<(String, String)>> {
     if let Some(python) = peers::python() {
         environment.push(("MODELYARD_TEST_PYTHON".to_owned(), python.display().to_string()));
     }
+    if let Some(boot) = peers::boot() {
+        environment.push(("MODELYARD_TEST_BOOT".to_owned(), boot.display().to_string()));
+    }
     if std::env::var_os("MODELYARD_ONNXRUNTIME").is_none() {
         let cache = shell::root().join("target/peers/home");
         let mut locate = shell::command("target/debug/modelyard", &["onnxruntime"]);
