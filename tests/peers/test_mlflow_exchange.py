@@ -124,6 +124,17 @@ def main():
                 have = arrays(answer) if status == 200 else {}
                 expect(all(same(want[name].to_numpy(), have.get(name)) for name in want.columns), "the function answers as MLflow does", answer)
 
+                # What MLflow saved is loaded back from Modelyard's registry by MLflow, as MLflow described it.
+                for name, given in {"cellar": {"features": rows}, "grade": table}.items():
+                    mlflow.set_registry_uri(f"http://{up['control']}")
+                    mine = mlflow.pyfunc.load_model(f"models:/{name}/1")
+                    mlflow.set_registry_uri(address)
+                    theirs = mlflow.pyfunc.load_model(f"models:/{name}/1")
+                    have, want = (pandas.DataFrame(dict(model.predict(given))) if name == "grade" else model.predict(given) for model in (mine, theirs))
+                    alike = have.equals(want) if name == "grade" else all(same(numpy.asarray(want[key]), numpy.asarray(have[key])) for key in want)
+                    expect(alike, f"{name} is loaded from here as from MLflow", [have, want])
+                    expect(mine.metadata.signature == theirs.metadata.signature, "with the signature that it was logged with", mine.metadata)
+
                 # A version that MLflow does not know takes over, and one is taken back.
                 modelyard("package", EXAMPLES / "wine/v2", "--output", "json")
                 modelyard("deploy", "wine:2.0.0", "--service", "cellar", "--strategy", "rolling", "--wait", "--timeout", "3m", "--output", "json")

@@ -26,22 +26,35 @@ struct Served {
 const CARD: &str = "# Wine\n\n<script>alert(1)</script>Good wine.";
 
 fn add(store: &Store, version: &str, accuracy: f64) {
+    let said = json!({
+        "runtime": {"kind": "onnx", "model": "model.onnx"}, "signature": {"inputs": [], "outputs": []},
+        "metrics": {"accuracy": accuracy}, "model_card": "README.md",
+    });
+    add_files(store, version, said, &[("README.md", CARD)]);
+}
+
+/// Adds a version of wine of which this is said, with these files.
+fn add_files(store: &Store, version: &str, mut document: Value, files: &[(&str, &str)]) {
     let part = |bytes: &[u8], kind: &str, path: &str| {
         let blob = store.blobs().put(bytes).unwrap().blob;
         Descriptor::new(kind, blob.digest, blob.size_bytes).noted(FILEPATH, path)
     };
-    let card = part(CARD.as_bytes(), WEIGHT_CONFIG, "README.md");
-    let document = json!({
-        "format_version": 1, "name": "wine", "version": version, "runtime": {"kind": "onnx", "model": "model.onnx"},
-        "signature": {"inputs": [], "outputs": []}, "metrics": {"accuracy": accuracy}, "model_card": "README.md",
-        "files": {"README.md": {"digest": card.digest, "size_bytes": card.size}},
-    });
+    document["format_version"] = json!(1);
+    document["name"] = json!("wine");
+    document["version"] = json!(version);
+    let mut layers = Vec::new();
+    for (path, content) in files {
+        let file = part(content.as_bytes(), WEIGHT_CONFIG, path);
+        document["files"][path] = json!({"digest": file.digest, "size_bytes": file.size});
+        layers.push(file);
+    }
+    layers.insert(0, part(document.to_string().as_bytes(), WEIGHT_CONFIG, "modelyard.json"));
     let manifest = Manifest {
         schema_version: 2,
         media_type: MANIFEST.into(),
         artifact_type: Some(MODEL.into()),
         config: part(b"{}", MODEL_CONFIG, "config.json"),
-        layers: vec![part(document.to_string().as_bytes(), WEIGHT_CONFIG, "modelyard.json"), card],
+        layers,
         annotations: BTreeMap::new(),
     };
     store.add(&ModelName::new("wine").unwrap(), &Version::new(version).unwrap(), &manifest).unwrap();
@@ -178,7 +191,7 @@ async fn mlflows_calls_are_answered_as_its_clients_want() {
         call("GET", "registered-models/search?max_results=1&order_by=name%20DESC&page_token=1", Value::Null).await;
     assert_eq!((&second["registered_models"][0]["name"], second.get("next_page_token")), (&json!("port"), None));
     let (_, uri) = call("GET", "model-versions/get-download-uri?name=wine&version=2.0.0", Value::Null).await;
-    assert_eq!(uri["artifact_uri"], "modelyard:/wine:2.0.0");
+    assert_eq!(uri["artifact_uri"], "http://localhost/api/2.0/mlflow-artifacts/artifacts/wine/2.0.0");
     assert_eq!(call("DELETE", "registered-models/alias", json!({"name": "wine", "alias": "champion"})).await.0, 200);
     for (method, path, body, status, code) in [
         ("GET", "registered-models/get?name=beer", Value::Null, 404, "RESOURCE_DOES_NOT_EXIST"),
@@ -199,6 +212,94 @@ async fn mlflows_calls_are_answered_as_its_clients_want() {
         let (got, answer) = call(method, path, body).await;
         assert_eq!((got, &answer["error_code"]), (status, &json!(code)), "{path}: {answer}");
     }
+}
+
+/// Where MLflow's clients ask for files.
+const FILES: &str = "/api/2.0/mlflow-artifacts/artifacts";
+
+impl Served {
+    fn store(&self) -> Store {
+        let home = Home::new(self._home.path());
+        Store::open(home.registry(), home.unpacked()).unwrap()
+    }
+
+    /// What MLflow's clients see in a folder.
+    async fn files(&self, folder: &str) -> Value {
+        let (status, listed) = self.get(&format!("{FILES}?path={folder}")).await;
+        assert_eq!(status, 200, "{folder}: {listed}");
+        listed["files"].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mlflows_clients_find_the_files_of_a_model_and_what_describes_it() {
+    let api = served().await;
+    let tensor = |name: &str, datatype: &str| json!({"name": name, "datatype": datatype, "shape": [-1, 13]});
+    let signature = json!({"inputs": [tensor("x", "FP32")], "outputs": [tensor("y", "BYTES")]});
+    let onnx = json!({"runtime": {"kind": "onnx", "model": "net/model.onnx"}, "signature": signature});
+    let files = [("net/model.onnx", "graph"), ("net/parts/weights", "w"), ("README.md", "out of its folder")];
+    add_files(&api.store(), "3.0.0", onnx, &files);
+    let listed = api.files("wine/3.0.0").await;
+    let names: Vec<&Value> = listed.as_array().unwrap().iter().map(|file| &file["path"]).collect();
+    assert_eq!(names, ["MLmodel", "model.onnx", "parts"], "{listed}");
+    assert_eq!(listed[1], json!({"path": "model.onnx", "is_dir": false, "file_size": 5}));
+    assert_eq!(api.files("wine/3.0.0/parts").await, json!([{"path": "weights", "is_dir": false, "file_size": 1}]));
+    assert_eq!(api.files("wine/3.0.0/model.onnx").await, json!([]), "a file is no folder");
+    assert_eq!(api.get(&format!("{FILES}/wine/3.0.0/parts/weights")).await, (200, json!("w")));
+    let (status, made) = api.get(&format!("{FILES}/wine/3.0.0/MLmodel")).await;
+    assert_eq!((status, &made["flavors"]["python_function"]["data"]), (200, &json!("model.onnx")), "{made}");
+    let size = listed[0]["file_size"].as_u64().unwrap() as usize;
+    assert_eq!(format!("{made:#}\n").len(), size, "it is as long as it was said to be");
+    let inputs: Value = serde_json::from_str(made["signature"]["inputs"].as_str().unwrap()).unwrap();
+    let wanted = json!({"name": "x", "type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 13]}});
+    assert_eq!(inputs, json!([wanted]));
+    // What MLflow described itself is left as it is, and stands at the top.
+    let own = json!({"runtime": {"kind": "none"}, "signature": {"inputs": [], "outputs": []}});
+    let files = [("model/MLmodel", "own"), ("model/data/MLmodel", "another's"), ("modelyard.lock", "outside")];
+    add_files(&api.store(), "4.0.0", own.clone(), &files);
+    assert_eq!(api.get(&format!("{FILES}/wine/4.0.0/MLmodel")).await, (200, json!("own")));
+    assert_eq!(api.files("wine/4.0.0").await.as_array().unwrap().len(), 2);
+    // For what MLflow has no flavour, nothing is made up.
+    add_files(&api.store(), "5.0.0", own, &[("weights", "w")]);
+    assert_eq!(api.files("wine/5.0.0").await.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_file_of_a_version_is_not_given_to_mlflows_clients() {
+    let api = served().await;
+    let secret = api._home.path().join("registry/secret");
+    std::fs::write(&secret, "secret").unwrap();
+    for (path, status, code) in [
+        ("/wine/1.0.0/nothing", 404, "RESOURCE_DOES_NOT_EXIST"),
+        ("/wine/9.0.0/README.md", 404, "RESOURCE_DOES_NOT_EXIST"),
+        ("/beer/1.0.0/README.md", 404, "RESOURCE_DOES_NOT_EXIST"),
+        ("/wine/1.0.0/%2e%2e/secret", 400, "INVALID_PARAMETER_VALUE"),
+        ("/wine/1.0.0/..%2f..%2fsecret", 400, "INVALID_PARAMETER_VALUE"),
+        ("/wine/1.0.0/%2Fetc%2Fpasswd", 404, "RESOURCE_DOES_NOT_EXIST"),
+        ("/..%2f..%2fwine/1.0.0", 400, "INVALID_PARAMETER_VALUE"),
+        ("/wine", 400, "INVALID_PARAMETER_VALUE"),
+        ("/wine/1.0.0/%ff", 400, "INVALID_PARAMETER_VALUE"),
+        ("?path=wine/1.0.0/../..", 400, "INVALID_PARAMETER_VALUE"),
+        ("?path=", 400, "INVALID_PARAMETER_VALUE"),
+        ("", 400, "INVALID_PARAMETER_VALUE"),
+    ] {
+        let (got, answer) = api.get(&format!("{FILES}{path}")).await;
+        assert_eq!((got, &answer["error_code"]), (status, &json!(code)), "{path}: {answer}");
+    }
+    assert_eq!(api.get(&format!("{FILES}/wine/1.0.0/README.md")).await, (200, json!(CARD)));
+    // A blob that is damaged on the disk: the answer breaks off.
+    let card = modelyard_registry::blob::digest_of(CARD.as_bytes());
+    let blob = api.store().blobs().path(&card);
+    std::fs::remove_file(&blob).unwrap();
+    std::fs::write(&blob, CARD.replace("Good", "Evil")).unwrap();
+    let ask = Ask {
+        method: http::Method::GET,
+        path: &format!("{FILES}/wine/1.0.0/README.md"),
+        json: bytes::Bytes::new(),
+        limit: std::time::Duration::from_secs(20),
+        most: 1 << 20,
+    };
+    assert!(exchange(Peer::Tcp(api.address), ask).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -299,35 +299,39 @@ fn mlflow() -> Vec<Operation> {
         true => schema.needs("name", text()),
         false => schema.takes(object(&["name"])),
     };
-    crate::mlflow::CALLS
-        .iter()
-        .map(|&(method, family, call)| {
-            let lower = match method {
-                "GET" => "get",
-                "POST" => "post",
-                "PATCH" => "patch",
-                _ => "delete",
-            };
-            let operation = Operation::new(
-                lower,
-                &format!("/api/2.0/mlflow/{family}/{call}"),
-                "As MLflow's model registry has it.",
-            );
-            match (call, lower) {
-                ("search", "get") => {
-                    operation.asked("filter", text()).asked("max_results", number()).asked("page_token", text())
-                }
-                ("search", _) => operation.takes(object(&[])),
-                (_, "get") => {
-                    let operation = named(operation, true);
-                    match (family, call) {
-                        (_, "alias") => operation.needs("alias", text()),
-                        ("model-versions", _) => operation.needs("version", text()),
-                        _ => operation,
-                    }
-                }
-                _ => named(operation, false),
+    let files = "/api/2.0/mlflow-artifacts/artifacts";
+    let artefacts =
+        [
+            Operation::new("get", files, "What is in a folder of a model version, as MLflow's own server lists it.")
+                .needs("path", text())
+                .gives(200, JSON, object(&["files"])),
+            Operation::new("get", &format!("{files}/{{path}}"), "A file of a model version: MODEL/VERSION/FILE.")
+                .gives(200, "application/octet-stream", text()),
+        ];
+    let calls = crate::mlflow::CALLS.iter().map(|&(method, family, call)| {
+        let lower = match method {
+            "GET" => "get",
+            "POST" => "post",
+            "PATCH" => "patch",
+            _ => "delete",
+        };
+        let operation =
+            Operation::new(lower, &format!("/api/2.0/mlflow/{family}/{call}"), "As MLflow's model registry has it.");
+        match (call, lower) {
+            ("search", "get") => {
+                operation.asked("filter", text()).asked("max_results", number()).asked("page_token", text())
             }
-        })
-        .collect()
+            ("search", _) => operation.takes(object(&[])),
+            (_, "get") => {
+                let operation = named(operation, true);
+                match (family, call) {
+                    (_, "alias") => operation.needs("alias", text()),
+                    ("model-versions", _) => operation.needs("version", text()),
+                    _ => operation,
+                }
+            }
+            _ => named(operation, false),
+        }
+    });
+    calls.chain(artefacts).collect()
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts as _, Path, Query, Request};
+use axum::http::header::HOST;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use modelyard_core::{ModelName, Timestamp};
@@ -19,6 +20,8 @@ use crate::http_client::chain;
 pub struct Asked {
     /// Its method.
     pub method: Method,
+    /// What the caller calls this server; a loopback name, or it had been refused.
+    pub host: String,
     /// `registered-models` or `model-versions`.
     pub family: String,
     /// What is asked of it.
@@ -39,6 +42,8 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
         let query = query.map_err(|error| Refused::invalid(error.body_text()))?;
         let mut fields: Map<String, Value> = query.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
         let method = parts.method.clone();
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+        let host = host.or_else(|| parts.uri.authority().map(|authority| authority.to_string())).unwrap_or_default();
         let bytes = Bytes::from_request(Request::from_parts(parts, body), state).await;
         let bytes = bytes.map_err(|error| Refused::invalid(error.body_text()))?;
         if !bytes.is_empty() {
@@ -46,7 +51,7 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
                 .map_err(|error| Refused::invalid(format!("the body is no JSON object: {error}")))?;
             fields.extend(body);
         }
-        Ok(Self { method, family, call, fields })
+        Ok(Self { method, host, family, call, fields })
     }
 }
 

@@ -4,11 +4,12 @@
 //! `modelyard.version`, and is understood wherever the number is.
 //! Promises: field names, status codes and error codes are MLflow's; whatever a client changes is in the catalogue and the log like any other
 //! change. A version is a package that is here already: its `source` names it.
-//! Absent on purpose: stages (aliases took their place), renaming (a name is part of a package), runs, experiments, artefacts.
+//! Absent on purpose: stages (aliases took their place), renaming (a name is part of a package), runs, experiments, uploads.
 //!
 //! Source: MLflow REST API 2.0, model registry; fields as `mlflow.protos.model_registry_pb2` has them.
 
 mod answer;
+mod artefacts;
 mod search;
 
 use axum::Router;
@@ -29,7 +30,7 @@ type Answer = Result<Value, Refused>;
 /// The addresses that MLflow's clients ask.
 pub fn routes() -> Router<Catalogue> {
     let all = get(call).post(call).patch(call).delete(call);
-    Router::new().route("/api/2.0/mlflow/{family}/{call}", all)
+    artefacts::routes().route("/api/2.0/mlflow/{family}/{call}", all)
 }
 
 /// Every call that is answered: method, family, name.
@@ -56,7 +57,7 @@ pub const CALLS: [(&str, &str, &str); 19] = [
 ];
 
 async fn call(State(catalogue): State<Catalogue>, asked: Asked) -> Result<axum::Json<Value>, Refused> {
-    let Asked { method, family, call, fields } = asked;
+    let Asked { method, host, family, call, fields } = asked;
     let fields = Fields(fields);
     let answered = match (family.as_str(), call.as_str(), &method) {
         ("registered-models", "create", &Method::POST) => create_model(&catalogue, &fields).await,
@@ -74,7 +75,7 @@ async fn call(State(catalogue): State<Catalogue>, asked: Asked) -> Result<axum::
         ("model-versions", "get", &Method::GET) => one_version(&catalogue, fields.model()?, fields.version()?).await,
         ("model-versions", "update", &Method::PATCH) => describe_version(&catalogue, &fields).await,
         ("model-versions", "search", &Method::GET) => search::versions(&catalogue, &fields).await,
-        ("model-versions", "get-download-uri", &Method::GET) => download(&catalogue, &fields).await,
+        ("model-versions", "get-download-uri", &Method::GET) => download(&catalogue, &fields, &host).await,
         ("model-versions", "set-tag", &Method::POST) => tag(&catalogue, &fields, true, true).await,
         ("model-versions", "delete-tag", &Method::DELETE) => tag(&catalogue, &fields, true, false).await,
         _ => Err(Refused::no_such_call(&format!("{method} {family}/{call}"))),
@@ -182,9 +183,10 @@ async fn latest(catalogue: &Catalogue, fields: &Fields) -> Answer {
     Ok(json!({ "model_versions": newest }))
 }
 
-async fn download(catalogue: &Catalogue, fields: &Fields) -> Answer {
+/// Where its files are: an address that says where, since the server that keeps a client's runs may be another.
+async fn download(catalogue: &Catalogue, fields: &Fields, host: &str) -> Answer {
     let (_, listed) = version_of(catalogue, fields.model()?, fields.version()?).await?;
-    Ok(json!({ "artifact_uri": answer::source(&listed) }))
+    Ok(json!({ "artifact_uri": artefacts::address(host, &listed) }))
 }
 
 async fn tag(catalogue: &Catalogue, fields: &Fields, of_version: bool, set: bool) -> Answer {
