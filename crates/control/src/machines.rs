@@ -61,7 +61,7 @@ fn write(home: &Home, package: &Digest, to: &std::path::Path) -> Result<(), Stri
 
 #[cfg(test)]
 mod tests {
-    use modelyard_core::machine::Machine;
+    use modelyard_core::machine::{Login, Machine};
 
     use super::*;
     use crate::environments::Environment;
@@ -72,7 +72,8 @@ mod tests {
         let environments = Environments::at(home.path());
         let roster = roster(environments.clone());
         assert_eq!(roster(), Ok(BTreeMap::new()));
-        let one = Machine { host: "alpha".into(), port: None, identity: None, config: None, folder: "m".into() };
+        let one =
+            Machine::Ssh(Login { host: "alpha".into(), port: None, identity: None, config: None, folder: "m".into() });
         let said = Environment::default().with_machines([("alpha".parse().unwrap(), one.clone())].into());
         environments.set(&"prod".parse().unwrap(), Some(&said)).unwrap();
         assert_eq!(roster(), Ok([("prod/alpha".parse().unwrap(), one)].into()));

@@ -1,15 +1,17 @@
-//! Machines: where instances of the target `ssh` run.
+//! Machines: where instances of the targets `ssh` and `docker` run.
 //!
-//! Promises: what a [`Machine`] says can be handed to ssh as it is: no word of it is taken for an option or for a command.
+//! Promises: what a [`Login`] says can be handed to ssh as it is: no word of it is taken for an option or for a command.
 //! Absent on purpose: reaching them (`modelyard-targets`) and choosing between them (the controller).
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::NameError;
+use crate::service::TargetKind;
 use crate::{EnvironmentName, MachineName};
 
 /// One machine of one environment, in text `prod/alpha`.
@@ -58,8 +60,79 @@ impl From<MachineId> for String {
 
 /// How a machine is reached, as `environments/NAME.toml` says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Machine {
+    /// By ssh: its processes.
+    Ssh(Login),
+    /// By the socket of its Docker Engine: its containers.
+    Docker(Engine),
+}
+
+impl Machine {
+    /// What is wrong with it, for whoever wrote it; `None` when it makes sense.
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::Ssh(login) => login.problem(),
+            Self::Docker(engine) => engine.problem(),
+        }
+    }
+
+    /// The target whose instances run there.
+    pub const fn target(&self) -> TargetKind {
+        match self {
+            Self::Ssh(_) => TargetKind::Ssh,
+            Self::Docker(_) => TargetKind::Docker,
+        }
+    }
+}
+
+/// A Docker Engine of this very machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Machine {
+pub struct Engine {
+    /// Where it listens, as `DOCKER_HOST` has it: `unix:///var/run/docker.sock`, or `tcp://127.0.0.1:2375`.
+    pub docker: String,
+}
+
+/// Where an engine listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// A socket of the file system.
+    Unix(PathBuf),
+    /// A loopback address.
+    Tcp(SocketAddr),
+}
+
+impl Engine {
+    /// Where it listens; `None` when it has a problem.
+    pub fn socket(&self) -> Option<Socket> {
+        if let Some(path) = self.docker.strip_prefix("unix://") {
+            let is_plain = path.starts_with('/') && path.len() <= 4_096 && !path.chars().any(char::is_control);
+            return is_plain.then(|| Socket::Unix(PathBuf::from(path)));
+        }
+        let address: SocketAddr = self.docker.strip_prefix("tcp://")?.parse().ok()?;
+        (address.ip().is_loopback() && address.port() != 0).then_some(Socket::Tcp(address))
+    }
+
+    /// What is wrong with it, for whoever wrote it; `None` when it makes sense.
+    ///
+    /// Engines of other machines are refused: they would be reached without encryption, and the ports of their containers not at all.
+    pub fn problem(&self) -> Option<String> {
+        let told = || {
+            format!(
+                "`docker` is {:?}; write where the Docker Engine of this machine listens, \"unix:///var/run/docker.sock\" or \"tcp://127.0.0.1:2375\"; \
+                 on other machines instances run by ssh, with `host`",
+                self.docker
+            )
+        };
+        self.socket().is_none().then(told)
+    }
+}
+
+/// How a machine is reached by ssh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Login {
     /// As ssh takes it: `ops@10.0.0.7`, or a name of the ssh configuration.
     pub host: String,
     /// Port of its sshd; what the ssh configuration says without.
@@ -81,7 +154,7 @@ pub fn default_folder() -> String {
     "modelyard".to_owned()
 }
 
-impl Machine {
+impl Login {
     /// What is wrong with it, for whoever wrote it; `None` when it makes sense.
     ///
     /// Narrower than what ssh takes: letters that a shell gives a meaning are never needed in a host's name, and refused.
@@ -111,6 +184,8 @@ impl Machine {
 pub struct MachineSeen {
     /// Which.
     pub id: MachineId,
+    /// The target whose instances run there.
+    pub target: TargetKind,
     /// Whether its environment still names it; if not, nothing new is placed there.
     pub listed: bool,
     /// Whether it is being connected to for the first time: nobody knows yet.
@@ -123,8 +198,8 @@ pub struct MachineSeen {
 mod tests {
     use super::*;
 
-    fn machine(host: &str, folder: &str) -> Machine {
-        Machine { host: host.into(), port: None, identity: None, config: None, folder: folder.into() }
+    fn machine(host: &str, folder: &str) -> Login {
+        Login { host: host.into(), port: None, identity: None, config: None, folder: folder.into() }
     }
 
     #[test]
@@ -143,6 +218,32 @@ mod tests {
         for bad in ["", "-x", "a/../b", "..", "a'b", "a\nb", "$HOME"] {
             assert!(machine("a", bad).problem().is_some_and(|why| why.contains("`folder`")), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_engine_is_one_of_this_machine() {
+        let engine = |docker: &str| Engine { docker: docker.to_owned() };
+        assert_eq!(engine("unix:///run/d.sock").socket(), Some(Socket::Unix("/run/d.sock".into())));
+        assert_eq!(engine("tcp://[::1]:2375").socket(), "[::1]:2375".parse().ok().map(Socket::Tcp));
+        for bad in [
+            "",
+            "/run/d.sock",
+            "unix://run/d.sock",
+            "unix:///a\nb",
+            "tcp://10.0.0.7:2375",
+            "tcp://127.0.0.1:0",
+            "ssh://a",
+        ] {
+            assert!(engine(bad).problem().is_some_and(|why| why.contains("`docker`")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_machine_is_told_by_its_keys() {
+        let read = |text: &str| serde_json::from_str::<Machine>(text).ok().map(|machine| machine.target());
+        assert_eq!(read(r#"{"host":"a","folder":"b"}"#), Some(TargetKind::Ssh));
+        assert_eq!(read(r#"{"docker":"unix:///run/d.sock"}"#), Some(TargetKind::Docker));
+        assert_eq!(read(r#"{"docker":"unix:///run/d.sock","host":"a"}"#), None);
     }
 
     #[test]

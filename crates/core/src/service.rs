@@ -23,6 +23,8 @@ pub enum TargetKind {
     Process,
     /// Machines of the environment, reached by ssh.
     Ssh,
+    /// Containers of the Docker Engines that the environment names among its machines.
+    Docker,
 }
 
 /// How the pools of a service share machines.
@@ -48,6 +50,15 @@ impl TargetKind {
         match self {
             Self::Process => "process",
             Self::Ssh => "ssh",
+            Self::Docker => "docker",
+        }
+    }
+
+    /// Whether its instances are placed on machines that the environment names.
+    pub const fn has_machines(self) -> bool {
+        match self {
+            Self::Process => false,
+            Self::Ssh | Self::Docker => true,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use miette::NamedSource;
 use modelyard_control::environments::{Environment, Place};
 use modelyard_control::policy::{Bases, Bound, Origin, Policy, Promoted};
-use modelyard_core::machine::{Machine, default_folder};
+use modelyard_core::machine::{Engine, Login, Machine, default_folder};
 use modelyard_core::tracking::Tracking;
 use modelyard_core::{Digest, EnvironmentName, MachineName};
 use modelyard_registry::catalog::FromPattern;
@@ -31,7 +31,12 @@ pub const ENVIRONMENT: &[Key] = &[
         "nothing is demanded",
         "What a package must fulfil before anything of it starts.",
     ),
-    key("machines", Kind::Named(MACHINE), "none", "Machines on which instances of the target `ssh` run."),
+    key(
+        "machines",
+        Kind::Named(MACHINE),
+        "none",
+        "Machines on which instances of the targets `ssh` (with `host`) and `docker` (with `docker`) run.",
+    ),
     key(
         "registry",
         Kind::Table(REGISTRY),
@@ -50,8 +55,14 @@ const MACHINE: &[Key] = &[
     key(
         "host",
         Kind::Text,
-        "",
-        "As ssh takes it: `\"ops@10.0.0.7\"`, or a name of your ssh configuration, which applies.",
+        "none: then `docker`",
+        "Of a machine that is reached by ssh. As ssh takes it: `\"ops@10.0.0.7\"`, or a name of your ssh configuration, which applies.",
+    ),
+    key(
+        "docker",
+        Kind::Text,
+        "none: then `host`",
+        "In place of `host`: where the Docker Engine of this machine listens, `\"unix:///var/run/docker.sock\"` or `\"tcp://127.0.0.1:2375\"`. The other keys are for ssh.",
     ),
     key("port", Kind::Whole(1), "from the ssh configuration", "Port of its sshd."),
     key(
@@ -275,20 +286,40 @@ fn machines(
         let word = |key: &str| given.get(key).and_then(Value::as_str).map(str::to_owned);
         let file = |key: &str| word(key).map(|file| folder.join(file)).and_then(|file| std::path::absolute(file).ok());
         let port = given.get("port").and_then(Value::as_integer).map(u16::try_from);
-        // A key that is missing was told already.
-        let Some(host) = word("host") else { continue };
-        let machine = Machine {
-            host,
-            port: port.and_then(Result::ok),
-            identity: file("identity"),
-            config: file("config"),
-            folder: word("folder").unwrap_or_else(default_folder),
+        let (machine, unread) = match (word("host"), word("docker")) {
+            (Some(host), None) => {
+                let login = Login {
+                    host,
+                    port: port.and_then(Result::ok),
+                    identity: file("identity"),
+                    config: file("config"),
+                    folder: word("folder").unwrap_or_else(default_folder),
+                };
+                let missing = [&login.identity, &login.config].into_iter().flatten().find(|file| !file.is_file());
+                let unread = matches!(port, Some(Err(_))).then(|| "`port` is from 1 to 65535".to_owned());
+                let unread = unread.or_else(|| missing.map(|file| format!("the file {} is not there", file.display())));
+                (Machine::Ssh(login), unread)
+            }
+            (None, Some(docker)) => {
+                let of_ssh = ["port", "identity", "config", "folder"].into_iter().find(|&key| given.get(key).is_some());
+                let unread = of_ssh.map(|key| format!("`{key}` is for machines that ssh reaches, with `host`"));
+                (Machine::Docker(Engine { docker }), unread)
+            }
+            (Some(_), Some(_)) => {
+                mistakes.push(at(
+                    text,
+                    name,
+                    format!("machine `{name}` is reached by `host` or by `docker`, not both"),
+                ));
+                continue;
+            }
+            (None, None) => {
+                let what = "`host` is missing: how ssh reaches it, or `docker`, where its engine listens";
+                mistakes.push(at(text, name, format!("machine `{name}`: {what}")));
+                continue;
+            }
         };
-        let missing = [&machine.identity, &machine.config].into_iter().flatten().find(|file| !file.is_file());
-        let problem = machine
-            .problem()
-            .or_else(|| matches!(port, Some(Err(_))).then(|| "`port` is from 1 to 65535".to_owned()))
-            .or_else(|| missing.map(|file| format!("the file {} is not there", file.display())));
+        let problem = machine.problem().or(unread);
         match (MachineName::new(name), problem) {
             (Ok(name), None) => drop(machines.insert(name, machine)),
             (Err(error), _) => mistakes.push(at(text, name, error.to_string())),
@@ -349,14 +380,17 @@ mod tests {
         let good = "[machines.alpha]\nhost = \"ops@10.0.0.7\"\nport = 2222\nidentity = \"alpha.key\"\n[machines.beta]\nhost = \"beta\"\n";
         std::fs::write(&path, good).unwrap();
         let machines = environment(&path).unwrap().1.machines;
-        let (alpha, beta) = (&machines["alpha"], &machines["beta"]);
+        let (Machine::Ssh(alpha), Machine::Ssh(beta)) = (&machines["alpha"], &machines["beta"]) else {
+            panic!("{machines:?}")
+        };
         assert_eq!(
             (alpha.port, alpha.identity.as_deref()),
             (Some(2222), Some(folder.path().join("alpha.key").as_path()))
         );
         assert_eq!((beta.folder.as_str(), beta.port), ("modelyard", None));
         let bad = "[machines.A]\nhost = \"a\"\n[machines.b]\nhots = \"b\"\n[machines.c]\nhost = \"-oX\"\n\
-                   [machines.d]\nhost = \"d\"\nport = 70000\n[machines.e]\nhost = \"e\"\nidentity = \"nowhere\"\n";
+                   [machines.f]\nhost = \"a\"\ndocker = \"unix:///d.sock\"\n[machines.g]\ndocker = \"d.sock\"\n\
+                   [machines.h]\ndocker = \"unix:///d.sock\"\nport = 7\n[machines.d]\nhost = \"d\"\nport = 70000\n[machines.e]\nhost = \"e\"\nidentity = \"nowhere\"\n";
         std::fs::write(&path, bad).unwrap();
         let told = environment(&path).unwrap_err().to_string();
         for word in [
@@ -365,9 +399,15 @@ mod tests {
             "`host` is missing",
             "`c`: `host`",
             "65535",
+            "`f` is reached by `host` or by `docker`, not both",
+            "`g`: `docker` is",
+            "`h`: `port` is for machines that ssh reaches",
             "nowhere is not there",
         ] {
             assert!(told.contains(word), "{word}: {told}");
         }
+        std::fs::write(&path, "[machines.box]\ndocker = \"unix:///var/run/docker.sock\"\n").unwrap();
+        let engine = Engine { docker: "unix:///var/run/docker.sock".to_owned() };
+        assert_eq!(environment(&path).unwrap().1.machines["box"], Machine::Docker(engine));
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use modelyard_core::instance::{Exit, InstanceSpec, InstanceState, InstanceStatus};
 use modelyard_core::machine::{MachineId, MachineSeen};
 use modelyard_core::ports::{PortFuture, Room, Target, TargetError};
+use modelyard_core::service::TargetKind;
 use modelyard_core::{InstanceId, RevisionNumber, Timestamp};
 
 /// A target in memory. Unless told otherwise, instances run as soon as they are asked for, and end as soon as they are asked to.
@@ -259,6 +260,7 @@ impl Target for FakeTarget {
     fn machines(&self) -> Vec<MachineSeen> {
         let seen = |(id, out_of_reach): (&MachineId, &Option<String>)| MachineSeen {
             id: id.clone(),
+            target: TargetKind::Ssh,
             listed: true,
             coming: false,
             out_of_reach: out_of_reach.clone(),

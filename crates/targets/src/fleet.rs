@@ -17,7 +17,8 @@ use modelyard_core::machine::{Machine, MachineId, MachineSeen};
 use modelyard_core::ports::{PortFuture, Room, Target, TargetError};
 use tokio::task::JoinHandle;
 
-use crate::ssh::{Kit, SshMachine, last_reached};
+use crate::place::{Place, last_reached};
+use crate::ssh::{Kit, SshMachine};
 
 /// Reads which machines there are, now.
 pub type Roster = Arc<dyn Fn() -> Result<BTreeMap<MachineId, Machine>, String> + Send + Sync>;
@@ -37,7 +38,7 @@ pub struct Fleet {
 const QUIET: Duration = Duration::from_secs(10);
 
 struct Known {
-    machine: Arc<SshMachine>,
+    machine: Arc<dyn Place>,
     listed: bool,
     /// Since when it is named no more and carries nothing.
     idle: Option<Instant>,
@@ -90,9 +91,19 @@ impl Fleet {
         let folder = self.place_of(id);
         // The one before must let go of the folder first.
         known.remove(id);
-        match SshMachine::new(id.clone(), machine.clone(), self.kit.clone(), folder) {
-            Ok(machine) => drop(known.insert(id.clone(), Known { machine: Arc::new(machine), listed, idle: None })),
+        match self.reach(id, machine, folder) {
+            Ok(machine) => drop(known.insert(id.clone(), Known { machine, listed, idle: None })),
             Err(error) => tracing::error!(machine = %id, %error, "the folder of a machine cannot be made"),
+        }
+    }
+
+    fn reach(&self, id: &MachineId, machine: &Machine, folder: PathBuf) -> io::Result<Arc<dyn Place>> {
+        match machine {
+            Machine::Ssh(login) => {
+                let machine = SshMachine::new(id.clone(), login.clone(), self.kit.clone(), folder)?;
+                Ok(Arc::new(machine))
+            }
+            Machine::Docker(_) => Err(io::Error::other("engines are not reached yet")),
         }
     }
 
@@ -105,7 +116,7 @@ impl Fleet {
     fn let_go(&self, known: &mut BTreeMap<MachineId, Known>) {
         let now = Instant::now();
         for one in known.values_mut() {
-            let is_idle = !one.listed && one.machine.is_empty();
+            let is_idle = !one.listed && one.machine.sights().is_empty();
             one.idle = is_idle.then(|| one.idle.unwrap_or(now));
         }
         // Whoever else holds it is about to start something there.
@@ -127,13 +138,13 @@ impl Fleet {
         }
     }
 
-    fn all(&self) -> Vec<Arc<SshMachine>> {
+    fn all(&self) -> Vec<Arc<dyn Place>> {
         self.known().values().map(|known| Arc::clone(&known.machine)).collect()
     }
 
     /// Where an instance is; this machine if nobody else has it.
     fn of(&self, id: &InstanceId) -> Arc<dyn Target> {
-        match self.all().into_iter().find(|machine| machine.has(id)) {
+        match self.all().into_iter().find(|machine| machine.sights().has(id)) {
             Some(machine) => machine,
             None => Arc::clone(&self.here),
         }
@@ -189,9 +200,10 @@ impl Target for Fleet {
         self.read();
         let seen = |(id, known): (&MachineId, &Known)| MachineSeen {
             id: id.clone(),
+            target: known.machine.machine().target(),
             listed: known.listed,
-            coming: known.machine.is_coming(),
-            out_of_reach: known.machine.out_of_reach(),
+            coming: known.machine.sights().is_coming(),
+            out_of_reach: known.machine.sights().out_of_reach(),
         };
         self.known().iter().map(seen).collect()
     }
@@ -206,7 +218,7 @@ impl Target for Fleet {
     fn logs<'a>(&'a self, id: &'a InstanceId, lines: usize) -> PortFuture<'a, Result<Vec<String>, TargetError>> {
         Box::pin(async move {
             let machines = self.all();
-            if let Some(machine) = machines.iter().find(|machine| machine.has(id)) {
+            if let Some(machine) = machines.iter().find(|machine| machine.sights().has(id)) {
                 return machine.logs(id, lines).await;
             }
             // It has ended and was forgotten: who has its log is not known any more.
@@ -214,7 +226,7 @@ impl Target for Fleet {
             if here.is_ok() {
                 return here;
             }
-            let within = machines.iter().filter(|machine| machine.out_of_reach().is_none());
+            let within = machines.iter().filter(|machine| machine.sights().out_of_reach().is_none());
             let there = join_all(within.map(|machine| machine.logs(id, lines))).await;
             there.into_iter().find(Result::is_ok).unwrap_or(here)
         })

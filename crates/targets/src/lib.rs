@@ -2,7 +2,7 @@
 //!
 //! - [`process`]: processes of this machine, each under its own small supervisor.
 //! - [`ssh`]: processes of another machine, each machine a target of its own.
-//! - [`fleet`]: this machine and all others as one target.
+//! - [`fleet`]: this machine and all others as one target; [`place`] is what it sees of each.
 //! - [`identity`]: telling one process from another that got the same pid, and ending exactly that one.
 //! - `fake` (feature `fake`): a target in memory, for the tests of those who call a target.
 //!
@@ -14,6 +14,7 @@
 pub mod fake;
 pub mod fleet;
 pub mod identity;
+pub mod place;
 pub mod process;
 pub mod ssh;
 

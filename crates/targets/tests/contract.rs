@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use modelyard_core::home::Home;
 use modelyard_core::instance::{InstanceSpec, InstanceState};
-use modelyard_core::machine::Machine;
+use modelyard_core::machine::Login;
 use modelyard_core::ports::{Target, TargetError};
 use modelyard_targets::fake::FakeTarget;
 use modelyard_targets::ssh::Kit;
@@ -120,8 +120,8 @@ fn kit(bundled: &Arc<AtomicU32>) -> Kit {
     }
 }
 
-fn machine(sshd: &sshd::Sshd) -> Machine {
-    Machine {
+fn machine(sshd: &sshd::Sshd) -> Login {
+    Login {
         host: "127.0.0.1".to_owned(),
         port: Some(sshd.port),
         identity: Some(sshd.key()),
@@ -144,7 +144,7 @@ fn on_machine(name: &str) -> InstanceSpec {
     spec(name, "/nowhere".as_ref(), &["listen"])
 }
 
-async fn connected(folder: &Path, machine: &Machine, bundled: &Arc<AtomicU32>) -> SshMachine {
+async fn connected(folder: &Path, machine: &Login, bundled: &Arc<AtomicU32>) -> SshMachine {
     SshMachine::new("prod/alpha".parse().unwrap(), machine.clone(), kit(bundled), folder.to_owned()).unwrap()
 }
 
@@ -209,7 +209,7 @@ async fn a_machine_that_is_cut_off_is_told_of_and_comes_back_with_its_ports() {
 }
 
 /// Why a machine cannot be used.
-async fn refused(machine: Machine, owner: &str) -> String {
+async fn refused(machine: Login, owner: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let kit = Kit { owner: owner.to_owned(), ..kit(&Arc::default()) };
     let target = SshMachine::new("prod/alpha".parse().unwrap(), machine, kit, folder.path().to_owned()).unwrap();
@@ -240,7 +240,7 @@ async fn what_keeps_a_machine_from_being_used_is_told() {
     first.ensure(&on_machine("wine-r2-1")).await.unwrap();
     let told = refused(machine(&sshd.0), "bob").await;
     assert!(told.contains("is used by ada's test") && told.contains("another `folder`"), "{told}");
-    let told = refused(Machine { identity: Some("/nowhere/key".into()), ..machine(&sshd.0) }, "ada").await;
+    let told = refused(Login { identity: Some("/nowhere/key".into()), ..machine(&sshd.0) }, "ada").await;
     assert!(told.contains("Permission denied") && told.contains("the key is not let in"), "{told}");
     sshd.0.forget_host_key();
     let told = refused(machine(&sshd.0), "ada").await;

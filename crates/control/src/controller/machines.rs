@@ -109,11 +109,13 @@ impl RollCall {
 
 #[cfg(test)]
 mod tests {
+    use modelyard_core::service::TargetKind;
+
     use super::*;
 
     fn seen(id: &str, out_of_reach: Option<&str>) -> MachineSeen {
         let out_of_reach = out_of_reach.map(str::to_owned);
-        MachineSeen { id: id.parse().unwrap(), listed: true, coming: false, out_of_reach }
+        MachineSeen { id: id.parse().unwrap(), target: TargetKind::Ssh, listed: true, coming: false, out_of_reach }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::machine::{MachineId, MachineSeen};
-use modelyard_core::service::{Pools, TargetKind};
+use modelyard_core::service::Pools;
 use modelyard_core::{Millis, RevisionNumber, Timestamp};
 
 use crate::store::fold::{ServiceState, World};
@@ -65,13 +65,14 @@ impl Site {
 impl<'s> Placer<'s> {
     /// For the service as it stands. `sites` is asked only when it matters.
     pub fn new(state: &'s ServiceState, sites: impl FnOnce() -> Sites, now: Timestamp) -> Self {
-        let spec = state.spec.as_ref().filter(|spec| spec.target == TargetKind::Ssh);
+        let spec = state.spec.as_ref().filter(|spec| spec.target.has_machines());
         let sites = spec.map(|spec| {
             let Sites { machines, load } = sites();
             let named = |id: &MachineId| spec.machines.is_empty() || spec.machines.contains(&id.name);
             let ours = machines
                 .into_iter()
-                .filter(|seen| seen.listed && seen.id.environment == spec.environment && named(&seen.id));
+                .filter(|seen| seen.listed && seen.target == spec.target)
+                .filter(|seen| seen.id.environment == spec.environment && named(&seen.id));
             ours.map(|seen| Site {
                 lost: seen.out_of_reach.is_some(),
                 failed: state.failed_on.get(&seen.id).is_some_and(|&at| now - at < REST),
@@ -141,7 +142,7 @@ fn pools(state: &ServiceState, machine: &MachineId) -> BTreeMap<RevisionNumber, 
 mod tests {
     use std::sync::Arc;
 
-    use modelyard_core::service::ServiceSpec;
+    use modelyard_core::service::{ServiceSpec, TargetKind};
     use modelyard_core::{MachineName, ServiceName};
 
     use super::*;
@@ -155,6 +156,7 @@ mod tests {
     fn sites(names: &[&str]) -> Sites {
         let seen = |name: &&str| MachineSeen {
             id: id(&name.to_lowercase()),
+            target: TargetKind::Ssh,
             listed: true,
             coming: false,
             out_of_reach: (name.to_lowercase() != **name).then(|| "it does not answer".to_owned()),
@@ -248,6 +250,7 @@ mod tests {
         let mut all = sites(&["alpha", "beta"]);
         all.machines.push(MachineSeen {
             id: "dev/beta".parse().unwrap(),
+            target: TargetKind::Ssh,
             listed: true,
             coming: false,
             out_of_reach: None,
@@ -256,6 +259,12 @@ mod tests {
         let mut left = sites(&["beta"]);
         left.machines[0].listed = false;
         assert!(placed(&state, left, 1, 1)[0].contains("no machine"));
+        let mut engines = sites(&["alpha", "beta"]);
+        engines.machines[1].target = TargetKind::Docker;
+        assert!(placed(&state, engines.clone(), 1, 1)[0].contains("no machine"), "an engine is for another target");
+        spec.target = TargetKind::Docker;
+        state.spec = Some(Arc::new(spec.clone()));
+        assert_eq!(placed(&state, engines, 1, 1), ["beta"]);
         spec.target = TargetKind::Process;
         state.spec = Some(Arc::new(spec));
         assert_eq!(placed(&state, sites(&["beta"]), 1, 1), ["here"]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::package::{Package, Resources};
-use modelyard_core::service::{Pools, Revision, ServiceSpec, TargetKind};
+use modelyard_core::service::{Pools, Revision, ServiceSpec};
 use modelyard_core::signature::{Signature, TensorSpec, compatible};
 use modelyard_core::strategy::QualityPolicy;
 use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName, Timestamp, nearest};
@@ -114,16 +114,21 @@ impl Orders {
     /// Refuses a service for which its environment has no machines.
     fn check_machines(&self, service: &ServiceName, spec: &ServiceSpec) -> Result<(), Error> {
         let refuse = |why: String| Err(Error::Machines { service: service.clone(), why });
-        if spec.target != TargetKind::Ssh {
+        if !spec.target.has_machines() {
             return match spec.machines.is_empty() && spec.pools == Pools::Together {
                 true => Ok(()),
-                false => refuse("`machines` and `pools` are for `target = \"ssh\"`".to_owned()),
+                false => refuse("`machines` and `pools` are for `target = \"ssh\"` and `\"docker\"`".to_owned()),
             };
         }
-        let known = self.target.machines().into_iter().filter(|seen| seen.listed).map(|seen| seen.id);
+        let known = self.target.machines().into_iter().filter(|seen| seen.listed && seen.target == spec.target);
+        let known = known.map(|seen| seen.id);
         let names: Vec<_> = known.filter(|id| id.environment == spec.environment).map(|id| id.name).collect();
         if names.is_empty() {
-            return refuse(format!("environment `{}` has none", spec.environment));
+            return refuse(format!(
+                "environment `{}` has none for the target `{}`",
+                spec.environment,
+                spec.target.name()
+            ));
         }
         if let Some(stranger) = spec.machines.iter().find(|name| !names.contains(name)) {
             let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();

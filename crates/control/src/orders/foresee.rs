@@ -140,7 +140,7 @@ impl Orders {
         // What other machines have left is not known here; an instance that is not placed says so itself.
         let left = match spec.target {
             TargetKind::Process => self.target.room().await,
-            TargetKind::Ssh => Room::default(),
+            TargetKind::Ssh | TargetKind::Docker => Room::default(),
         };
         // What an instance of this service uses is best known from one that runs.
         let running = self.target.observe().await.unwrap_or_default();

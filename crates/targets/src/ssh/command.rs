@@ -7,7 +7,7 @@
 //! word that varies reaches the remote shell unquoted.
 //! Source: `ssh(1)`, `ssh_config(5)` of OpenSSH 9.
 
-use modelyard_core::machine::Machine;
+use modelyard_core::machine::Login;
 
 /// Name of the master's socket in the machine's folder.
 pub const SOCKET: &str = "ssh";
@@ -27,7 +27,7 @@ fn options<'o>(options: impl IntoIterator<Item = &'o str>) -> Vec<String> {
 }
 
 /// The master: once it is let in, it goes to the background in a session of its own, and outlives the control plane.
-pub fn master(machine: &Machine) -> Vec<String> {
+pub fn master(login: &Login) -> Vec<String> {
     let mut all = words(["-f", "-M", "-N", "-T", "-S", SOCKET, "-E", LOG]);
     all.extend(options([
         "BatchMode=yes",
@@ -42,17 +42,17 @@ pub fn master(machine: &Machine) -> Vec<String> {
         "RemoteCommand=none",
     ]));
     all.extend(options(ALIVE));
-    if let Some(config) = &machine.config {
+    if let Some(config) = &login.config {
         all.extend(["-F".to_owned(), config.display().to_string()]);
     }
-    if let Some(port) = machine.port {
+    if let Some(port) = login.port {
         all.extend(["-p".to_owned(), port.to_string()]);
     }
-    if let Some(identity) = &machine.identity {
+    if let Some(identity) = &login.identity {
         all.extend(options(["IdentitiesOnly=yes"]));
         all.extend(["-i".to_owned(), identity.display().to_string()]);
     }
-    all.extend(["--".to_owned(), machine.host.clone()]);
+    all.extend(["--".to_owned(), login.host.clone()]);
     all
 }
 
@@ -95,8 +95,8 @@ fn quote(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn machine() -> Machine {
-        Machine {
+    fn machine() -> Login {
+        Login {
             host: "ops@10.0.0.7".into(),
             port: Some(2222),
             identity: Some("/keys/alpha".into()),
@@ -114,7 +114,7 @@ mod tests {
             !words.contains("HostKey") && !words.contains("KnownHosts"),
             "host keys are the user's matter: {words}"
         );
-        let other = Machine { config: Some("/c".into()), port: None, identity: None, ..machine() };
+        let other = Login { config: Some("/c".into()), port: None, identity: None, ..machine() };
         assert!(master(&other).join(" ").ends_with("-F /c -- ops@10.0.0.7"));
     }
 

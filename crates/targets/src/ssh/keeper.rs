@@ -1,23 +1,17 @@
 //! Keeping one machine in reach: connecting, looking, connecting again.
 
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use modelyard_core::instance::{InstanceState, InstanceStatus};
-use modelyard_core::machine::{Machine, MachineId};
-use serde::{Deserialize, Serialize};
 
+use super::Inner;
 use super::command::over;
 use super::forwards::Forwards;
 use super::install::{PROGRAM, RUN, put};
 use super::session::Session;
 use super::wire::{Answer, Call};
-use super::{Inner, Reach};
-use crate::process::folder as documents;
+use crate::place::Kept;
 
 /// The far side is here and has only to start.
 const GREETING: Duration = Duration::from_secs(30);
@@ -27,65 +21,6 @@ const LOOK: Duration = Duration::from_secs(5);
 const CALM: Duration = Duration::from_secs(1);
 /// Between two tries to connect: at first, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-
-/// `seen.json`: the machine as it was last seen.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Last {
-    /// How it was reached by the master that may still run.
-    machine: Option<Machine>,
-    instances: Vec<InstanceStatus>,
-}
-
-/// What is kept of a machine on disk.
-#[derive(Debug)]
-pub struct Kept {
-    path: PathBuf,
-    last: Last,
-}
-
-impl Kept {
-    /// Reads it; makes the folder, for the owner only.
-    pub fn open(folder: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let path = folder.join("seen.json");
-        let last = documents::read(&path).ok().flatten().unwrap_or_default();
-        Ok(Self { path, last })
-    }
-
-    /// The instances that it had.
-    pub fn instances(&self) -> Vec<InstanceStatus> {
-        self.last.instances.clone()
-    }
-
-    /// Writes down what is seen, unless only figures differ.
-    fn see(&mut self, instances: &[InstanceStatus]) {
-        let plain = |status: &InstanceStatus| InstanceStatus { memory_bytes: None, ..status.clone() };
-        let instances: Vec<InstanceStatus> = instances.iter().map(plain).collect();
-        if instances != self.last.instances {
-            self.last.instances = instances;
-            self.save();
-        }
-    }
-
-    fn save(&self) {
-        if let Err(error) = documents::write(&self.path, &self.last) {
-            tracing::warn!(path = %self.path.display(), %error, "what was seen of a machine cannot be written down");
-        }
-    }
-}
-
-/// Machines under `folder` that had instances when they were last seen, and how they were reached.
-pub fn last_reached(folder: &Path) -> Vec<(MachineId, Machine)> {
-    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let machine = |path: PathBuf| {
-        let last: Last = documents::read(&path.join("seen.json")).ok().flatten()?;
-        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
-        let id = format!("{}/{}", name(path.parent()?)?, name(&path)?).parse().ok()?;
-        let machine = last.machine.filter(|machine| machine.problem().is_none() && !last.instances.is_empty())?;
-        Some((id, machine))
-    };
-    entries(folder).flat_map(|environment| entries(&environment)).filter_map(machine).collect()
-}
 
 impl Inner {
     /// Runs until it is dropped.
@@ -104,7 +39,7 @@ impl Inner {
                 }
                 Err(why) => why,
             };
-            self.gone(why);
+            self.sights.gone(&self.id, why);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(AGAIN.1);
         }
@@ -114,31 +49,17 @@ impl Inner {
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
     }
 
-    fn gone(&self, why: String) {
-        self.sight.send_modify(|sight| {
-            let since = match &sight.reach {
-                Reach::Gone { since, .. } => *since,
-                Reach::Coming | Reach::Here => {
-                    tracing::warn!(machine = %self.id, why, "a machine is out of reach");
-                    Instant::now()
-                }
-            };
-            sight.reach = Reach::Gone { since, why };
-        });
-    }
-
     /// A conversation with the far side, over a master that forwards what is to be forwarded; and the digest of the program there.
     async fn connect(&self, forwards: &mut Forwards, kept: &mut Kept) -> Result<(Session, String), String> {
-        if kept.last.machine.as_ref() != Some(&self.machine) {
+        if !kept.was(&self.machine) {
             // The master that may run leads to where the machine was before.
             self.ssh.end().await;
-            kept.last.machine = Some(self.machine.clone());
-            kept.save();
+            kept.reach(&self.machine);
         }
         let master = match self.ssh.master().await {
             Some(master) => master,
             None => {
-                let master = self.ssh.start(&self.machine).await?;
+                let master = self.ssh.start(&self.login).await?;
                 if let Err(why) = self.ssh.lets_through().await {
                     // The next try asks anew.
                     self.ssh.end().await;
@@ -149,7 +70,7 @@ impl Inner {
         };
         // Traffic first: everything else may take its time.
         forwards.renew(master).await;
-        let folder = &self.machine.folder;
+        let folder = &self.login.folder;
         let program = put(&self.ssh, Arc::clone(&self.kit.hashes), folder, &self.kit.binary, PROGRAM).await?;
         let session = Session::open(self.ssh.command(over(RUN, &[folder, &program, ""])), GREETING).await;
         let session = session.map_err(|error| error.to_string())?;
@@ -163,7 +84,7 @@ impl Inner {
 
     /// Looks whenever somebody asks, and once a second; returns why it cannot any more.
     async fn follow(&self, session: &Session, forwards: &mut Forwards, kept: &mut Kept) -> String {
-        let mut asked = self.asked.subscribe();
+        let mut asked = self.sights.asked();
         loop {
             let number = *asked.borrow_and_update();
             let instances = match session.call(Call::Observe, LOOK).await {
@@ -180,14 +101,7 @@ impl Inner {
             let instances = self.reached(instances, forwards).await;
             self.ssh.trim_log();
             kept.see(&instances);
-            self.sight.send_modify(|sight| {
-                if let Reach::Gone { since, .. } = &sight.reach {
-                    tracing::info!(machine = %self.id, after = ?since.elapsed(), "a machine is back");
-                }
-                sight.answered = number;
-                sight.reach = Reach::Here;
-                sight.instances = Arc::new(instances);
-            });
+            self.sights.saw(&self.id, number, instances);
             let _ = tokio::time::timeout(CALM, asked.changed()).await;
         }
     }

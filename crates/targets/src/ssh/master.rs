@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use modelyard_core::machine::Machine;
+use modelyard_core::machine::Login;
 use tokio::process::Command;
 
 use super::command::{self, LOG, SOCKET};
@@ -75,7 +75,7 @@ impl Ssh {
     ///
     /// # Errors
     /// Why it is not, with what ssh said and what to do.
-    pub async fn start(&self, machine: &Machine) -> Result<Identity, String> {
+    pub async fn start(&self, login: &Login) -> Result<Identity, String> {
         let log = self.folder.join(LOG);
         // What an earlier master left: a socket nobody listens on would keep the new one from its place.
         for file in [SOCKET, LOG] {
@@ -83,7 +83,7 @@ impl Ssh {
         }
         let said = OpenOptions::new().create(true).append(true).open(&log);
         let said = said.map_err(|error| format!("{} cannot be written: {error}", log.display()))?;
-        let mut command = self.command(command::master(machine));
+        let mut command = self.command(command::master(login));
         command.stdout(Stdio::null()).stderr(said).kill_on_drop(true);
         let ended = tokio::time::timeout(START, command.status()).await;
         let what = match ended {
@@ -96,7 +96,7 @@ impl Ssh {
             },
         };
         let said = std::fs::read_to_string(&log).unwrap_or_default();
-        Err(format!("{}; {}", with(&what, &said), advice(&said, &machine.host)))
+        Err(format!("{}; {}", with(&what, &said), advice(&said, &login.host)))
     }
 
     /// Ends the master and everything that goes over it.

@@ -20,35 +20,29 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use modelyard_core::instance::{InstanceSpec, InstanceStatus};
-use modelyard_core::machine::{Machine, MachineId};
+use modelyard_core::machine::{Login, Machine, MachineId};
 use modelyard_core::package::Runtime;
 use modelyard_core::ports::{PortFuture, Room, Target, TargetError};
 use modelyard_core::{Digest, InstanceId};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use self::far::{Depot, Far};
 pub use self::install::Hashes;
 use self::install::RUN;
-use self::keeper::Kept;
-pub(crate) use self::keeper::last_reached;
 use self::master::Ssh;
 use self::session::Session;
 use self::wire::{Answer, Call, millis};
+use crate::place::{Kept, Place, Reach, Sights};
 
 /// A call that changes something.
 const CALL: Duration = Duration::from_secs(30);
-/// How long a look waits for a machine before it takes what was last known: other machines wait for it too.
-const PATIENCE: Duration = Duration::from_millis(400);
 /// How long a start waits for a machine that is being connected to for the first time.
 const COMING: Duration = Duration::from_secs(900);
 /// A package over a slow line.
 const SHIPPING: Duration = Duration::from_secs(1_800);
-/// A connection that is back within this was never gone, as far as instances are concerned.
-const BLINK: Duration = Duration::from_secs(5);
 
 /// Writes a package with everything that belongs to it to a file.
 pub type Bundle = dyn Fn(&Digest, &Path) -> Result<(), String> + Send + Sync;
@@ -79,34 +73,13 @@ pub struct SshMachine {
 struct Inner {
     id: MachineId,
     machine: Machine,
+    login: Login,
     kit: Kit,
     ssh: Ssh,
-    /// Number of the last look that was asked for.
-    asked: watch::Sender<u64>,
-    sight: watch::Sender<Sight>,
+    sights: Sights,
     /// The conversation, and the digest of the program there.
     session: Mutex<Option<(Arc<Session>, String)>>,
     shipping: tokio::sync::Mutex<()>,
-}
-
-/// What was last seen of the machine.
-#[derive(Clone, Debug)]
-struct Sight {
-    /// Number of the look that saw it.
-    answered: u64,
-    reach: Reach,
-    instances: Arc<Vec<InstanceStatus>>,
-}
-
-#[derive(Clone, Debug)]
-enum Reach {
-    /// Connected to for the first time.
-    Coming,
-    Here,
-    Gone {
-        since: Instant,
-        why: String,
-    },
 }
 
 impl Drop for SshMachine {
@@ -120,49 +93,20 @@ impl SshMachine {
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub fn new(id: MachineId, machine: Machine, kit: Kit, folder: PathBuf) -> io::Result<Self> {
+    pub fn new(id: MachineId, login: Login, kit: Kit, folder: PathBuf) -> io::Result<Self> {
         let kept = Kept::open(&folder)?;
-        let sight = Sight { answered: 0, reach: Reach::Coming, instances: Arc::new(kept.instances()) };
         let inner = Arc::new(Inner {
             id,
-            machine,
+            machine: Machine::Ssh(login.clone()),
+            login,
             kit,
             ssh: Ssh::new(folder),
-            asked: watch::Sender::new(0),
-            sight: watch::Sender::new(sight),
+            sights: Sights::of(kept.instances()),
             session: Mutex::default(),
             shipping: tokio::sync::Mutex::default(),
         });
         let keeper = tokio::spawn(Arc::clone(&inner).keep(kept));
         Ok(Self { inner, keeper })
-    }
-
-    /// How it is reached.
-    pub fn machine(&self) -> &Machine {
-        &self.inner.machine
-    }
-
-    /// Why it cannot be reached, if so.
-    pub fn out_of_reach(&self) -> Option<String> {
-        match &self.inner.sight.borrow().reach {
-            Reach::Gone { why, .. } => Some(why.clone()),
-            Reach::Coming | Reach::Here => None,
-        }
-    }
-
-    /// Whether it is being connected to for the first time.
-    pub fn is_coming(&self) -> bool {
-        matches!(self.inner.sight.borrow().reach, Reach::Coming)
-    }
-
-    /// Whether it had nothing of ours when it was last seen.
-    pub fn is_empty(&self) -> bool {
-        self.inner.sight.borrow().instances.is_empty()
-    }
-
-    /// Whether it had this instance when it was last seen.
-    pub fn has(&self, id: &InstanceId) -> bool {
-        self.inner.sight.borrow().instances.iter().any(|status| status.id == *id)
     }
 }
 
@@ -176,12 +120,7 @@ impl Inner {
 
     /// The conversation; waits, for as long as `patience` goes, for a machine that is being connected to for the first time.
     async fn session(&self, doing: &str, patience: Duration) -> Result<(Arc<Session>, String), TargetError> {
-        let mut sight = self.sight.subscribe();
-        let come = sight.wait_for(|sight| !matches!(sight.reach, Reach::Coming));
-        let reach = match tokio::time::timeout(patience, come).await {
-            Ok(Ok(sight)) => sight.reach.clone(),
-            _ => Reach::Coming,
-        };
+        let reach = self.sights.come(patience).await;
         let why = match reach {
             Reach::Gone { why, .. } => format!("it is out of reach: {why}"),
             Reach::Coming | Reach::Here => "it is out of reach".to_owned(),
@@ -243,7 +182,7 @@ impl Inner {
         let file =
             found.map_err(|why| self.failed(doing, format!("there is no ONNX Runtime to bring there: {why}")))?;
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let folder = &self.machine.folder;
+        let folder = &self.login.folder;
         let hex = install::put(&self.ssh, Arc::clone(&self.kit.hashes), folder, &file, &name).await;
         let hex = hex.map_err(|why| self.failed(doing, why))?;
         Ok(Path::new(folder).join("bin").join(hex).join(name))
@@ -266,27 +205,18 @@ impl Inner {
         let program = self.session.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, hex)| hex.clone());
         let program = program.ok_or("the connection ended")?;
         let input = File::open(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-        let words = command::over(RUN, &[&self.machine.folder, &program, "--take"]);
+        let words = command::over(RUN, &[&self.login.folder, &program, "--take"]);
         self.ssh.run(words, Some(input), SHIPPING).await.map(drop)
     }
+}
 
-    /// What is there now, or what was last known when it does not answer in time.
-    async fn observe(&self) -> Vec<InstanceStatus> {
-        let mut number = 0;
-        self.asked.send_modify(|asked| {
-            *asked += 1;
-            number = *asked;
-        });
-        let mut sight = self.sight.subscribe();
-        let settled = |sight: &Sight| sight.answered >= number || !matches!(sight.reach, Reach::Here);
-        let _ = tokio::time::timeout(PATIENCE, sight.wait_for(settled)).await;
-        let Sight { reach, instances, .. } = sight.borrow().clone();
-        let why = match reach {
-            Reach::Gone { since, why } if since.elapsed() >= BLINK => Some(why),
-            Reach::Gone { .. } | Reach::Coming | Reach::Here => None,
-        };
-        let told = |status: &InstanceStatus| InstanceStatus { out_of_reach: why.clone(), ..status.clone() };
-        instances.iter().map(told).collect()
+impl Place for SshMachine {
+    fn machine(&self) -> &Machine {
+        &self.inner.machine
+    }
+
+    fn sights(&self) -> &Sights {
+        &self.inner.sights
     }
 }
 
@@ -296,7 +226,7 @@ impl Target for SshMachine {
     }
 
     fn observe(&self) -> PortFuture<'_, Result<Vec<InstanceStatus>, TargetError>> {
-        Box::pin(async { Ok(self.inner.observe().await) })
+        Box::pin(async { Ok(self.inner.sights.observe().await) })
     }
 
     fn stop<'a>(&'a self, id: &'a InstanceId, grace: Duration) -> PortFuture<'a, Result<(), TargetError>> {
