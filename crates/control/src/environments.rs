@@ -30,7 +30,7 @@ pub struct Environment {
     /// Where its packages are kept; the local registry when it has none of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<Place>,
-    /// Its machines, where instances of the target `ssh` run. Their files by absolute path.
+    /// Its machines, where instances of the targets `ssh` and `docker` run. Their files by absolute path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub machines: BTreeMap<MachineName, Machine>,
     /// Where rollouts of its services are tracked, unless these say otherwise.

@@ -3,6 +3,7 @@
 //! Absent on purpose: reaching them (`modelyard-targets`) and placing instances on them (the controller).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use modelyard_core::Digest;
 use modelyard_core::home::Home;
 use modelyard_core::machine::MachineId;
 use modelyard_registry::Store;
+use modelyard_registry::access::Tokens;
 use modelyard_registry::bundle::{self, What};
 use modelyard_registry::distribution::Distribution;
-use modelyard_targets::fleet::Roster;
-use modelyard_targets::ssh::Kit;
+use modelyard_targets::fleet::{Kits, Roster};
+use modelyard_targets::{docker, ssh};
 
 use crate::environments::Environments;
 use crate::http_client::chain;
@@ -33,20 +35,45 @@ pub(crate) fn roster(environments: Environments) -> Roster {
 /// Finds the ONNX Runtime library, or says why there is none.
 pub type Library = Arc<dyn Fn() -> Result<PathBuf, String> + Send + Sync>;
 
-/// What machines are given by the control plane of a home.
-pub(crate) fn kit(home: &Home, binary: PathBuf, library: Library) -> std::io::Result<Kit> {
+/// What machines are given by the control plane of a home that listens at `control`.
+pub(crate) fn kits(
+    home: &Home,
+    binary: PathBuf,
+    library: Library,
+    control: SocketAddr,
+    tokens: Tokens,
+) -> std::io::Result<Kits> {
     let registry = home.clone();
     let node = rustix::system::uname();
     let whose = format!("the Modelyard in {} on {}", home.root().display(), node.nodename().to_string_lossy());
     let owner = crate::session_key::read_or_make(&home.machines().join("owner.key"))?;
-    Ok(Kit {
+    let images = home.clone();
+    let docker = docker::Kit {
+        owner: owner.to_string(),
+        images: Arc::new(move |package| image(&images, package)),
+        registry: control,
+        pass: Arc::new(move |repository| tokens.own_pass(repository).map_err(|error| chain(&error))),
+    };
+    let ssh = ssh::Kit {
         binary,
         library,
         bundle: Arc::new(move |package, to| write(&registry, package, to)),
         owner: owner.to_string(),
         whose,
         hashes: Arc::default(),
-    })
+    };
+    Ok(Kits { ssh, docker })
+}
+
+/// The container image of a package in the local registry.
+pub(crate) fn image(home: &Home, package: &Digest) -> Result<Option<docker::Image>, String> {
+    let chained = |error: modelyard_registry::Error| chain(&error);
+    let store = Store::open(home.registry(), home.unpacked()).map_err(chained)?;
+    let document = store.package(package).map_err(chained)?;
+    let distribution = Distribution::open(&home.registry(), store).map_err(chained)?;
+    let found = distribution.image_of(&document.name, document.version.as_str(), package).map_err(chained)?;
+    let repository = document.name.to_string();
+    Ok(found.map(|(manifest, config)| docker::Image { repository, manifest, config }))
 }
 
 /// Writes a package of the local registry to a file.

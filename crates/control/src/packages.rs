@@ -38,6 +38,11 @@ pub trait Packages: Send + Sync {
     /// A folder that holds the package's files and its document, verified by digest.
     fn folder(&self, digest: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>>;
 
+    /// Whether the registry has a container image of the package.
+    fn has_image(&self, _digest: Digest) -> PortFuture<'_, Result<bool, PackageError>> {
+        Box::pin(async { Ok(false) })
+    }
+
     /// Why the package does not fulfil what an environment demands: every reason.
     fn reasons(
         &self,
@@ -103,6 +108,15 @@ impl Packages for RegistryPackages {
 
     fn folder(&self, digest: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>> {
         self.call(digest, move |store| store.unpack(&digest))
+    }
+
+    fn has_image(&self, digest: Digest) -> PortFuture<'_, Result<bool, PackageError>> {
+        let home = self.home.clone();
+        Box::pin(async move {
+            let refuse = |why| PackageError { digest, why };
+            let found = tokio::task::spawn_blocking(move || crate::machines::image(&home, &digest)).await;
+            found.map_err(|error| refuse(error.to_string()))?.map(|image| image.is_some()).map_err(refuse)
+        })
     }
 
     fn reasons(

@@ -205,7 +205,9 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     let pid = running.pid;
     let event = if started { EventBody::GatewayStarted { pid } } else { EventBody::GatewayAdopted { pid } };
     note(&ledger, event, &options.home).await?;
-    let target = fleet(&options)?;
+    let (told, refused) = mpsc::channel(token_log::WAITING);
+    let tokens = Tokens::at(options.home.tokens()).telling(told);
+    let target = fleet(&options, control, tokens.clone())?;
     let ports = Ports {
         target: Arc::clone(&target),
         packages: packages.clone(),
@@ -236,8 +238,6 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
         ledger: Arc::clone(&ledger),
     };
     let catalogue = Catalogue::open(&options.home, Arc::clone(&ledger)).map_err(Error::Registry)?;
-    let (told, refused) = mpsc::channel(token_log::WAITING);
-    let tokens = Tokens::at(options.home.tokens()).telling(told);
     let token_log = TokenLog::new(tokens.clone(), Arc::clone(&ledger));
     let distribution = distribution(&options.home)?;
     let registry = distribution.guarded(tokens.clone()).layer(from_fn(api::loopback_only));
@@ -306,16 +306,17 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 /// This machine, and those of the environments.
-fn fleet(options: &ControlOptions) -> Result<Arc<dyn Target>, Error> {
+fn fleet(options: &ControlOptions, control: SocketAddr, tokens: Tokens) -> Result<Arc<dyn Target>, Error> {
     let target = ProcessTarget::new(&options.binary, &options.home);
     let here: Arc<dyn Target> = match &options.onnxruntime {
         Some(library) => Arc::new(target.with_onnxruntime(library)),
         None => Arc::new(target),
     };
-    let kit = machines::kit(&options.home, options.binary.clone(), Arc::clone(&options.library));
-    let kit = kit.map_err(system("keep the word that machines know this control plane by"))?;
+    let library = Arc::clone(&options.library);
+    let kits = machines::kits(&options.home, options.binary.clone(), library, control, tokens);
+    let kits = kits.map_err(system("keep the word that machines know this control plane by"))?;
     let roster = machines::roster(Environments::at(options.home.environments()));
-    Ok(Arc::new(Fleet::new(here, roster, kit, options.home.machines())))
+    Ok(Arc::new(Fleet::new(here, roster, kits, options.home.machines())))
 }
 
 async fn note(ledger: &Ledger, event: EventBody, home: &Home) -> Result<(), Error> {

@@ -31,7 +31,7 @@ pub struct ServeOptions {
     pub http: SocketAddr,
     /// Whether callers may come from other machines: in a container, whose network decides who comes in.
     pub reachable: bool,
-    /// Where probes connect, answered by a thread of their own; none by default. Loopback only.
+    /// Where probes connect, answered by a thread of their own; none by default. Loopback only, unless it is `reachable`.
     pub probe: Option<SocketAddr>,
     /// Which platforms' contracts are answered beside the protocol; none by default.
     pub contracts: Contracts,

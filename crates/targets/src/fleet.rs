@@ -17,17 +17,28 @@ use modelyard_core::machine::{Machine, MachineId, MachineSeen};
 use modelyard_core::ports::{PortFuture, Room, Target, TargetError};
 use tokio::task::JoinHandle;
 
+use crate::docker::DockerMachine;
 use crate::place::{Place, last_reached};
-use crate::ssh::{Kit, SshMachine};
+use crate::ssh::SshMachine;
+use crate::{docker, ssh};
 
 /// Reads which machines there are, now.
 pub type Roster = Arc<dyn Fn() -> Result<BTreeMap<MachineId, Machine>, String> + Send + Sync>;
+
+/// What machines are given from here, by how they are reached.
+#[derive(Clone)]
+pub struct Kits {
+    /// Those that ssh reaches.
+    pub ssh: ssh::Kit,
+    /// Docker Engines.
+    pub docker: docker::Kit,
+}
 
 /// All places.
 pub struct Fleet {
     here: Arc<dyn Target>,
     roster: Roster,
-    kit: Kit,
+    kits: Kits,
     folder: PathBuf,
     machines: Mutex<BTreeMap<MachineId, Known>>,
     /// Machines whose connection is being ended.
@@ -46,9 +57,9 @@ struct Known {
 
 impl Fleet {
     /// This machine, and those of the roster; each keeps its own files in `folder`, under its environment and name.
-    pub fn new(here: Arc<dyn Target>, roster: Roster, kit: Kit, folder: PathBuf) -> Self {
+    pub fn new(here: Arc<dyn Target>, roster: Roster, kits: Kits, folder: PathBuf) -> Self {
         let (machines, leaving) = (Mutex::default(), Mutex::default());
-        let fleet = Self { here, roster, kit, folder, machines, leaving };
+        let fleet = Self { here, roster, kits, folder, machines, leaving };
         fleet.read();
         fleet
     }
@@ -100,10 +111,13 @@ impl Fleet {
     fn reach(&self, id: &MachineId, machine: &Machine, folder: PathBuf) -> io::Result<Arc<dyn Place>> {
         match machine {
             Machine::Ssh(login) => {
-                let machine = SshMachine::new(id.clone(), login.clone(), self.kit.clone(), folder)?;
+                let machine = SshMachine::new(id.clone(), login.clone(), self.kits.ssh.clone(), folder)?;
                 Ok(Arc::new(machine))
             }
-            Machine::Docker(_) => Err(io::Error::other("engines are not reached yet")),
+            Machine::Docker(engine) => {
+                let machine = DockerMachine::new(id.clone(), engine.clone(), self.kits.docker.clone(), folder)?;
+                Ok(Arc::new(machine))
+            }
         }
     }
 

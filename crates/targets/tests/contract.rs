@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "contract/containers.rs"]
+mod containers;
+#[path = "../../../tests/support/docker.rs"]
+mod docker;
 #[path = "../../../tests/support/sshd.rs"]
 mod sshd;
 mod support;
+#[path = "../../../tests/support/wait.rs"]
+mod wait;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +25,7 @@ use modelyard_targets::fake::FakeTarget;
 use modelyard_targets::ssh::Kit;
 use modelyard_targets::{ProcessTarget, SshMachine};
 use support::{Yard, exited, id, running, spec, status};
+use wait::until;
 
 /// The promises of the port. `spec` gives a spec of a well-behaved instance of that name.
 async fn keeps_its_promises(target: &dyn Target, spec: impl Fn(&str) -> InstanceSpec) {

@@ -53,6 +53,7 @@ impl From<orders::Error> for Refusal {
             | E::DriftField { .. }
             | E::Incompatible { .. }
             | E::Machines { .. }
+            | E::NoImage { .. }
             | E::ApiVersion { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             E::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::package::{Package, Resources};
-use modelyard_core::service::{Pools, Revision, ServiceSpec};
+use modelyard_core::service::{Pools, Revision, ServiceSpec, TargetKind};
 use modelyard_core::signature::{Signature, TensorSpec, compatible};
 use modelyard_core::strategy::QualityPolicy;
 use modelyard_core::{Digest, RevisionNumber, RolloutId, ServiceName, Timestamp, nearest};
@@ -156,6 +156,9 @@ impl Orders {
         let reasons = self.packages.reasons(arm.package, &spec.environment).await?;
         if !reasons.is_empty() {
             return Err(Error::Policy { package: arm.package, environment: spec.environment.clone(), reasons });
+        }
+        if spec.target == TargetKind::Docker && !self.packages.has_image(arm.package).await? {
+            return Err(Error::NoImage { package: arm.package, what: format!("{}:{}", package.name, package.version) });
         }
         let mut given = spec.flags.clone();
         given.extend(arm.flags);

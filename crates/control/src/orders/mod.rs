@@ -183,6 +183,16 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The package has no container image, and the service runs in containers.
+    #[error(
+        "the registry has no container image of {what} (package {package}), and the target `docker` runs nothing else"
+    )]
+    NoImage {
+        /// The package.
+        package: Digest,
+        /// Its name and version.
+        what: String,
+    },
     /// The log cannot be written.
     #[error("the order could not be recorded")]
     Store(#[from] store::Error),
@@ -235,6 +245,9 @@ impl Error {
             }
             Self::Machines { .. } => {
                 "nothing was started; name machines in `environments/NAME.toml` and let them count with `modelyard env set` (docs/guide/machines.md)".into()
+            }
+            Self::NoImage { .. } => {
+                "nothing was started; `modelyard deploy` makes the image where the package is, `modelyard package DIR --format image` by hand; a Python function needs a base: `base = \"…\"` under [image] in modelyard.toml".into()
             }
             Self::Store(_) => "nothing was changed; check that the disk is not full and the control plane's log".into(),
         }

@@ -1,14 +1,17 @@
 //! `modelyard try S REF|DIR|FILE`: an alternative beside a candidate that is held, without ending its rollout.
 
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
 use modelyard_core::beside::BesideKind;
 use modelyard_core::{RevisionNumber, ServiceName, Weight};
 use serde_json::{Value, json};
 
-use super::deploy::{choose, make_ready};
+use super::deploy::{choose, make_ready, present};
 use super::flags::given;
 use super::orders::{open_rollout, took_effect};
 use crate::cli::Connect;
+use crate::client::Client;
 use crate::context::{Context, person};
 use crate::exit::Exit;
 use crate::follow;
@@ -62,7 +65,7 @@ impl Try {
         let mut follower = follow::Follower::new(&client, open_rollout(&client, &self.service)?);
         while !follower.next(0)?.is_empty() {}
         let accepted: Value =
-            client.post(&format!("/api/services/{}/alternatives", self.service), &self.body(context)?)?;
+            client.post(&format!("/api/services/{}/alternatives", self.service), &self.body(context, &client)?)?;
         took_effect(&mut follower, &self.service)?;
         let (document, end) = follower.stands()?;
         context.print(&document, || {
@@ -77,7 +80,7 @@ impl Try {
         Ok(Exit::Done)
     }
 
-    fn body(&self, context: &Context) -> miette::Result<Value> {
+    fn body(&self, context: &Context, client: &Client) -> miette::Result<Value> {
         let kind = match self.kind {
             Kind::Shadow => BesideKind::Shadow,
             Kind::Canary => BesideKind::Canary,
@@ -89,8 +92,10 @@ impl Try {
         match &self.what {
             Some(what) => {
                 let chosen = choose(context, what, None)?;
-                if self.connect.control.is_none() {
-                    make_ready(context, &chosen)?;
+                // A service that is not there is told of by whoever is asked to try something beside it.
+                let spec = present(client, self.service.as_str())?.filter(|_| self.connect.control.is_none());
+                if let Some(spec) = spec {
+                    make_ready(context, &chosen, &spec, Path::new(what))?;
                 }
                 body["package"] = json!(chosen.digest);
                 body["flags"] = json!(given(&chosen.package, &self.flag)?);

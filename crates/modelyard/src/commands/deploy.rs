@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use modelyard_core::package::{Package, Runtime};
-use modelyard_core::service::ServiceSpec;
+use modelyard_core::service::{ServiceSpec, TargetKind};
 use modelyard_core::strategy::{Recreate, Strategy};
 use modelyard_core::{Digest, EnvironmentName, Millis, RolloutId, ServiceName};
 use modelyard_package::is_model;
@@ -95,7 +95,8 @@ impl Deploy {
         if let Some(path) = &file {
             from_file.file(path)?;
         }
-        let chosen = choose(context, &self.package(file.as_deref(), &from_file)?, self.named.as_ref())?;
+        let what = self.package(file.as_deref(), &from_file)?;
+        let chosen = choose(context, &what, self.named.as_ref())?;
         let named = self.service.as_ref().map(ToString::to_string).or_else(|| from_file.name().map(str::to_owned));
         let name = named.unwrap_or_else(|| chosen.model.clone());
         let is_there = present(&client, &name)?.is_some();
@@ -103,12 +104,12 @@ impl Deploy {
         let folder = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
         super::env::demand(context, &spec.environment, folder, &chosen.digest, &chosen.package)?;
         if self.connect.control.is_none() {
-            make_ready(context, &chosen)?;
+            make_ready(context, &chosen, &spec, Path::new(&what))?;
         }
         if let Some(warning) = outage(&spec).filter(|_| is_there) {
             say(&Paint::stderr().warn(&warning));
         }
-        let arms = arms(context, file.as_deref(), &spec)?;
+        let arms = arms(context, file.as_deref(), &spec, self.connect.control.is_none())?;
         let (document, foreseen) = foresee(&client, &spec, chosen.digest, &arms)?;
         if self.dry_run {
             let refused = foreseen.room.refused.is_some();
@@ -173,7 +174,7 @@ impl Deploy {
 }
 
 /// The rules of the service as it is; `None` when there is no such service yet.
-fn present(client: &Client, name: &str) -> miette::Result<Option<ServiceSpec>> {
+pub(super) fn present(client: &Client, name: &str) -> miette::Result<Option<ServiceSpec>> {
     let Ok(name) = ServiceName::new(name) else { return Ok(None) };
     let path = format!("/api/services/{name}");
     let status: Value = match client.get(&path) {
@@ -252,9 +253,13 @@ fn beside(file: Option<&Path>, named: &str) -> String {
 }
 
 /// The packages of the further arms and shadows, in the order of the plan.
-fn arms(context: &Context, file: Option<&Path>, spec: &ServiceSpec) -> miette::Result<Vec<Value>> {
+fn arms(context: &Context, file: Option<&Path>, spec: &ServiceSpec, here: bool) -> miette::Result<Vec<Value>> {
     let resolve = |(package, flags): (&str, &BTreeMap<String, Value>)| {
-        let chosen = choose(context, &beside(file, package), None)?;
+        let what = beside(file, package);
+        let chosen = choose(context, &what, None)?;
+        if here && spec.target == TargetKind::Docker {
+            image(context, &chosen, spec, Path::new(&what))?;
+        }
         Ok(json!({ "package": chosen.digest, "flags": flags }))
     };
     spec.strategy.further().into_iter().map(resolve).collect()
@@ -304,7 +309,11 @@ fn order(
 }
 
 /// Makes sure that what instances run with is there before the first one needs it, and is fetched with the settings of whoever deploys.
-pub(super) fn make_ready(context: &Context, chosen: &Chosen) -> miette::Result<()> {
+pub(super) fn make_ready(context: &Context, chosen: &Chosen, spec: &ServiceSpec, what: &Path) -> miette::Result<()> {
+    if spec.target == TargetKind::Docker {
+        // Everything that its instances need is in the image.
+        return image(context, chosen, spec, what);
+    }
     if chosen.needs_onnxruntime {
         onnxruntime(context)?;
     }
@@ -313,6 +322,10 @@ pub(super) fn make_ready(context: &Context, chosen: &Chosen) -> miette::Result<(
         super::serve::python(&chosen.package, &folder, &context.home.cache())?;
     }
     Ok(())
+}
+
+fn image(context: &Context, chosen: &Chosen, spec: &ServiceSpec, what: &Path) -> miette::Result<()> {
+    super::image::ensure(context, (&chosen.package, &chosen.digest), what, &spec.environment)
 }
 
 /// Makes sure that the ONNX Runtime library is there before an instance needs it: fetching takes a while, once.

@@ -61,6 +61,39 @@ pub fn export(
     Ok(Exported { path: written.path, digest: image.digest, size_bytes: written.size_bytes, seconds, more })
 }
 
+/// Makes the image of a package and keeps it in the local registry, unless that has one: for services that run in containers. `what` is where the
+/// package came from, whose description may name a base.
+pub fn ensure(
+    context: &Context,
+    (package, digest): (&Package, &Digest),
+    what: &Path,
+    environment: &EnvironmentName,
+) -> miette::Result<()> {
+    let distribution = super::registry::open(context)?;
+    if distribution.image_of(&package.name, package.version.as_str(), digest)?.is_some() {
+        return Ok(());
+    }
+    let wanted = Wanted { what, base: None, environment: Some(environment), plain_http: false };
+    let base = base::choose(context, &distribution, &wanted)?;
+    if base.is_none() && matches!(package.runtime, Runtime::Python { .. }) {
+        let what = format!(
+            "{}:{} is a Python function, and its container image needs a base with Python",
+            package.name, package.version
+        );
+        let help = "write `base = \"docker.io/library/python:3.12-slim\"` under [image] in modelyard.toml and deploy the folder, or make the image first: `modelyard package DIR --format image --base …`";
+        return Err(Failed::new(what, help).into());
+    }
+    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
+    let moment = BuildOptions::from_source_date_epoch(epoch.as_deref())?.source_date_epoch;
+    let folder = distribution.store().unpack(digest)?;
+    let image = build(context, &distribution, (package, digest, &folder), base.as_ref(), moment)?;
+    let paint = Paint::stderr();
+    image.notes.iter().for_each(|note| say(&format!("{}: {note}", paint.warn("warning"))));
+    distribution.keep_image(&package.name, package.version.as_str(), digest, &image.manifest, &image.parts())?;
+    say(&format!("made the container image {} {}", image.name, image.digest));
+    Ok(())
+}
+
 /// Makes an image of a package (its document, its digest, its files), and writes it to `out`; nothing names it yet.
 pub fn make(
     context: &Context,

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::contract::Platform;
 use super::first;
 use super::flags::given;
-use super::up::{address, loopback, not_loopback};
+use super::up::{address, not_loopback};
 use crate::cli::Output;
 use crate::context::{Context, print_data};
 use crate::exit::{Exit, Failed, Usage};
@@ -45,7 +45,7 @@ pub struct Serve {
     #[arg(long, value_name = "LIST", env = "MODELYARD_CONTRACT")]
     contract: Option<String>,
     /// Where probes are answered, by a thread of its own.
-    #[arg(long, value_name = "ADDR", value_parser = loopback)]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     probe: Option<SocketAddr>,
     /// File that gets the addresses, once it listens.
     #[arg(long, value_name = "FILE")]
@@ -62,6 +62,9 @@ pub struct Serve {
     /// Values of flags as one JSON object; `--flag` weighs more.
     #[arg(long, value_name = "JSON", env = VARIABLE, hide = true)]
     flags: Option<String>,
+    /// Environment variables of a program as one JSON object.
+    #[arg(long, value_name = "JSON", env = "MODELYARD_VARIABLES", hide = true)]
+    variables: Option<String>,
     /// Threads that read requests and write answers. Default: one per core.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -86,7 +89,8 @@ impl Serve {
         let platform = Platform::around(asked)?;
         self.http = platform.address(self.http);
         self.reachable |= platform.is_reachable();
-        if let Some(why) = not_loopback(&self.http).filter(|_| !self.reachable) {
+        let open = [Some(self.http), self.probe].into_iter().flatten().find_map(|address| not_loopback(&address));
+        if let Some(why) = open.filter(|_| !self.reachable) {
             let help = "use 127.0.0.1; or, where the network around decides who comes in, as in a container, add `--reachable`";
             return Err(Usage::new(why, help).into());
         }
@@ -126,10 +130,19 @@ impl Serve {
             Runtime::None {} => Err(super::package::not_run(&package).into()),
             Runtime::Command { command, environment, .. } => {
                 let mut environment = environment.clone();
+                environment.extend(self.variables()?);
                 environment.extend(flags::environment(&values));
                 self.command(&package, command, &environment, &folder)
             }
         }
+    }
+
+    /// What a service configures, in a container: it weighs more than what the package declares.
+    fn variables(&self) -> Result<std::collections::BTreeMap<String, String>, Usage> {
+        let Some(text) = &self.variables else { return Ok(Default::default()) };
+        let help = "it is set by the target `docker`; leave it alone";
+        serde_json::from_str(text)
+            .map_err(|error| Usage::new(format!("MODELYARD_VARIABLES is no JSON object: {error}"), help))
     }
 
     /// The value of every flag that the package declares.

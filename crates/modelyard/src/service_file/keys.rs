@@ -14,7 +14,7 @@ pub const SERVICE: &[Key] = &[
     key("environment", Kind::Name, "`dev`", "Environment that the service belongs to."),
     key(
         "target",
-        Kind::Choice(&["process", "ssh"]),
+        Kind::Choice(&["process", "ssh", "docker"]),
         "`process`",
         "Where instances run: on this machine, or on machines of the environment.",
     ),
@@ -22,7 +22,7 @@ pub const SERVICE: &[Key] = &[
         "machines",
         Kind::Names,
         "all of the environment",
-        "Names of the machines on which instances may run, for the target `ssh`.",
+        "Names of the machines on which instances may run, for the targets `ssh` and `docker`.",
     ),
     key(
         "pools",

@@ -94,6 +94,7 @@ fn shown(tokens: &Tokens, wanted: &Wanted, headers: &HeaderMap) -> Result<Shown,
     let (presented, id) = match &short {
         None => tokens.look_closely(secret.as_deref(), at)?,
         Some(Short { of: Some(id), .. }) => (tokens.by_id(id, at)?, Some(id.clone())),
+        Some(Short { own: true, access, .. }) => (tokens.own_grant(access)?, None),
         Some(Short { of: None, .. }) => (tokens.look(None, at)?, None),
     };
     Ok(Shown { presented, id, short })

@@ -19,6 +19,9 @@ use super::Grant;
 // 5 minutes: no request of a push is longer under way before it is looked at, and a leaked log is soon worth nothing.
 pub const SECONDS: u64 = 300;
 
+/// How long one counts that an engine fetches an image by, in seconds: it cannot ask for another meanwhile.
+const OWN_SECONDS: u64 = 1_800;
+
 /// Most scopes of one token.
 const MOST: usize = 32;
 
@@ -76,6 +79,9 @@ impl Access {
 pub struct Short {
     /// The lasting token that it was made for; none for whoever showed none.
     pub of: Option<String>,
+    /// Made by this process for an engine that it sends here, to read one repository.
+    #[serde(default)]
+    pub own: bool,
     /// Until when it counts.
     pub end: Timestamp,
     /// To what it gives access.
@@ -113,10 +119,24 @@ impl Mint {
             None => Vec::new(),
         };
         let of = holder.map(|(id, _)| id.to_owned());
-        let short = Short { of, end: Timestamp(now.0.saturating_add(SECONDS * 1_000)), access };
-        let said = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&short).ok()?);
+        let short = Short { of, own: false, end: Timestamp(now.0.saturating_add(SECONDS * 1_000)), access };
+        Some((self.sign(&short)?, short.access))
+    }
+
+    /// A token by which one repository is read, for whoever this process itself sends there.
+    ///
+    /// None when the operating system gives no randomness.
+    pub fn own(&self, repository: &str, now: Timestamp) -> Option<String> {
+        let access =
+            Access { kind: "repository".to_owned(), name: repository.to_owned(), actions: vec!["pull".to_owned()] };
+        let end = Timestamp(now.0.saturating_add(OWN_SECONDS * 1_000));
+        self.sign(&Short { of: None, own: true, end, access: vec![access] })
+    }
+
+    fn sign(&self, short: &Short) -> Option<String> {
+        let said = URL_SAFE_NO_PAD.encode(serde_json::to_vec(short).ok()?);
         let tag = hmac::sign(self.key()?, said.as_bytes());
-        Some((format!("{said}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref())), short.access))
+        Some(format!("{said}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref())))
     }
 
     /// What a token says, if this process made it and it still counts.

@@ -223,6 +223,30 @@ impl Tokens {
         Ok(found.map_or(Presented::Invalid, |entry| Presented::Valid(Arc::clone(&entry.grant))))
     }
 
+    /// A token by which an engine that this process sends here reads one repository; none when nothing is demanded.
+    ///
+    /// # Errors
+    /// As [`Tokens::list`]; or when the operating system gives no randomness.
+    pub fn own_pass(&self, repository: &str) -> Result<Option<String>, Error> {
+        if self.document()?.tokens.is_empty() {
+            return Ok(None);
+        }
+        let no_randomness =
+            || Error::file("could not get randomness for", &self.path)(std::io::Error::other("there is none"));
+        self.mint.own(repository, super::now()).map(Some).ok_or_else(no_randomness)
+    }
+
+    /// What such a token grants: to read what it names.
+    pub(super) fn own_grant(&self, access: &[super::short::Access]) -> Result<Presented, Error> {
+        if self.document()?.tokens.is_empty() {
+            return Ok(Presented::NotDemanded);
+        }
+        let repositories = access.iter().map(|access| access.name.clone()).collect();
+        let scope = super::Scope { environment: None, repositories };
+        let name = "this control plane".to_owned();
+        Ok(Presented::Valid(Arc::new(Grant { name, role: super::Role::Viewer, scope, expires: None })))
+    }
+
     /// Makes the short-lived tokens of this process.
     pub(super) const fn mint(&self) -> &Mint {
         &self.mint

@@ -9,7 +9,7 @@ use super::Distribution;
 use super::meta::Known;
 use crate::digest::AnyDigest;
 use crate::found_image::FoundImage;
-use crate::manifest::{Descriptor, IMAGE_CONFIG, MANIFEST};
+use crate::manifest::{Descriptor, IMAGE_CONFIG, MANIFEST, MAX_MANIFEST_BYTES};
 use crate::names::is_tag;
 use crate::{Error, Store};
 
@@ -52,6 +52,12 @@ struct ImageManifest {
     annotations: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What an image is configured by.
+#[derive(Deserialize)]
+struct Configured {
+    config: Descriptor,
+}
+
 impl Distribution {
     /// Keeps a container image that was made of a package in the repository of its model, as a referrer of the package; the tag that names it,
     /// `VERSION-image`, or none where a version of the model is called so. Images that had the tag before stay under their digests.
@@ -84,6 +90,31 @@ impl Distribution {
         };
         self.keep_whole(model.as_str(), &whole)?;
         Ok(tag)
+    }
+
+    /// The container image that was made of a version of a model, digest of its manifest and of its configuration: the one that its tag names, else one of
+    /// those that refer to the package.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub fn image_of(
+        &self,
+        model: &ModelName,
+        version: &str,
+        subject: &Digest,
+    ) -> Result<Option<(Digest, Digest)>, Error> {
+        let (repository, package) = (model.as_str(), AnyDigest::from(subject));
+        let mut found = self.inner.meta.referrers(repository, &package)?;
+        found.retain(|known| known.artifact_type.as_deref() == Some(IMAGE_CONFIG));
+        let named = self.inner.meta.tag(repository, &format!("{version}{IMAGE_ENDING}"))?;
+        let chosen = found.iter().find(|known| Some(&known.digest) == named.as_ref()).or(found.last());
+        let Some(manifest) = chosen.and_then(|known| known.digest.sha256()) else { return Ok(None) };
+        let bytes = self.inner.store.blobs().read(&manifest, MAX_MANIFEST_BYTES)?;
+        let read: Configured = serde_json::from_slice(&bytes).map_err(|error| Error::Document {
+            what: "the manifest of the image".to_owned(),
+            why: error.to_string(),
+        })?;
+        Ok(Some((manifest, read.config.digest)))
     }
 
     /// Keeps an image that others are put on, whose parts are stored: under its tag, and under what its digest was asked for.

@@ -38,7 +38,7 @@ pub fn run(mut options: ServeOptions) -> Result<(), Error> {
         }
     };
     let listener = listen(options.http, options.reachable)?;
-    let probe = options.probe.map(|asked| listen(asked, false)).transpose()?;
+    let probe = options.probe.map(|asked| listen(asked, options.reachable)).transpose()?;
     let announcement = Announcement {
         address: address(&listener, options.http)?,
         probe: probe.as_ref().zip(options.probe).map(|(probe, asked)| address(probe, asked)).transpose()?,

@@ -12,7 +12,7 @@ mod family;
 pub(crate) mod folder;
 mod keeping;
 mod launch;
-mod log;
+pub(crate) mod log;
 mod lost;
 mod observe;
 pub(crate) mod port;

@@ -19,6 +19,7 @@ fn main() {
                 std::process::exit(1);
             }
         }
+        ["serve", ..] if std::env::var("ACT").is_ok_and(|act| act == "eat") => eat(),
         ["serve", options @ ..] => serve(options),
         ["--version"] => say("testbed"),
         ["--home", home, "target"] => target(Path::new(home)),
@@ -60,6 +61,13 @@ fn take(home: &Path) {
 fn serve(options: &[&str]) {
     let option = |name: &str| options.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]).unwrap();
     let (http, probe) = (TcpListener::bind(option("--http")).unwrap(), TcpListener::bind(option("--probe")).unwrap());
+    // As the first process of a container, it ends at nothing that it does not listen for.
+    signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGTERM, 0, Arc::new(AtomicBool::new(true)))
+        .unwrap();
+    say("it serves");
+    if !options.contains(&"--announce") {
+        rest();
+    }
     let announcement = modelyard_core::home::Announcement {
         address: http.local_addr().unwrap(),
         probe: Some(probe.local_addr().unwrap()),

@@ -1,0 +1,230 @@
+//! Instances as containers of a real Docker Engine: rollouts between them, images that are fetched once, an engine that is away.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use support::docker::{Docker, run};
+use support::{Load, Mix, World, examples, until};
+
+const SERVICE: &str = "breast-cancer";
+
+const IN_CONTAINERS: &[&str] = &["--set", "environment=prod", "--set", "target=docker", "--instances", "2"];
+
+const CANARY: &[&str] = &[
+    "--strategy",
+    "canary",
+    "--steps",
+    "20,50,100",
+    "--bake",
+    "500ms",
+    "--set",
+    "analysis.min-requests=10",
+    "--set",
+    "analysis.window=2s",
+    "--set",
+    "routing.drain=5s",
+];
+
+/// A control plane whose environment `prod` has one engine.
+struct Yard {
+    // Dropped first: it ends the containers by its engine.
+    world: World,
+    docker: Docker,
+}
+
+impl Yard {
+    fn up() -> Self {
+        let mut yard = Self { world: World::default(), docker: Docker::bridged() };
+        let file = yard.world.scratch("environments").join("prod.toml");
+        std::fs::write(&file, format!("[machines.box]\ndocker = \"{}\"\n", yard.docker.host())).unwrap();
+        yard.world.run(&["env", "set", file.to_str().unwrap()]).ended(0);
+        yard.world.start();
+        yard
+    }
+
+    /// What the engine's client says, by lines.
+    fn lines(&self, arguments: &[&str]) -> BTreeSet<String> {
+        run(&mut self.docker.command(arguments)).lines().map(str::to_owned).collect()
+    }
+
+    /// Names of the containers that run.
+    fn containers(&self) -> BTreeSet<String> {
+        self.lines(&["ps", "--format", "{{.Names}}"])
+    }
+
+    /// What the log of the control plane says of each fetch: layers that moved, and layers that were there.
+    fn fetches(&self) -> Vec<(u64, u64)> {
+        let log = std::fs::read_to_string(self.world.home().join("logs/control.log")).unwrap();
+        let fetched = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let fetched = fetched.filter(|line| line["message"] == "image fetched by an engine");
+        fetched.map(|line| (line["layers"].as_u64().unwrap(), line["reused"].as_u64().unwrap())).collect()
+    }
+
+    /// How often the engine fetched anything, by its own events.
+    fn pulls(&self) -> usize {
+        let since = ["events", "--since", "1h", "--until", "0s", "--filter", "event=pull", "--format", "{{.ID}}"];
+        run(&mut self.docker.command(&since)).lines().count()
+    }
+
+    /// Ends everything; no container of ours is left.
+    fn down(&self) {
+        self.world.down();
+        assert_eq!(self.lines(&["ps", "--all", "--format", "{{.Names}}"]), BTreeSet::new());
+    }
+}
+
+#[test]
+#[ignore = "needs dockerd and root"]
+fn a_canary_goes_from_container_to_container_and_an_image_is_fetched_once() {
+    let mut yard = Yard::up();
+    yard.world.deploy("breast-cancer/v1", IN_CONTAINERS).ended(0);
+    let first = yard.containers();
+    assert_eq!(first.len(), 2, "{first:?}");
+    assert_eq!((yard.fetches().len(), yard.pulls()), (1, 1), "one image for two instances that started together");
+    let (moved, reused) = yard.fetches()[0];
+    assert!(moved >= 2 && reused == 0, "an empty engine has no layer: {moved} {reused}");
+
+    let load = Load::start(yard.world.gateway, SERVICE, SERVICE, Mix::default());
+    load.flow(50);
+    let rollout = yard.world.begin("breast-cancer/v2", CANARY);
+    yard.world.rollout_until(&rollout, 90, |stands| stands["phase"] != "starting" || stands["outcome"] != "running");
+    // The containers and the fleet of a control plane that is killed are found again.
+    yard.world.kill_control();
+    load.flow(100);
+    yard.world.start();
+    assert_eq!(yard.world.outcome(&rollout, 120), "promoted", "{:#?}", yard.world.events(SERVICE));
+    load.flow(50);
+    until("stable's containers are gone", 30, || match yard.containers() {
+        left if left.is_disjoint(&first) && left.len() == 2 => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    let second = yard.fetches();
+    assert_eq!(second.len(), 2, "{second:?}");
+    assert!(second[1].1 >= 1 && second[1].0 < moved, "the layers that both share did not move again: {second:?}");
+
+    // Back to what the engine has: nothing is fetched, by its own account and by the registry's.
+    yard.world.json(&["rollback", SERVICE]);
+    assert_eq!(yard.world.status(SERVICE)["stable"]["version"], "1.0.0");
+    yard.world.deploy("breast-cancer/v2", CANARY).ended(0);
+    assert_eq!((yard.fetches().len(), yard.pulls()), (2, 2), "what is there is not fetched again");
+    load.flow(50);
+    load.finish().nothing_failed();
+
+    let status = yard.world.run(&["status", SERVICE]).ended(0).out;
+    assert!(status.contains("prod/box"), "{status}");
+    let logs = yard.world.run(&["logs", SERVICE]).ended(0).out;
+    assert!(logs.contains(" on prod/box  ") && logs.contains("listening"), "{logs}");
+    let mut asked = BTreeSet::new();
+    for event in yard.world.events(SERVICE).iter().filter(|event| event["event"] == "instance-starting") {
+        assert!(asked.insert(event["instance"].to_string()), "asked for twice: {event}");
+    }
+    yard.down();
+}
+
+#[test]
+#[ignore = "needs dockerd and root"]
+fn a_version_that_answers_wrongly_never_leaves_its_container() {
+    let yard = Yard::up();
+    yard.world.deploy("breast-cancer/v1", IN_CONTAINERS).ended(0);
+    let stable = yard.containers();
+    let load = Load::start(yard.world.gateway, SERVICE, SERVICE, Mix::rest());
+    load.flow(20);
+    yard.world.deploy("breast-cancer/v3-wrong", CANARY).ended(3);
+    let events = yard.world.events(SERVICE);
+    let failed = events.iter().find(|event| event["event"] == "failed").unwrap();
+    assert_eq!(failed["failure"]["cause"], "wrong-answers", "{failed}");
+    until("only stable's containers are left", 30, || match yard.containers() {
+        left if left == stable => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    load.flow(20);
+    load.finish().nothing_failed();
+    yard.down();
+}
+
+#[test]
+#[ignore = "needs dockerd and root"]
+fn an_engine_that_hangs_holds_up_nobody_else_and_is_told_of() {
+    let yard = Yard::up();
+    yard.world.deploy("breast-cancer/v1", IN_CONTAINERS).ended(0);
+    let before = yard.containers();
+    let load = Load::start(yard.world.gateway, SERVICE, SERVICE, Mix::rest());
+    load.flow(20);
+    yard.docker.hang(true);
+    yard.world.deploy("wine/v1", &[]).ended(0);
+    let told = |kind: &str| {
+        let events = yard.world.api("/api/events?after=0&wait_ms=0").unwrap();
+        events.as_array().unwrap().iter().filter(|event| event["event"] == kind).cloned().collect::<Vec<Value>>()
+    };
+    until("that it is away is told", 30, || match told("machine-lost").first() {
+        Some(event) if event["machine"] == "prod/box" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    load.flow(20);
+    yard.docker.hang(false);
+    until("that it is back is told", 30, || match told("machine-back").first() {
+        Some(event) if event["machine"] == "prod/box" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    load.flow(20);
+    load.finish().nothing_failed();
+    assert_eq!(yard.containers(), before, "the instances answered all the while");
+    yard.down();
+}
+
+#[test]
+#[ignore = "needs dockerd and root"]
+fn a_registry_that_demands_tokens_lets_its_own_engine_read() {
+    let yard = Yard::up();
+    let made = yard.world.json(&["token", "create", "--name", "ada", "--role", "admin"]);
+    let token = made["token"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+    let url = format!("http://{}/v2/wine/tags/list", yard.world.control);
+    assert!(ureq::get(url).call().is_err(), "nobody else reads there");
+    let folder = examples().join("wine/v1");
+    let mut deploy = yard.world.command(&["deploy", folder.to_str().unwrap(), "--wait", "--timeout", "3m"]);
+    let output = deploy.args(IN_CONTAINERS).env("MODELYARD_TOKEN", &token).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(yard.containers().len(), 2);
+    let mut down = yard.world.command(&["down"]);
+    assert!(down.env("MODELYARD_TOKEN", &token).status().unwrap().success());
+    assert_eq!(yard.lines(&["ps", "--all", "--format", "{{.Names}}"]), BTreeSet::new());
+}
+
+#[test]
+fn what_cannot_run_in_containers_is_refused_before_anything_starts() {
+    let world = World::up();
+    let words = |err: String| err.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let folder = examples().join("wine/v1");
+    let told = words(world.run(&["deploy", folder.to_str().unwrap(), "--set", "target=docker"]).ended(1).err);
+    assert!(told.contains("environment `dev` has none for the target `docker`"), "{told}");
+    // Deployed from elsewhere, where no image is made.
+    let file = world.scratch("environments").join("prod.toml");
+    std::fs::write(&file, "[machines.box]\ndocker = \"unix:///nowhere/docker.sock\"\n").unwrap();
+    world.run(&["env", "set", file.to_str().unwrap()]).ended(0);
+    let control = format!("http://{}", world.control);
+    let other = examples().join("breast-cancer/v1");
+    let mut elsewhere = vec!["deploy", other.to_str().unwrap(), "--control", &control];
+    elsewhere.extend(IN_CONTAINERS);
+    let told = words(world.run(&elsewhere).ended(1).err);
+    assert!(
+        told.contains("has no container image of breast-cancer:1.0.0") && told.contains("--format image"),
+        "{told}"
+    );
+    // An engine that is not there: the deployment fails, and says why.
+    let mut there = vec!["deploy", folder.to_str().unwrap(), "--wait", "--timeout", "2m"];
+    there.extend(IN_CONTAINERS);
+    let ended = world.run(&there);
+    assert_ne!(ended.code, 0, "{ended:?}");
+    let events = world.events("wine");
+    let failed: Vec<String> = events.iter().filter(|event| event["event"] == "failed").map(Value::to_string).collect();
+    assert!(
+        failed
+            .iter()
+            .any(|event| event.contains("on machine `prod/box`") && event.contains("no Docker Engine listens there")),
+        "{failed:?}"
+    );
+    world.down();
+}
