@@ -30,7 +30,8 @@ use machine::Machine;
 use modelyard_core::boot::{Boot, DOCUMENT};
 use modules::Modules;
 use network::Network;
-use power::{End, Signals};
+use power::{Buttons, End, Signals};
+use root::Found;
 use uevent::Events;
 
 /// Who looks at a screen has this long to read why the machine did not start.
@@ -71,7 +72,18 @@ fn live() -> Result<End, String> {
     let events = Events::listen().map_err(failed("listen for devices"))?;
     let mut modules = Modules::new(boot.modules).map_err(failed("open the initial RAM file system"))?;
     modules.load_for_devices();
-    let device = root::find(&boot.root, &mut modules, &events)?;
+    let mut buttons = Buttons::default();
+    let asked = || {
+        buttons.look();
+        signals.asked().or_else(|| buttons.pressed().then_some(End::Off))
+    };
+    let device = match root::find(&boot.root, &mut modules, &events, asked)? {
+        Found::Device(device) => device,
+        Found::Asked(end) => {
+            say(end);
+            return Ok(end);
+        }
+    };
     mounts::root(&device)?;
     mounts::enter()?;
     say(format_args!("the root is {device}"));
@@ -80,7 +92,7 @@ fn live() -> Result<End, String> {
     program::raise_limits();
     let network = Network::start(&boot.hostname, mounts::resolver())
         .inspect_err(|error| say(format_args!("there is no network: {error}")));
-    Ok(Machine { modules, events, signals, network: network.ok(), program: boot.program }.live())
+    Ok(Machine { modules, events, signals, buttons, network: network.ok(), program: boot.program }.live())
 }
 
 fn name(hostname: &str) {

@@ -47,6 +47,8 @@ pub struct Machine {
     pub events: Events,
     /// Signals to this process.
     pub signals: Signals,
+    /// Power buttons.
+    pub buttons: Buttons,
     /// The network, if there is one.
     pub network: Option<Network>,
     /// What is run.
@@ -56,8 +58,7 @@ pub struct Machine {
 impl Machine {
     /// Runs the program until somebody ends the machine. How.
     pub fn live(mut self) -> End {
-        let mut buttons = Buttons::default();
-        buttons.look();
+        self.buttons.look();
         let mut schedule = Schedule::default();
         let mut state = State::Pausing(clock::now());
         // How it ends, and until when the program has time, once somebody asked.
@@ -78,9 +79,9 @@ impl Machine {
                     State::Running(..) => {}
                 }
             }
-            self.wait(&buttons, state, ending.map(|(_, deadline)| deadline));
-            self.follow(&mut buttons);
-            let asked = self.signals.asked().or_else(|| buttons.pressed().then_some(End::Off));
+            self.wait(state, ending.map(|(_, deadline)| deadline));
+            self.follow();
+            let asked = self.signals.asked().or_else(|| self.buttons.pressed().then_some(End::Off));
             state = reap(state, ending.is_none(), &mut schedule);
             if let (Some(end), None) = (asked, ending) {
                 ending = Some((end, clock::now() + GRACE));
@@ -103,7 +104,7 @@ impl Machine {
         }
     }
 
-    fn wait(&self, buttons: &Buttons, state: State, deadline: Option<Duration>) {
+    fn wait(&self, state: State, deadline: Option<Duration>) {
         let start = match state {
             State::Pausing(until) => Some(until),
             State::Running(..) => None,
@@ -111,23 +112,23 @@ impl Machine {
         let network = self.network.as_ref().and_then(Network::wake);
         let next = [start, network, deadline].into_iter().flatten().min();
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.events, PollFlags::IN)];
-        let more = self.network.iter().flat_map(Network::fds).chain(buttons.fds());
+        let more = self.network.iter().flat_map(Network::fds).chain(self.buttons.fds());
         fds.extend(more.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         clock::wait(&mut fds, next.map(|next| next.saturating_sub(clock::now())));
     }
 
     /// Loads drivers of devices that came, and opens buttons among them.
-    fn follow(&mut self, buttons: &mut Buttons) {
+    fn follow(&mut self) {
         let batch = self.events.read();
         if batch.lost {
             self.modules.load_for_devices();
-            buttons.look();
+            self.buttons.look();
         }
         let mut modaliases = Vec::new();
         for event in batch.events.into_iter().filter(crate::uevent::Event::is_new) {
             modaliases.extend(event.modalias);
             if event.subsystem == "input" {
-                buttons.look();
+                self.buttons.look();
             }
         }
         if !modaliases.is_empty() {
@@ -137,10 +138,7 @@ impl Machine {
 }
 
 fn ask_to_end(state: State, end: End) {
-    say(match end {
-        End::Off => "switching off",
-        End::Restart => "restarting",
-    });
+    say(end);
     if let State::Running(Run { pid, .. }) = state {
         program::ask_to_end(pid);
     }

@@ -3,6 +3,7 @@
 //! Promises: keys are read only of devices that have a power key.
 //! Source: kernel, `Documentation/input/input.rst`, `include/uapi/linux/input-event-codes.h`.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,6 +24,15 @@ pub enum End {
     Off,
     /// Started anew.
     Restart,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Off => "switching off",
+            Self::Restart => "restarting",
+        })
+    }
 }
 
 /// The signals of this process.

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::clock;
 use crate::console::say;
 use crate::modules::Modules;
+use crate::power::End;
 use crate::uevent::Events;
 
 /// How long a disk may take to appear: slow controllers and network disks take seconds.
@@ -37,11 +38,25 @@ struct Disk {
     size: u64,
 }
 
-/// Waits for the partition of this name and loads drivers of devices that appear meanwhile. Its file.
+/// What ended the search.
+#[derive(Debug)]
+pub enum Found {
+    /// The partition; its file.
+    Device(String),
+    /// Somebody who did not want to wait.
+    Asked(End),
+}
+
+/// Waits for the partition of this name and loads drivers of devices that appear meanwhile, until somebody `asked` for the end.
 ///
 /// # Errors
 /// What was found instead, once the time is over; or that there are two.
-pub fn find(name: &str, modules: &mut Modules, events: &Events) -> Result<String, String> {
+pub fn find(
+    name: &str,
+    modules: &mut Modules,
+    events: &Events,
+    mut asked: impl FnMut() -> Option<End>,
+) -> Result<Found, String> {
     let start = clock::now();
     let mut told = false;
     loop {
@@ -49,13 +64,16 @@ pub fn find(name: &str, modules: &mut Modules, events: &Events) -> Result<String
         let waited = clock::now().saturating_sub(start);
         let quiet = !follow(modules, events, if found.is_some() { QUIET } else { LOOK });
         match found {
-            Some(device) if quiet => return Ok(format!("/dev/{device}")),
+            Some(device) if quiet => return Ok(Found::Device(format!("/dev/{device}"))),
             None if waited >= DEADLINE => return Err(not_found(name, &disks())),
             None if waited >= PATIENCE && !told => {
                 say(format_args!("waiting for a disk with a partition named {name}"));
                 told = true;
             }
             _ => {}
+        }
+        if let Some(end) = asked() {
+            return Ok(Found::Asked(end));
         }
     }
 }

@@ -203,7 +203,9 @@ impl Network {
             return;
         }
         let name = interface.name.clone();
-        if let Some(before) = before.filter(|before| (before.address, before.prefix) != (lease.address, lease.prefix)) {
+        let ways = |lease: &Lease| (lease.address, lease.prefix, lease.routes.clone());
+        if let Some(before) = before.filter(|before| ways(before) != ways(&lease)) {
+            // With the address go the routes that leave from it: none of the old ones stays.
             let _ = self.requests.ask(&link::remove_address(index, before.address, before.prefix));
         }
         say(format_args!("{name} has the address {}", describe(&lease)));

@@ -1,4 +1,8 @@
 //! The socket on which a client of one interface talks to servers.
+//!
+//! Promises: it hears and speaks on its interface only.
+//! Absent on purpose: frames of our own (`AF_PACKET`), for which there is no safe interface. So, on a machine with several interfaces, the kernel sends the
+//! questions of one that has no address from the address of another one. Servers go by what stands in the question.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
