@@ -23,6 +23,7 @@ mod uevent;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use console::say;
@@ -37,13 +38,17 @@ use uevent::Events;
 /// Who looks at a screen has this long to read why the machine did not start.
 const READING: Duration = Duration::from_secs(5);
 
-/// Whether this process is the first one of a machine image.
-pub fn is_first() -> bool {
-    std::process::id() == 1 && Path::new(DOCUMENT).exists()
+/// If this process is one that the kernel of a machine started, does what it is there for: the first one is the machine, to its end; others pass
+/// on what somebody asked the kernel for, and end with this code.
+pub fn take_over() -> Option<ExitCode> {
+    if std::process::id() == 1 && Path::new(DOCUMENT).exists() {
+        run();
+    }
+    power::is_messenger().then(|| power::pass_on().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
 /// Is the first process of a machine, to its end.
-pub fn run() -> ! {
+fn run() -> ! {
     // If the first process ended, also by a panic, the kernel would stop with all that it knows on the screen.
     let end = match catch_unwind(AssertUnwindSafe(live)) {
         Ok(Ok(end)) => end,
@@ -90,6 +95,7 @@ fn live() -> Result<End, String> {
     name(&boot.hostname);
     console::give_to(boot.program.user, boot.program.group);
     program::raise_limits();
+    power::be_told();
     let network = Network::start(&boot.hostname, mounts::resolver())
         .inspect_err(|error| say(format_args!("there is no network: {error}")));
     Ok(Machine { modules, events, signals, buttons, network: network.ok(), program: boot.program }.live())

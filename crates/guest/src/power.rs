@@ -1,4 +1,4 @@
-//! What ends the machine: the power button, a signal, ctrl-alt-del; and the end itself.
+//! What ends the machine: the power button, the hypervisor, a signal, ctrl-alt-del; and the end itself.
 //!
 //! Promises: keys are read only of devices that have a power key.
 //! Source: kernel, `Documentation/input/input.rst`, `include/uapi/linux/input-event-codes.h`.
@@ -12,8 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use modelyard_core::boot::PROGRAM;
 use rustix::fs::{OFlags, sync};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::system::{RebootCommand, reboot};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
@@ -72,6 +73,34 @@ impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.receiver.as_fd()
     }
+}
+
+/// What the kernel starts when a hypervisor without a power button (Hyper-V, Xen) wants the machine off.
+const COMMAND: &str = "/proc/sys/kernel/poweroff_cmd";
+
+/// The argument that makes this program the one that passes such a wish on.
+const PASS_ON: &str = "@switch-off";
+
+fn command() -> String {
+    format!("{PROGRAM} {PASS_ON}")
+}
+
+/// Has the kernel tell us of such wishes. Otherwise it would look for a program that this machine does not have, and pull the plug.
+pub fn be_told() {
+    let _ = fs::write(COMMAND, command()); // then it is as without
+}
+
+/// Whether this process was started by the kernel to pass such a wish on.
+pub fn is_messenger() -> bool {
+    let mut arguments = std::env::args_os().skip(1);
+    let asked = arguments.next().is_some_and(|argument| argument == PASS_ON) && arguments.next().is_none();
+    // Only in a machine of ours: elsewhere the first process is somebody else.
+    asked && fs::read_to_string(COMMAND).is_ok_and(|set| set.trim() == command())
+}
+
+/// Passes it on: to the first process, as a signal.
+pub fn pass_on() -> io::Result<()> {
+    Ok(kill_process(Pid::INIT, Signal::TERM)?)
 }
 
 /// `KEY_POWER`.

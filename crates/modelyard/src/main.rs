@@ -30,8 +30,8 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     // In a machine image there is no command line: this program is what the kernel starts.
-    if modelyard_guest::is_first() {
-        modelyard_guest::run();
+    if let Some(code) = modelyard_guest::take_over() {
+        return code;
     }
     let cli = cli::Cli::parse();
     match commands::run(cli) {
