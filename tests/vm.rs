@@ -268,6 +268,6 @@ fn what_there_is_to_boot_with_is_looked_for_and_told() {
     let told = package(Path::new("/nowhere"));
     assert!(told.contains("/nowhere") && told.contains("cannot be booted from"), "{told}");
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0, "nothing is left");
-    let told = world.run(&["package", model.to_str().unwrap(), "--format", "vm", "--disk", "vhdx"]).ended(2).err;
-    assert!(told.contains("`vhdx`") && told.contains("qcow2"), "{told}");
+    let told = world.run(&["package", model.to_str().unwrap(), "--format", "vm", "--disk", "vdi"]).ended(2).err;
+    assert!(told.contains("`vdi`") && told.contains("qcow2"), "{told}");
 }

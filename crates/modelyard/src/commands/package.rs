@@ -56,7 +56,7 @@ pub struct Package {
     /// system's root. May be repeated. This machine itself is looked at last.
     #[arg(long, value_name = "DEB|DIR")]
     boot: Vec<PathBuf>,
-    /// For a disk: what it is wrapped in: raw, qcow2, vmdk, or ova, an appliance with a description of the machine.
+    /// For a disk: what it is wrapped in: raw, qcow2, vhdx, vmdk, or ova, an appliance with a description of the machine.
     #[arg(long, value_name = "KIND", default_value = "qcow2")]
     disk: Container,
     /// The environment that the image is for: its policy says what it may be put on.

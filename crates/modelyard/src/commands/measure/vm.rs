@@ -71,6 +71,7 @@ fn disk(path: &Path, scratch: &Path) -> Result<(PathBuf, &'static str), String> 
         }
         Some("vmdk") => Ok((path.to_owned(), "vmdk")),
         Some("qcow2") => Ok((path.to_owned(), "qcow2")),
+        Some("vhdx") => Ok((path.to_owned(), "vhdx")),
         _ => Ok((path.to_owned(), "raw")),
     }
 }

@@ -1,4 +1,4 @@
-//! What a disk is wrapped in for those who run machines: as it is, qcow2, VMDK, or an appliance with a description of the machine (OVA).
+//! What a disk is wrapped in for those who run machines: as it is, qcow2, VHDX, VMDK, or an appliance with a description of the machine (OVA).
 //!
 //! Promises: the same disk gives the same bytes, wherever its file has holes; what holds nothing is not stored; memory stays flat; an error says which
 //! side it was on.
@@ -7,6 +7,7 @@
 mod ovf;
 mod qcow2;
 mod source;
+mod vhdx;
 mod vmdk;
 
 use std::fmt;
@@ -26,6 +27,8 @@ pub enum Container {
     Raw,
     /// QEMU, KVM, Proxmox, OpenStack.
     Qcow2,
+    /// Hyper-V.
+    Vhdx,
     /// VMware and VirtualBox; stream-optimised.
     Vmdk,
     /// An appliance for vSphere and VirtualBox: a VMDK with a description of the machine.
@@ -34,13 +37,14 @@ pub enum Container {
 
 impl Container {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Raw, Self::Qcow2, Self::Vmdk, Self::Ova];
+    pub const ALL: [Self; 5] = [Self::Raw, Self::Qcow2, Self::Vhdx, Self::Vmdk, Self::Ova];
 
     /// What it is called, which is also how its files end.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vhdx => "vhdx",
             Self::Vmdk => "vmdk",
             Self::Ova => "ova",
         }
@@ -55,7 +59,7 @@ impl fmt::Display for Container {
 
 /// The text names no container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is nothing that a disk is wrapped in: expected `raw`, `qcow2`, `vmdk` or `ova`")]
+#[error("`{given}` is nothing that a disk is wrapped in: expected `raw`, `qcow2`, `vhdx`, `vmdk` or `ova`")]
 pub struct ContainerError {
     /// The refused text, shortened to 80 characters.
     pub given: String,
@@ -99,6 +103,7 @@ pub fn write(container: Container, raw: &File, hardware: &Hardware, sink: &mut F
     match container {
         Container::Raw => copy(&source, sink),
         Container::Qcow2 => qcow2::write(&source, sink),
+        Container::Vhdx => vhdx::write(&source, sink),
         Container::Vmdk => {
             let mut buffered = BufWriter::with_capacity(1 << 20, sink);
             vmdk::write(&source, &format!("{}.vmdk", hardware.name), &mut buffered)?;
@@ -144,8 +149,11 @@ mod tests {
         for container in Container::ALL {
             assert_eq!(container.name().parse(), Ok(container));
         }
-        let error = "vhdx".parse::<Container>().unwrap_err().to_string();
-        assert_eq!(error, "`vhdx` is nothing that a disk is wrapped in: expected `raw`, `qcow2`, `vmdk` or `ova`");
+        let error = "vdi".parse::<Container>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`vdi` is nothing that a disk is wrapped in: expected `raw`, `qcow2`, `vhdx`, `vmdk` or `ova`"
+        );
     }
 
     #[test]

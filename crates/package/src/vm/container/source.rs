@@ -86,19 +86,38 @@ impl<'a> Source<'a> {
         Ok((start < self.size).then_some(start..end.min(self.size)))
     }
 
-    /// A digest of its length and of everything that it holds: the same for the same bytes, wherever its file has holes.
+    /// A digest of its length and of everything that it holds.
     pub fn digest(&self) -> io::Result<[u8; 32]> {
-        let mut hash = Sha256::new();
-        hash.update(self.size.to_le_bytes());
+        let mut hash = Hash::new(self.size);
         self.filled(|at, run| {
-            // By the cluster: where runs are cut depends on the file system's holes.
-            for (cluster, at) in run.chunks(CLUSTER).zip((at..).step_by(CLUSTER)) {
-                hash.update(at.to_le_bytes());
-                hash.update(cluster);
-            }
+            hash.add(at, run);
             Ok(())
         })?;
-        Ok(hash.finalize().into())
+        Ok(hash.end())
+    }
+}
+
+/// The digest of a disk, of what [`Source::filled`] tells of it: the same for the same bytes, wherever its file has holes.
+pub struct Hash(Sha256);
+
+impl Hash {
+    /// Of a disk of `size` bytes.
+    pub fn new(size: u64) -> Self {
+        Self(Sha256::new_with_prefix(size.to_le_bytes()))
+    }
+
+    /// Adds a run.
+    pub fn add(&mut self, at: u64, run: &[u8]) {
+        // By the cluster: where runs are cut depends on the file system's holes.
+        for (cluster, at) in run.chunks(CLUSTER).zip((at..).step_by(CLUSTER)) {
+            self.0.update(at.to_le_bytes());
+            self.0.update(cluster);
+        }
+    }
+
+    /// The digest.
+    pub fn end(self) -> [u8; 32] {
+        self.0.finalize().into()
     }
 }
 
