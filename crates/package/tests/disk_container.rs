@@ -224,6 +224,37 @@ fn an_appliance_holds_its_description_digests_and_disk_in_this_order() {
     qemu_finds(&raw, &vmdk, "vmdk");
 }
 
+/// Reads a VMDK with libvmdk, and says whether it is the raw disk.
+const LIBVMDK: &str = "
+import sys, pyvmdk
+vmdk, raw = pyvmdk.handle(), open(sys.argv[2], 'rb')
+vmdk.open(sys.argv[1])
+vmdk.open_extent_data_files()
+left = vmdk.get_media_size()
+while left:
+    piece = vmdk.read_buffer(min(left, 1 << 20))
+    assert piece == raw.read(len(piece)), raw.tell()
+    left -= len(piece)
+assert raw.read(1) == b''
+print('same')
+";
+
+#[test]
+#[ignore = "needs the Python peers"]
+fn libvmdk_reads_the_same_disk() {
+    let python = std::env::var("MODELYARD_TEST_PYTHON").expect("MODELYARD_TEST_PYTHON names a Python with the peers");
+    let folder = tempfile::tempdir().unwrap();
+    let words = b"what compresses ".repeat(1 << 14);
+    let raw = disk(
+        folder.path(),
+        "raw",
+        70 * MIB + 512,
+        &[(MIB, &noise(MIB as usize, 7)), (40 * MIB, &words), (70 * MIB, b"end")],
+    );
+    let vmdk = wrap(Container::Vmdk, &raw);
+    assert_eq!(run(&python, &["-c", LIBVMDK, text(&vmdk), text(&raw)]).stdout, b"same\n");
+}
+
 #[test]
 #[ignore = "needs the Python peers"]
 fn the_common_ovf_tool_reads_and_changes_an_appliance() {
