@@ -88,7 +88,7 @@ fn standalone(package: &Package, sample: &Sample, path: &Path) -> Result<f64, St
     let mut command = Command::new(program);
     command.arg(&address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut started = Started(command.spawn().map_err(told("./run"))?);
-    asked(package, sample, &address, (began, PATIENCE), || match started.0.try_wait() {
+    asked(package, sample, &address, (began, PATIENCE, PAUSE), || match started.0.try_wait() {
         Ok(Some(status)) => Err(format!("./run ended with {status}")),
         _ => Ok(()),
     })
@@ -132,7 +132,7 @@ fn image(package: &Package, sample: &Sample, path: &Path) -> Result<f64, String>
     created?;
     let began = Instant::now();
     run(Command::new("docker").args(["start", &container.id]))?;
-    asked(package, sample, &address, (began, PATIENCE), || {
+    asked(package, sample, &address, (began, PATIENCE, PAUSE), || {
         let state = run(Command::new("docker").args(["inspect", "--format", "{{.State.Running}}", &container.id]))?;
         if state.trim() == "true" { Ok(()) } else { Err("the container ended".to_owned()) }
     })
@@ -143,7 +143,7 @@ fn asked(
     package: &Package,
     sample: &Sample,
     address: &str,
-    (began, patience): (Instant, Duration),
+    (began, patience, pause): (Instant, Duration, Duration),
     mut runs: impl FnMut() -> Result<(), String>,
 ) -> Result<f64, String> {
     let native = format!("/v2/models/{}/infer", package.name);
@@ -170,7 +170,7 @@ fn asked(
             runs()?;
             looked = Instant::now();
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
     Err(format!("no correct answer within {} s: {last}", patience.as_secs()))
 }

@@ -18,6 +18,9 @@ const ACCELERATOR: &str = "MODELYARD_QEMU_ACCEL";
 /// Longest time until the first correct answer, where the processor is emulated.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Pause between two questions: each asked too early stays in QEMU's network for a while, and thousands of them choke it.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Where distributions keep a firmware that needs no file of variables.
 const FIRMWARE: [&str; 6] = [
     "/usr/share/ovmf/OVMF.fd",
@@ -54,7 +57,7 @@ pub fn seconds(package: &Package, sample: &Sample, path: &Path) -> Result<f64, S
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let began = Instant::now();
     let mut started = Started(command.spawn().map_err(told(&qemu))?);
-    asked(package, sample, &address, (began, PATIENCE), || match started.0.try_wait() {
+    asked(package, sample, &address, (began, PATIENCE, PAUSE), || match started.0.try_wait() {
         Ok(Some(status)) => Err(format!("{qemu} ended with {status}")),
         _ => Ok(()),
     })
