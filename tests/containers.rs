@@ -6,7 +6,9 @@ mod support;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use support::base_image;
 use support::docker::{Docker, run};
+use support::function::function;
 use support::{Load, Mix, World, examples, until};
 
 const SERVICE: &str = "breast-cancer";
@@ -191,6 +193,71 @@ fn a_registry_that_demands_tokens_lets_its_own_engine_read() {
     let mut down = yard.world.command(&["down"]);
     assert!(down.env("MODELYARD_TOKEN", &token).status().unwrap().success());
     assert_eq!(yard.lines(&["ps", "--all", "--format", "{{.Names}}"]), BTreeSet::new());
+}
+
+/// Answers with what it was configured by.
+const PROGRAM: &str = "
+import http.server, json, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        told = {name: os.environ.get(name) for name in ('GREETING', 'OTHER', 'MODELYARD_SERVICE', 'MODELYARD_REVISION')}
+        body = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header('content-length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(('0.0.0.0', int(os.environ['PORT'])), Handler).serve_forever()
+";
+
+#[test]
+#[ignore = "needs dockerd and root"]
+fn programs_and_python_functions_run_in_containers_on_their_base() {
+    let mut theirs = World::default();
+    let minor = base_image::python(&theirs);
+    theirs.start();
+    let base = format!("[image]\nbase = \"{}/debian:13\"\n", theirs.control);
+    let yard = Yard::up();
+    let folder = yard.world.scratch("program");
+    let text = format!(
+        "[model]\nname = \"program\"\nversion = \"1\"\n[runtime]\nkind = \"command\"\ncommand = [\"python3.{minor}\", \"main.py\"]\n\
+         health = \"/\"\nenvironment = {{ GREETING = \"declared\", OTHER = \"declared\" }}\n{base}"
+    );
+    std::fs::write(folder.join("modelyard.toml"), text).unwrap();
+    std::fs::write(folder.join("main.py"), PROGRAM).unwrap();
+    let deploy = |folder: &str, more: &[&str]| {
+        let all = ["deploy", folder, "--wait", "--timeout", "3m", "--output", "json"];
+        yard.world.run(&[&all, IN_CONTAINERS, more].concat())
+    };
+    deploy(folder.to_str().unwrap(), &["--set", "configuration.GREETING=configured"]).ended(0);
+    let status = yard.world.status("program");
+    let address = status["stable"]["instances"][0]["address"].as_str().unwrap();
+    let told: Value = ureq::get(format!("http://{address}/")).call().unwrap().body_mut().read_json().unwrap();
+    let wanted = serde_json::json!({
+        "GREETING": "configured", "OTHER": "declared", "MODELYARD_SERVICE": "program", "MODELYARD_REVISION": "1",
+    });
+    assert_eq!(told, wanted, "as a process is told it");
+
+    let of = |version: &str, threshold: &str| function(&yard.world, version, |source| source.replace("0.5", threshold));
+    let first = of("1.0.0", "0.5");
+    let alone = deploy(first.to_str().unwrap(), &[]).ended(1).err;
+    let alone = alone.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(alone.contains("its container image needs a base with Python") && alone.contains("[image]"), "{alone}");
+    let on_base = |folder: &std::path::Path| {
+        let file = folder.join("modelyard.toml");
+        std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + &base).unwrap();
+    };
+    on_base(&first);
+    deploy(first.to_str().unwrap(), &[]).ended(0);
+    let load = Load::start(yard.world.gateway, SERVICE, SERVICE, Mix::default());
+    load.flow(20);
+    let second = of("2.0.0", "0.500001");
+    on_base(&second);
+    deploy(second.to_str().unwrap(), CANARY).ended(0);
+    load.flow(20);
+    let tally = load.finish();
+    tally.nothing_failed();
+    assert!(tally.answered.contains_key(&1) && tally.answered.contains_key(&2), "{tally:?}");
+    yard.down();
 }
 
 #[test]

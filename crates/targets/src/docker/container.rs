@@ -372,7 +372,7 @@ mod tests {
             environment: [("THRESHOLD", "0.5"), ("MODELYARD_HTTP", "0.0.0.0:1"), ("MODELYARD_INSTANCE", "forged")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
-            resources: Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500), ..Resources::default() },
+            resources: Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(500) },
             generation: 5,
             machine: Some("prod/box".parse().unwrap()),
         }
