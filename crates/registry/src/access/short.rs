@@ -167,6 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pass_of_our_own_reads_one_repository_for_half_an_hour() {
+        let mint = Mint::default();
+        let pass = mint.own("wine", Timestamp(1_000)).unwrap();
+        let read = mint.read(&pass, Timestamp(2_000)).unwrap();
+        let [access] = &read.access[..] else { panic!("{read:?}") };
+        assert!(
+            read.own && access.allows("repository", "wine", "pull") && !access.allows("repository", "wine", "push")
+        );
+        assert!(!access.allows("repository", "other", "pull"));
+        assert_eq!(mint.read(&pass, Timestamp(1_000 + OWN_SECONDS * 1_000)), None);
+        assert_eq!(Mint::default().read(&pass, Timestamp(2_000)), None, "of another process");
+    }
+
+    #[test]
     fn a_scope_is_cut_to_what_the_grant_allows() {
         let (viewer, deployer, admin) =
             (grant(Role::Viewer, &[]), grant(Role::Deployer, &["team/*"]), grant(Role::Admin, &[]));
