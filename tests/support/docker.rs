@@ -118,8 +118,9 @@ impl Drop for Docker {
         if let Some(bridge) = &self.bridge {
             let _ = Command::new("ip").args(["link", "delete", bridge]).status();
         }
-        // Docker leaves the network of the host mounted there, and the folder could not be removed.
-        let mounted = self.folder.path().join("run/netns/default");
-        let _ = Command::new("umount").arg(mounted).stderr(Stdio::null()).status();
+        // Docker leaves the network of the host mounted there, and its own folder where containers run on without it: neither could be removed.
+        for mounted in ["run/netns/default", "data"] {
+            let _ = Command::new("umount").arg(self.folder.path().join(mounted)).stderr(Stdio::null()).status();
+        }
     }
 }
