@@ -152,7 +152,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(f'{os.uname().nodename} as {os.getuid()}'.encode())
-http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
+http.server.HTTPServer(('0.0.0.0', int(os.environ['PORT'])), Handler).serve_forever()
 ";
 
 #[test]

@@ -142,13 +142,18 @@ fn firmware_files(parts: &Parts<'_>, mut volume: &mut Cursor<Vec<u8>>) -> io::Re
     let number = u32::from_str_radix(&hex[..8], 16).unwrap_or_default();
     let options = FormatVolumeOptions::new().fat_type(FatType::Fat32).bytes_per_cluster(512);
     fatfs::format_volume(&mut volume, options.volume_id(number).volume_label(*b"MODELYARD  "))?;
-    volume.rewind()?;
-    let system = FileSystem::new(volume, FsOptions::new().time_provider(&NO_TIME).update_accessed_date(false))?;
+    {
+        let system = opened(volume)?;
+        for folder in ["EFI", "EFI/BOOT", "loader", "loader/entries", "modelyard"] {
+            system.root_dir().create_dir(folder)?;
+        }
+        system.unmount()?;
+    }
+    // Before there are files: nothing of them is taken for a folder.
+    volume.get_mut().chunks_mut(SECTOR as usize).for_each(put_in_order);
+    let system = opened(volume)?;
     {
         let root = system.root_dir();
-        for folder in ["EFI", "EFI/BOOT", "loader", "loader/entries", "modelyard"] {
-            root.create_dir(folder)?;
-        }
         let put = |path: &str, source: &mut dyn Read| -> io::Result<()> {
             let mut file = root.create_file(path)?;
             let mut piece = vec![0; 1 << 20];
@@ -172,6 +177,35 @@ fn firmware_files(parts: &Parts<'_>, mut volume: &mut Cursor<Vec<u8>>) -> io::Re
         put("modelyard/initrd", &mut initramfs)?;
     }
     system.unmount()
+}
+
+fn opened(volume: &mut Cursor<Vec<u8>>) -> io::Result<FileSystem<&mut Cursor<Vec<u8>>>> {
+    volume.rewind()?;
+    FileSystem::new(volume, FsOptions::new().time_provider(&NO_TIME).update_accessed_date(false))
+}
+
+/// Puts `.` and `..` where they belong in a new folder: first and second. `fatfs` 0.3 gives each a long name, which stands before it, and of which the
+/// specification knows nothing; and calls the root by its number.
+fn put_in_order(sector: &mut [u8]) {
+    const ENTRY: usize = 32;
+    const ROOT_CLUSTER: u8 = 2;
+    let starts = |at: usize, name: &[u8]| sector[at * ENTRY..].starts_with(name);
+    let is_long = |at: usize| sector[at * ENTRY + 11] == 0x0f;
+    if !(is_long(0) && starts(1, b".          ") && is_long(2) && starts(3, b"..         ")) {
+        return;
+    }
+    sector.copy_within(ENTRY..2 * ENTRY, 0);
+    sector.copy_within(3 * ENTRY..4 * ENTRY, ENTRY);
+    // The root is called cluster 0 by its folders, whatever it is.
+    let parent = &mut sector[ENTRY..2 * ENTRY];
+    if (parent[20], parent[21], parent[26], parent[27]) == (0, 0, ROOT_CLUSTER, 0) {
+        parent[26] = 0;
+    }
+    // Deleted entries, which the next files take.
+    for at in [2, 3] {
+        sector[at * ENTRY..(at + 1) * ENTRY].fill(0);
+        sector[at * ENTRY] = 0xe5;
+    }
 }
 
 /// The clock of a disk that is the same whenever it is made.
