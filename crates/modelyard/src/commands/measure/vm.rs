@@ -42,7 +42,7 @@ pub fn seconds(package: &Package, sample: &Sample, path: &Path) -> Result<f64, S
     let address = format!("127.0.0.1:{}", port()?);
     let memory = memory_bytes(package).div_ceil(1 << 20);
     let mut command = Command::new(&qemu);
-    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "null"]);
+    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     command.args(["-machine", if cfg!(target_arch = "aarch64") { "virt" } else { "q35" }, "-smp", "2"]);
     command.arg("-m").arg(memory.to_string()).arg("-bios").arg(firmware);
     match std::env::var(ACCELERATOR) {
