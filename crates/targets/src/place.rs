@@ -1,6 +1,6 @@
 //! A machine as the fleet holds it, whatever it is reached by; and what was last seen of it.
 //!
-//! Promises: who asks waits [`PATIENCE`] at most, and gets what was last known of a machine that does not answer, marked as out of reach; that is kept on
+//! Promises: who asks waits half a second at most, and gets what was last known of a machine that does not answer, marked as out of reach; that is kept on
 //! disk, so that a new control plane knows it at once.
 //! Absent on purpose: reaching machines (`ssh`, `docker`).
 

@@ -1,7 +1,7 @@
 //! The format `vm`: a disk that a machine boots and serves from, made without root, loop devices or network.
 //!
-//! The disk holds the files of the container image of the package, laid over each other ([`tree`]), as a read-only root ([`squash`]); a kernel, its drivers
-//! and a boot loader that somebody else built ([`boot`]); and Modelyard as the first process ([`initramfs`]), whose part `modelyard-guest` is.
+//! The disk holds the files of the container image of the package, laid over each other (`tree`), as a read-only root (`squash`); a kernel, its drivers
+//! and a boot loader that somebody else built (`boot`); and Modelyard as the first process (`initramfs`), whose part `modelyard-guest` is.
 //!
 //! Promises: the same package, program, engine, base and boot files give the same bytes; nothing is run or mounted while it is made; a disk that is there is
 //! replaced by a whole one or stays.
