@@ -120,19 +120,9 @@ impl Machine {
     /// Loads drivers of devices that came, and opens buttons among them.
     fn follow(&mut self) {
         let batch = self.events.read();
-        if batch.lost {
-            self.modules.load_for_devices();
+        self.modules.follow(&batch);
+        if batch.lost || batch.came().any(|event| event.subsystem == "input") {
             self.buttons.look();
-        }
-        let mut modaliases = Vec::new();
-        for event in batch.events.into_iter().filter(crate::uevent::Event::is_new) {
-            modaliases.extend(event.modalias);
-            if event.subsystem == "input" {
-                self.buttons.look();
-            }
-        }
-        if !modaliases.is_empty() {
-            self.modules.load_for(&modaliases);
         }
     }
 }

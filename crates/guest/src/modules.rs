@@ -15,6 +15,7 @@ use rustix::system::finit_module;
 use crate::console::say;
 use crate::devices;
 use crate::glob;
+use crate::uevent::Batch;
 
 /// Virtual buses bring devices with others behind them; nobody has this many of them inside each other.
 const MAX_ROUNDS: u32 = 16;
@@ -49,7 +50,7 @@ impl Modules {
     }
 
     /// Loads what drives a device that says this of itself. Whether anything was tried that was not before.
-    pub fn load_for(&mut self, modaliases: &[String]) -> bool {
+    fn load_for(&mut self, modaliases: &[String]) -> bool {
         let drives = |module: &&Module| {
             module.aliases.iter().any(|alias| modaliases.iter().any(|modalias| glob::matches(alias, modalias)))
         };
@@ -58,6 +59,17 @@ impl Modules {
             self.all.iter().filter(untried).filter(drives).map(|module| module.name.clone()).collect();
         self.load(&names);
         !names.is_empty()
+    }
+
+    /// Loads what drives the devices that came.
+    pub fn follow(&mut self, batch: &Batch) {
+        if batch.lost {
+            self.load_for_devices();
+        }
+        let modaliases: Vec<String> = batch.came().filter_map(|event| event.modalias.clone()).collect();
+        if !modaliases.is_empty() {
+            self.load_for(&modaliases);
+        }
     }
 
     fn load(&mut self, names: &[String]) {

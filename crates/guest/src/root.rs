@@ -82,18 +82,8 @@ pub fn find(
 fn follow(modules: &mut Modules, events: &Events, at_most: Duration) -> bool {
     clock::wait(&mut [PollFd::new(events, PollFlags::IN)], Some(at_most));
     let batch = events.read();
-    if batch.lost {
-        modules.load_for_devices();
-    }
-    let new = batch.events.into_iter().filter(crate::uevent::Event::is_new);
-    let mut came = batch.lost;
-    let mut modaliases = Vec::new();
-    for event in new {
-        came |= event.subsystem == "block" || event.modalias.is_some();
-        modaliases.extend(event.modalias);
-    }
-    modules.load_for(&modaliases);
-    came
+    modules.follow(&batch);
+    batch.lost || batch.came().any(|event| event.subsystem == "block" || event.modalias.is_some())
 }
 
 fn choose(disks: &[Disk], name: &str) -> Result<Option<String>, String> {

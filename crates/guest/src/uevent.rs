@@ -64,6 +64,13 @@ pub struct Batch {
     pub lost: bool,
 }
 
+impl Batch {
+    /// Devices that came.
+    pub fn came(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter().filter(|event| event.is_new())
+    }
+}
+
 impl Events {
     /// Listens from now on.
     pub fn listen() -> io::Result<Self> {
