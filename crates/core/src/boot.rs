@@ -18,7 +18,7 @@ pub const VERSION: u32 = 1;
 pub const INIT: &str = "/init";
 
 /// Where the container image that the root was made of has Modelyard. The root holds an empty file there, over which [`INIT`] is mounted.
-pub const PROGRAM: &str = "/modelyard";
+pub use crate::image::PROGRAM;
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

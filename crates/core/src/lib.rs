@@ -16,6 +16,7 @@ pub mod failure;
 pub mod feedback;
 pub mod flags;
 pub mod home;
+pub mod image;
 pub mod instance;
 pub mod machine;
 pub mod meaning;
@@ -36,6 +37,7 @@ pub mod signature;
 pub mod strategy;
 pub mod time;
 pub mod tracking;
+pub mod url;
 pub mod weight;
 
 pub use digest::Digest;

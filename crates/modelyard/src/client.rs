@@ -162,9 +162,3 @@ impl Error {
         matches!(self, Self::Refused { status: 404, .. })
     }
 }
-
-/// A text as one segment of a path, or a value of a query.
-pub fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}

@@ -12,12 +12,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use modelyard_control::mlflow_login;
+use modelyard_core::url::encoded;
 use modelyard_registry::paths;
 use serde_json::Value;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use crate::client::encoded;
 use crate::exit::Failed;
 
 /// As many files a model may have.

@@ -31,6 +31,7 @@ mod schema;
 pub mod vm;
 pub mod wheel;
 mod wire;
+mod written;
 
 pub use bare::{build_model, is_model, package_of_model};
 pub use build::{BuildOptions, Built, Named, build};

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use modelyard_core::Digest;
+use modelyard_core::image::PACKAGE;
 use modelyard_core::package::{DOCUMENT, Package};
 use modelyard_registry::MAX_DOCUMENT_BYTES;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::image::{PACKAGE, digest_of};
+use crate::image::digest_of;
 
 /// Most entries of an archive.
 const MOST_ENTRIES: usize = 1_000_000;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use modelyard_core::event::EventBody;
 use modelyard_core::metric::{Metric, MetricSource};
 use modelyard_core::ports::Clock;
+use modelyard_core::url::encoded;
 use modelyard_core::{Millis, RevisionNumber, ServiceName, Timestamp};
 use serde_json::{Value, json};
 
@@ -194,17 +195,6 @@ async fn ask_hook(question: &Question, revision: RevisionNumber, version: &str) 
 /// A span as PromQL has it.
 fn window(span: Millis) -> String {
     format!("{}ms", span.0.max(1))
-}
-
-/// Percent-encoded for a query string (RFC 3986): all but unreserved characters.
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-        out
-    })
 }
 
 #[cfg(test)]

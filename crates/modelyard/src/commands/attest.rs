@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use modelyard_core::Digest;
 use modelyard_core::package::Package;
-use modelyard_package::{DESCRIPTION, Named, is_model};
+use modelyard_package::{BuildOptions, DESCRIPTION, Named, is_model};
 use modelyard_registry::access::now;
 use modelyard_registry::trust::{Build, PROVENANCE, attest};
 use serde_json::json;
@@ -124,11 +124,13 @@ fn built_again(
 ) -> miette::Result<BTreeMap<String, Digest>> {
     let (_scratch, store) = super::inspect::passing_store()?;
     let is_bare = is_model(from);
-    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let mut options = modelyard_package::BuildOptions::from_source_date_epoch(epoch.as_deref())?;
-    options.allow_unlocked = true;
-    // It may have been said on the command line then, and is stated as a parameter.
-    options.source_revision = package.lineage.as_ref().and_then(|lineage| lineage.revision.clone());
+    let mut options = BuildOptions {
+        source_date_epoch: super::package::moment()?,
+        allow_unlocked: true,
+        // It may have been said on the command line then, and is stated as a parameter.
+        source_revision: package.lineage.as_ref().and_then(|lineage| lineage.revision.clone()),
+        ..BuildOptions::default()
+    };
     let _busy = Busy::with(&format!("packaging {} again", from.display()));
     let built = if is_bare {
         let named = Named { name: package.name.clone(), version: package.version.clone() };

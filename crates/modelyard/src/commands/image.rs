@@ -1,12 +1,12 @@
 //! The format `image`: a container image, kept in the local registry beside its package and written as an archive.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use modelyard_core::package::{Package, Runtime};
 use modelyard_core::{Digest, EnvironmentName};
-use modelyard_package::image::{self, Base, Dependencies, Image, Ingredients, Written};
-use modelyard_package::{BuildOptions, Built};
+use modelyard_package::Built;
+use modelyard_package::image::{self, Base, Dependencies, Image, Ingredients};
 use modelyard_registry::distribution::Distribution;
 use modelyard_serve::python;
 use serde_json::{Map, Value, json};
@@ -42,14 +42,8 @@ pub fn export(
     let package = &built.package;
     let distribution = super::registry::open(context)?;
     let base = base::choose(context, &distribution, wanted)?;
-    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let options = BuildOptions::from_source_date_epoch(epoch.as_deref())?;
-    let moment = options.source_date_epoch;
-    let made_of = (package, &built.digest, folder);
-    let (image, written) = make(context, &distribution, made_of, base.as_ref(), moment, out)?;
-    let tag = keep(&distribution, built, &image)?;
-    let paint = Paint::stderr();
-    image.notes.iter().for_each(|note| say(&format!("{}: {note}", paint.warn("warning"))));
+    let (image, tag) = kept(context, &distribution, (package, &built.digest, folder), base.as_ref())?;
+    let written = image::archive(distribution.store().blobs(), &image, &path(package, out))?;
     let mut more = Map::new();
     more.insert("file_digest".to_owned(), json!(written.digest));
     more.insert("tag".to_owned(), json!(tag));
@@ -83,36 +77,31 @@ pub fn ensure(
         let help = "write `base = \"docker.io/library/python:3.12-slim\"` under [image] in modelyard.toml and deploy the folder, or make the image first: `modelyard package DIR --format image --base …`";
         return Err(Failed::new(what, help).into());
     }
-    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let moment = BuildOptions::from_source_date_epoch(epoch.as_deref())?.source_date_epoch;
     let folder = distribution.store().unpack(digest)?;
-    let image = build(context, &distribution, (package, digest, &folder), base.as_ref(), moment)?;
-    let paint = Paint::stderr();
-    image.notes.iter().for_each(|note| say(&format!("{}: {note}", paint.warn("warning"))));
-    distribution.keep_image(&package.name, package.version.as_str(), digest, &image.manifest, &image.parts())?;
+    let (image, _) = kept(context, &distribution, (package, digest, &folder), base.as_ref())?;
     say(&format!("made the container image {} {}", image.name, image.digest));
     Ok(())
 }
 
-/// Makes an image of a package (its document, its digest, its files), and writes it to `out`; nothing names it yet.
-pub fn make(
+/// Makes an image of a package (its document, its digest, its files), keeps it in the local registry beside the package, and says what people should know;
+/// with the tag that names it.
+pub fn kept(
     context: &Context,
     distribution: &Distribution,
     (package, digest, folder): (&Package, &Digest, &Path),
     base: Option<&Base>,
-    source_date_epoch: Option<u64>,
-    out: &Path,
-) -> miette::Result<(Image, Written)> {
-    let image = build(context, distribution, (package, digest, folder), base, source_date_epoch)?;
-    let path = out.join(format!("{}-{}-image.tar", package.name, package.version));
-    let written = image::archive(distribution.store().blobs(), &image, &path)?;
-    Ok((image, written))
+) -> miette::Result<(Image, Option<String>)> {
+    let image = build(context, distribution, (package, digest, folder), base, super::package::moment()?)?;
+    let paint = Paint::stderr();
+    image.notes.iter().for_each(|note| say(&format!("{}: {note}", paint.warn("warning"))));
+    let (version, parts) = (package.version.as_str(), image.parts());
+    let tag = distribution.keep_image(&package.name, version, digest, &image.manifest, &parts)?;
+    Ok((image, tag))
 }
 
-/// Names an image in the local registry, beside its package: its tag.
-pub fn keep(distribution: &Distribution, built: &Built, image: &Image) -> miette::Result<Option<String>> {
-    let Built { package, digest, .. } = built;
-    Ok(distribution.keep_image(&package.name, package.version.as_str(), digest, &image.manifest, &image.parts())?)
+/// Where the archive of an image is written.
+pub fn path(package: &Package, out: &Path) -> PathBuf {
+    out.join(format!("{}-{}-image.tar", package.name, package.version))
 }
 
 /// Makes an image of a package; its blobs are stored, and nothing names it yet.

@@ -130,6 +130,12 @@ pub(super) fn options() -> Result<BuildOptions, Usage> {
     Ok(BuildOptions { source_revision: said, ..BuildOptions::default() })
 }
 
+/// The moment that everything made is stamped with, in seconds since 1970, if `SOURCE_DATE_EPOCH` says one.
+pub(super) fn moment() -> miette::Result<Option<u64>> {
+    let text = std::env::var("SOURCE_DATE_EPOCH").ok();
+    Ok(BuildOptions::from_source_date_epoch(text.as_deref())?.source_date_epoch)
+}
+
 /// Packages a folder, or a bare model, into the local registry. What the environment says of its source does not count.
 pub fn build(context: &Context, what: &Path, called: Option<&Called>) -> miette::Result<Built> {
     build_into(&super::inspect::store(context)?, what, called, BuildOptions::default())
@@ -137,9 +143,7 @@ pub fn build(context: &Context, what: &Path, called: Option<&Called>) -> miette:
 
 /// Packages a folder, or a bare model, into `store`, and says what is probably not meant.
 pub fn build_into(store: &Store, what: &Path, called: Option<&Called>, options: BuildOptions) -> miette::Result<Built> {
-    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let BuildOptions { source_date_epoch, .. } = BuildOptions::from_source_date_epoch(epoch.as_deref())?;
-    let options = BuildOptions { source_date_epoch, ..options };
+    let options = BuildOptions { source_date_epoch: moment()?, ..options };
     let built = {
         let _busy = Busy::with(&format!("packaging {}", what.display()));
         match is_model(what) {
@@ -274,8 +278,7 @@ fn measured(format: &str, package: &Document, done: &mut Exported) {
 
 /// Writes wheel and source distribution, and says what they are called.
 fn wheel(package: &Document, folder: &Path, out: &Path) -> miette::Result<Vec<(&'static str, Exported)>> {
-    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let options = BuildOptions::from_source_date_epoch(epoch.as_deref())?;
+    let options = BuildOptions { source_date_epoch: moment()?, ..BuildOptions::default() };
     let written = modelyard_package::wheel::export(package, folder, out, &options)?;
     written.notes.iter().for_each(|note| say(note));
     let done = written.files.into_iter().map(|file| {

@@ -30,7 +30,9 @@ pub fn run(context: &Context, file: &Path) -> miette::Result<Exit> {
             Made::Image { base, moment, .. } => {
                 let base = base.as_ref().map(|(name, digest)| below(store, name, digest)).transpose()?;
                 let made_of = (&package, &digest, folder.as_path());
-                image::make(context, &distribution, made_of, base.as_ref(), Some(*moment), scratch.path())?.1.path
+                let anew = image::build(context, &distribution, made_of, base.as_ref(), Some(*moment))?;
+                let to = image::path(&package, scratch.path());
+                modelyard_package::image::archive(store.blobs(), &anew, &to)?.path
             }
             Made::Wheel { moment, .. } => wheel(&package, &folder, scratch.path(), *moment)?,
             Made::Standalone { .. } => standalone::export(context, &package, &folder, scratch.path())?.path,

@@ -81,8 +81,6 @@ fn lock(laid_out: &LaidOut) -> miette::Result<Option<Lock>> {
 
 /// When the bill is made, if whoever makes it says so: it is the same each time otherwise.
 fn made() -> miette::Result<Option<String>> {
-    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let options = modelyard_package::BuildOptions::from_source_date_epoch(epoch.as_deref())?;
     let at = |seconds: u64| i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    Ok(options.source_date_epoch.and_then(at).map(|at| at.to_string()))
+    Ok(super::package::moment()?.and_then(at).map(|at| at.to_string()))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use modelyard_core::flags::{self, VARIABLE, Values};
 use modelyard_core::home::Announcement;
+use modelyard_core::image::VARIABLES;
 use modelyard_core::package::{DOCUMENT, Package, Runtime};
 use modelyard_serve::ServeOptions;
 use modelyard_serve::contract::Contracts;
@@ -63,7 +64,7 @@ pub struct Serve {
     #[arg(long, value_name = "JSON", env = VARIABLE, hide = true)]
     flags: Option<String>,
     /// Environment variables of a program as one JSON object.
-    #[arg(long, value_name = "JSON", env = "MODELYARD_VARIABLES", hide = true)]
+    #[arg(long, value_name = "JSON", env = VARIABLES, hide = true)]
     variables: Option<String>,
     /// Threads that read requests and write answers. Default: one per core.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
@@ -141,8 +142,7 @@ impl Serve {
     fn variables(&self) -> Result<std::collections::BTreeMap<String, String>, Usage> {
         let Some(text) = &self.variables else { return Ok(Default::default()) };
         let help = "it is set by the target `docker`; leave it alone";
-        serde_json::from_str(text)
-            .map_err(|error| Usage::new(format!("MODELYARD_VARIABLES is no JSON object: {error}"), help))
+        serde_json::from_str(text).map_err(|error| Usage::new(format!("{VARIABLES} is no JSON object: {error}"), help))
     }
 
     /// The value of every flag that the package declares.

@@ -2,10 +2,9 @@
 //!
 //! Source: OCI image specification 1.1, "Image Layout"; Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset Format".
 
-use std::fs;
+use std::fs::File;
 use std::io::{self, Read, Write as _};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
 
 use modelyard_core::Digest;
 use modelyard_registry::blob::Blobs;
@@ -17,41 +16,18 @@ use super::Image;
 use super::error::ImageError;
 use super::tape::Entries;
 use crate::canonical;
+use crate::written::Written;
 
 /// Annotation of an index: the whole name, which containerd gives an image that it imports.
 const NAME: &str = "io.containerd.image.name";
-
-/// A file that was written.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Written {
-    /// The file.
-    pub path: PathBuf,
-    /// SHA-256 of its bytes.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size_bytes: u64,
-    /// How long it took.
-    pub seconds: f64,
-}
 
 /// Writes an image to `path`, in place of what is there. Every blob is checked on its way.
 ///
 /// # Errors
 /// [`ImageError`]; what was there stays.
 pub fn archive(blobs: &Blobs, image: &Image, path: &Path) -> Result<Written, ImageError> {
-    let began = Instant::now();
     let entries = entries(blobs, image)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> io::Result<(Digest, u64)> {
-        fs::create_dir_all(folder)?;
-        let temporary = tempfile::Builder::new().prefix(".incoming-").tempfile_in(folder)?;
-        let facts = copy(&mut entries.read()?, temporary.as_file())?;
-        temporary.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        temporary.persist(path).map_err(|error| error.error)?;
-        Ok(facts)
-    };
-    let (digest, size_bytes) = write().map_err(ImageError::file(path))?;
-    Ok(Written { path: path.to_owned(), digest, size_bytes, seconds: began.elapsed().as_secs_f64() })
+    Written::whole(path, |file| copy(&mut entries.read()?, file)).map_err(ImageError::file(path))
 }
 
 fn entries(blobs: &Blobs, image: &Image) -> Result<Entries, ImageError> {
@@ -83,7 +59,7 @@ fn entries(blobs: &Blobs, image: &Image) -> Result<Entries, ImageError> {
 }
 
 /// Copies everything; digest and length.
-fn copy(source: &mut dyn Read, mut sink: &fs::File) -> io::Result<(Digest, u64)> {
+fn copy(source: &mut dyn Read, sink: &mut File) -> io::Result<(Digest, u64)> {
     let (mut hash, mut size, mut piece) = (Sha256::new(), 0, vec![0; 256 << 10]);
     loop {
         match source.read(&mut piece)? {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use modelyard_core::image::{PACKAGE, PACKAGE_DIR, PORT, PROGRAM, USER};
 use modelyard_registry::manifest::{ARCHITECTURE, CREATED, Descriptor, MANIFEST, TITLE, VERSION};
 use serde_json::{Value, json};
 
@@ -12,17 +13,8 @@ use super::{Ingredients, Layer};
 use crate::canonical;
 use crate::publish::rfc3339;
 
-/// Label of an image: digest of the package that it holds.
-pub const PACKAGE: &str = "io.modelyard.package.digest";
-
-/// Where the package stands in an image.
-pub const PACKAGE_DIR: &str = "/package";
-
 /// Where ONNX Runtime stands in an image.
 pub const ENGINE: &str = "/usr/lib/modelyard/libonnxruntime.so";
-
-/// Who serves: nobody's number, as the distroless images have it.
-const USER: &str = "65532:65532";
 
 /// Folders of programs when the base names none. Source: Docker's default.
 const FOLDERS: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,9 +60,9 @@ pub fn configuration(made_of: &Ingredients<'_>, moment: u64, layers: &[Layer]) -
         "architecture": ARCHITECTURE, "os": "linux", "created": created,
         "config": {
             "User": USER,
-            "ExposedPorts": { "8080/tcp": {} },
+            "ExposedPorts": { (format!("{PORT}/tcp")): {} },
             "Env": environment(made_of),
-            "Entrypoint": ["/modelyard"],
+            "Entrypoint": [PROGRAM],
             "Cmd": ["serve"],
             "WorkingDir": "/",
             "StopSignal": "SIGTERM",
@@ -90,7 +82,7 @@ fn environment(made_of: &Ingredients<'_>) -> Vec<String> {
     }
     let mut own = vec![
         format!("MODELYARD_PACKAGE_DIR={PACKAGE_DIR}"),
-        "MODELYARD_HTTP=0.0.0.0:8080".to_owned(),
+        format!("MODELYARD_HTTP=0.0.0.0:{PORT}"),
         // Who reaches the port is decided by whoever publishes it.
         "MODELYARD_REACHABLE=true".to_owned(),
         "ORT_DISABLE_TELEMETRY=1".to_owned(),

@@ -108,3 +108,51 @@ impl<R: Read> Read for Hashed<R> {
         Ok(length)
     }
 }
+
+/// How far a layer may swell: so many times its own length, and [`SWELL_BYTES`] more. Programs shrink to a third.
+const SWELL: u64 = 100;
+
+/// What a small layer may hold in any case, in bytes.
+const SWELL_BYTES: u64 = 64 << 20;
+
+/// The tar file of a layer while it is read from end to end: how much it may be is bounded, and it is held against its digest.
+pub struct Content<R> {
+    source: Hashed<io::Take<R>>,
+    most: u64,
+}
+
+impl<R: Read> Content<R> {
+    /// What `source` gives of a layer whose blob has `size` bytes.
+    pub fn of(source: R, size: u64) -> Self {
+        let most = size.saturating_mul(SWELL).saturating_add(SWELL_BYTES);
+        Self { source: Hashed { source: source.take(most), hash: Sha256::new() }, most }
+    }
+
+    /// Reads the rest, and gives back what was `read` of it, unless the whole is too much or not what was said. In words what is wrong.
+    pub fn end<T>(mut self, read: Result<T, String>, said: &Digest) -> Result<T, String> {
+        let read = read.and_then(|read| {
+            // What stands behind the last entry belongs to the digest too.
+            io::copy(&mut self.source, &mut io::sink()).map_err(|error| damaged(&error))?;
+            Ok(read)
+        });
+        if self.source.source.limit() == 0 {
+            return Err(format!("it swells beyond reason, past {} bytes", self.most));
+        }
+        let actual = Digest::from_sha256(self.source.hash.finalize().into());
+        read.and_then(|read| match actual == *said {
+            true => Ok(read),
+            false => Err(format!("its content has digest {actual}, and the configuration says {said}")),
+        })
+    }
+}
+
+impl<R: Read> Read for Content<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.source.read(buffer)
+    }
+}
+
+/// What is wrong with a layer that cannot be read.
+pub fn damaged(error: &io::Error) -> String {
+    format!("it is damaged: {error}")
+}

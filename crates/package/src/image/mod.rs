@@ -20,21 +20,22 @@ mod tape;
 use std::path::Path;
 
 use modelyard_core::Digest;
+use modelyard_core::image::PACKAGE_DIR;
 use modelyard_core::package::{DOCUMENT, Package, Runtime};
 use modelyard_registry::blob::Blobs;
 use modelyard_registry::manifest::{Descriptor, IMAGE_CONFIG};
 
 pub use modelyard_registry::manifest::ARCHITECTURE;
 
-pub use self::archive::{Written, archive};
+pub use self::archive::archive;
 pub use self::base::{Base, import};
-pub use self::documents::{PACKAGE, PACKAGE_DIR};
 pub(crate) use self::elf::closure;
 pub use self::error::ImageError;
 pub use self::layer::Layer;
-pub(crate) use self::layer::{GZIP, digest_of};
+pub(crate) use self::layer::{Content as LayerContent, GZIP, damaged, digest_of};
 pub use self::python::Dependencies;
 use self::tape::Entries;
+pub use crate::written::Written;
 
 /// A file of the model that is at least this long is a layer of its own: 1 MiB. Below, a layer costs more than sharing saves.
 const LARGE_BYTES: u64 = 1 << 20;

@@ -23,12 +23,13 @@ use modelyard_core::Digest;
 use modelyard_core::boot::{Boot, PROGRAM, Program, VERSION};
 use modelyard_registry::blob::Blobs;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 pub use self::boot::{BootFiles, unpacked};
+use self::container::{Container, Hardware};
 pub use self::error::VmError;
 use self::tree::{Content, Node, Slice, Tree};
-use crate::image::Image;
+use crate::image::{Image, digest_of};
+use crate::written::{Written, facts};
 
 /// Folders of the root over which the machine mounts something.
 const MOUNTED: [(&str, u16); 5] = [("proc", 0o555), ("sys", 0o555), ("dev", 0o755), ("run", 0o755), ("tmp", 0o1777)];
@@ -77,7 +78,7 @@ pub struct Disk {
 pub fn build(blobs: &Blobs, made_of: &Ingredients<'_>, scratch: &Path) -> Result<Disk, VmError> {
     let moment = made_of.source_date_epoch.and_then(|moment| u32::try_from(moment).ok()).unwrap_or(0);
     let scratch_file = || tempfile::tempfile_in(scratch);
-    let root = scratch_file().map_err(VmError::part("the root"))?;
+    let mut root = scratch_file().map_err(VmError::part("the root"))?;
     let mut tree = Tree::of(blobs, &made_of.image.layers, scratch)?;
     for (path, mode) in MOUNTED {
         tree.folder(path, mode);
@@ -89,15 +90,15 @@ pub fn build(blobs: &Blobs, made_of: &Ingredients<'_>, scratch: &Path) -> Result
     tree.put(PROGRAM.trim_start_matches('/'), empty);
     let root_bytes = squash::write(&tree, moment, &root).map_err(VmError::part("the root"))?;
     drop(tree);
-    let root_digest = digest(&[&root]).map_err(VmError::part("the root"))?;
+    let (root_digest, _) = facts(&mut root).map_err(VmError::part("the root"))?;
     let boot = document(blobs, made_of, &root_digest)?;
     let mut initramfs = scratch_file().map_err(VmError::part("the initial RAM file system"))?;
     initramfs::write(made_of.program, made_of.boot, &boot, &mut initramfs)?;
     let made = || -> io::Result<Disk> {
         let initramfs_bytes = initramfs.metadata()?.len();
-        let opened = [&made_of.boot.kernel, &made_of.boot.loader].map(File::open);
-        let [kernel, loader] = opened;
-        let seed = digest(&[&root, &initramfs, &kernel?, &loader?])?;
+        (&initramfs).rewind()?;
+        let foreign = File::open(&made_of.boot.kernel)?.chain(File::open(&made_of.boot.loader)?);
+        let seed = digest_of(&mut root_digest.to_string().as_bytes().chain(&initramfs).chain(foreign))?;
         let parts = disk::Parts {
             title: &made_of.image.name,
             loader: &made_of.boot.loader,
@@ -115,20 +116,16 @@ pub fn build(blobs: &Blobs, made_of: &Ingredients<'_>, scratch: &Path) -> Result
     made().map_err(VmError::part("the disk"))
 }
 
-/// SHA-256 of files, one after the other.
-fn digest(files: &[&File]) -> io::Result<Digest> {
-    let mut hash = Sha256::new();
-    let mut piece = vec![0; 256 << 10];
-    for mut file in files.iter().copied() {
-        file.rewind()?;
-        loop {
-            match file.read(&mut piece)? {
-                0 => break,
-                length => hash.update(&piece[..length]),
-            }
-        }
-    }
-    Ok(Digest::from_sha256(hash.finalize().into()))
+/// Wraps a disk, and writes it to `path` in place of what is there.
+///
+/// # Errors
+/// [`VmError::Part`]; what was there stays.
+pub fn export(disk: &Disk, container: Container, hardware: &Hardware, path: &Path) -> Result<Written, VmError> {
+    let wrap = |file: &mut File| {
+        container::write(container, &disk.file, hardware, file)?;
+        facts(file)
+    };
+    Written::whole(path, wrap).map_err(VmError::part("the disk"))
 }
 
 /// What the first process is told, by the configuration of the image.

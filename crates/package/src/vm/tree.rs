@@ -14,13 +14,11 @@ use std::path::Path;
 use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
-use modelyard_core::Digest;
 use modelyard_registry::blob::Blobs;
-use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 use super::error::VmError;
-use crate::image::{GZIP, Layer};
+use crate::image::{GZIP, Layer, LayerContent, damaged};
 
 /// Most files of an image.
 const MOST_FILES: usize = 2_000_000;
@@ -33,12 +31,6 @@ const MOST_NAME: usize = 255;
 
 /// How often a link is followed on the way to one file, as in Linux.
 const MOST_LINKS: usize = 40;
-
-/// How far a layer may swell: so many times its own length, and [`SWELL_BYTES`] more.
-const SWELL: u64 = 100;
-
-/// What a small layer may hold in any case, in bytes.
-const SWELL_BYTES: u64 = 64 << 20;
 
 /// A file, folder or link, and to whom it belongs.
 #[derive(Clone, Debug)]
@@ -144,13 +136,8 @@ impl Tree {
     }
 
     fn lay(&mut self, layer: &Layer, file: File, scratch: &Path) -> Result<(), String> {
-        let told = |error: io::Error| format!("it is damaged: {error}");
-        let packed = layer.descriptor.media_type == GZIP;
-        let most = match packed {
-            true => layer.descriptor.size.saturating_mul(SWELL).saturating_add(SWELL_BYTES),
-            false => layer.descriptor.size,
-        };
-        let (lies, source): (File, Box<dyn Read>) = match packed {
+        let told = |error: io::Error| damaged(&error);
+        let (lies, source): (File, Box<dyn Read>) = match layer.descriptor.media_type == GZIP {
             true => {
                 let room =
                     tempfile::tempfile_in(scratch).map_err(|error| format!("there is no room for it: {error}"))?;
@@ -163,19 +150,13 @@ impl Tree {
                 (file, Box::new(BufReader::with_capacity(256 << 10, source)))
             }
         };
-        let mut source = Hashed { source: source.take(most), hash: Sha256::new() };
-        self.entries(&mut source, &Rc::new(lies))?;
-        // What stands behind the last entry belongs to the digest too.
-        io::copy(&mut source, &mut io::sink()).map_err(told)?;
-        let actual = Digest::from_sha256(source.hash.finalize().into());
-        match actual == layer.diff {
-            true => Ok(()),
-            false => Err(format!("its content has digest {actual}, and was said to be {}", layer.diff)),
-        }
+        let mut content = LayerContent::of(source, layer.descriptor.size);
+        let laid = self.entries(&mut content, &Rc::new(lies));
+        content.end(laid, &layer.diff)
     }
 
     fn entries(&mut self, source: &mut dyn Read, lies: &Rc<File>) -> Result<(), String> {
-        let told = |error: io::Error| format!("it is damaged: {error}");
+        let told = |error: io::Error| damaged(&error);
         let mut archive = tar::Archive::new(source);
         // What this very layer brought: an opaque folder hides only what lies below it.
         let mut own = std::collections::BTreeSet::new();
@@ -217,7 +198,7 @@ impl Tree {
 
     /// What an entry is; `None` for what is left out.
     fn node<R: Read>(&self, entry: &tar::Entry<'_, R>, lies: &Rc<File>) -> Result<Option<Node>, String> {
-        let told = |error: io::Error| format!("it is damaged: {error}");
+        let told = |error: io::Error| damaged(&error);
         let header = entry.header();
         let number = |value: u64| u32::try_from(value).map_err(|_| format!("{value} is no number of a user"));
         let target = || entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
@@ -324,20 +305,6 @@ fn clean(bytes: &[u8]) -> Result<Option<String>, String> {
         return Err(format!("the path `{text:.200}` leaves the root, or is too long"));
     }
     Ok((!parts.is_empty()).then(|| parts.join("/")))
-}
-
-/// Hashes what passes.
-struct Hashed<R> {
-    source: R,
-    hash: Sha256,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.source.read(buffer)?;
-        self.hash.update(&buffer[..length]);
-        Ok(length)
-    }
 }
 
 /// Writes down what passes.

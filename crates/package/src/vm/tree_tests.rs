@@ -1,5 +1,8 @@
 //! Trees of layers: what stays, what is taken away, what is refused.
 
+use modelyard_core::Digest;
+use sha2::{Digest as _, Sha256};
+
 use super::*;
 
 /// Media type of a layer that is a tar file.
@@ -143,5 +146,5 @@ fn a_layer_that_is_not_what_was_said_is_found() {
     let descriptor = modelyard_registry::manifest::Descriptor::new(TAR, diff, bytes.len() as u64);
     let layer = Layer { what: "test".into(), descriptor, diff, reused: false };
     let refused = Tree::default().lay(&layer, File::open(&path).unwrap(), folder.path()).unwrap_err();
-    assert!(refused.contains("was said to be"), "{refused}");
+    assert!(refused.contains("and the configuration says"), "{refused}");
 }

@@ -3,7 +3,7 @@
 //! Promises: bytes depend on nothing but names and contents: sorted entries, one time, one mode, no owner, one compressor. Memory stays flat.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -132,12 +132,4 @@ pub fn sdist(out: File, folder: &str, entries: &[Entry], moment: u64) -> io::Res
         archive.append_data(&mut header, format!("{folder}/{}", entry.path), source)?;
     }
     archive.into_inner()?.finish()?.into_inner().map_err(io::IntoInnerError::into_error)
-}
-
-/// Digest and length of a file that was written.
-pub fn facts(file: &mut File) -> io::Result<(modelyard_core::Digest, u64)> {
-    file.rewind()?;
-    let size = file.metadata()?.len();
-    let digest = copy(file, &mut io::sink(), size)?;
-    Ok((modelyard_core::Digest::from_sha256(digest), size))
 }

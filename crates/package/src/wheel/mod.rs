@@ -14,7 +14,6 @@ mod needs;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use modelyard_core::Digest;
 use modelyard_core::package::{DOCUMENT, Package, Runtime};
@@ -23,6 +22,7 @@ use self::archive::{Content, Entry};
 use self::names::Names;
 use self::needs::Needs;
 use crate::BuildOptions;
+use crate::written::{self, facts};
 
 /// One file that was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,21 +183,8 @@ fn write(
     path: PathBuf,
     write: impl FnOnce(File) -> io::Result<File>,
 ) -> Result<Written, WheelError> {
-    let began = Instant::now();
-    let whole = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new().prefix(".incoming-").tempfile_in(folder)?;
-        let mut file = write(temporary.as_file().try_clone()?)?;
-        let facts = archive::facts(&mut file)?;
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.set_permissions(readable)?;
-        temporary.persist(&path).map_err(|error| error.error)?;
-        Ok(facts)
-    };
-    match whole() {
-        Ok((digest, size_bytes)) => {
-            Ok(Written { format, path, digest, size_bytes, seconds: began.elapsed().as_secs_f64() })
-        }
-        Err(source) => Err(WheelError::File { path, source }),
-    }
+    let whole = written::Written::whole(&path, |file| facts(&mut write(file.try_clone()?)?));
+    let written::Written { path, digest, size_bytes, seconds } =
+        whole.map_err(|source| WheelError::File { path, source })?;
+    Ok(Written { format, path, digest, size_bytes, seconds })
 }

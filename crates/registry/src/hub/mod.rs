@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use modelyard_core::url::encoded;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use serde_json::Value;
 use ureq::Body;
@@ -68,7 +69,7 @@ impl Hub {
     /// # Errors
     /// [`ArtefactError`]: there is none, it may not be seen, or what the hub says of it cannot be held against the files.
     pub fn snapshot(&self, repository: &Repository, revision: &str) -> Result<Snapshot, ArtefactError> {
-        let revision_part = snapshot::encoded(revision);
+        let revision_part = encoded(revision);
         let url = format!("{}/api/models/{repository}/revision/{revision_part}?blobs=true", self.endpoint);
         let accept: (HeaderName, &str) = (header::ACCEPT, "application/json");
         let mut answer = self.http.get(&url, &[accept])?;
@@ -107,7 +108,7 @@ impl Hub {
         scratch: &Path,
         tell: Tell<'_>,
     ) -> Result<PathBuf, ArtefactError> {
-        let path_part: Vec<String> = file.path.split('/').map(snapshot::encoded).collect();
+        let path_part: Vec<String> = file.path.split('/').map(encoded).collect();
         let (repository, commit) = (&snapshot.repository, &snapshot.commit);
         let url = format!("{}/{repository}/resolve/{commit}/{}", self.endpoint, path_part.join("/"));
         let path = scratch.join(part("hub", &url));

@@ -1,7 +1,6 @@
 //! What a hub says of a repository at one commit.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 use modelyard_core::Digest;
@@ -163,22 +162,6 @@ fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// A text as one part of a path, percent-encoded.
-///
-/// Source: RFC 3986, section 2.3.
-pub(super) fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,11 +219,5 @@ mod tests {
         let moved = json!({"sha": "f".repeat(40), "siblings": []});
         assert!(Snapshot::read(&"a/b".parse().unwrap(), COMMIT, moved).unwrap_err().contains("answers with"));
         assert!(Snapshot::read(&"a/b".parse().unwrap(), "main", json!({})).unwrap_err().contains("no commit"));
-    }
-
-    #[test]
-    fn parts_of_paths_are_encoded() {
-        assert_eq!(encoded("refs/pr/1"), "refs%2Fpr%2F1");
-        assert_eq!(encoded("ü ?#"), "%C3%BC%20%3F%23");
     }
 }

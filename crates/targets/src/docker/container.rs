@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use modelyard_core::image::{PACKAGE, PACKAGE_DIR, PORT, USER, VARIABLES};
 use modelyard_core::instance::{Exit, InstanceSpec};
 use modelyard_core::machine::MachineId;
 use modelyard_core::package::Runtime;
@@ -16,17 +17,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Where the server listens in a container of its own network: for requests, and for probes.
-const PORTS: (u16, u16) = (8080, 8081);
-/// Who runs it: the number that our images have.
-const USER: &str = "65532:65532";
+const PORTS: (u16, u16) = (PORT, PORT + 1);
 /// `/tmp`, the one place that can be written to. It counts as memory of the container.
 const TMP: &str = "rw,nosuid,nodev,size=268435456,mode=1777";
 /// Most processes and threads. A server has dozens.
 const PROCESSES: u32 = 4_096;
-/// Where the package stands in an image.
-const PACKAGE_DIR: &str = "/package";
-/// Configuration of an instance, for the server of a `command`: it weighs more than what the package declares.
-const VARIABLES: &str = "MODELYARD_VARIABLES";
 
 const OWNER: &str = "io.modelyard.owner";
 const MACHINE: &str = "io.modelyard.machine";
@@ -34,7 +29,6 @@ const INSTANCE: &str = "io.modelyard.instance";
 const SERVICE: &str = "io.modelyard.service";
 const REVISION: &str = "io.modelyard.revision";
 const GENERATION: &str = "io.modelyard.generation";
-const PACKAGE: &str = "io.modelyard.package.digest";
 /// Ports of a container that shares the network of the host.
 const LISTENS: &str = "io.modelyard.listens";
 

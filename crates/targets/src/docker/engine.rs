@@ -15,6 +15,7 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use modelyard_core::machine::Socket;
+use modelyard_core::url::encoded;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -223,18 +224,6 @@ impl Engine {
     }
 }
 
-/// Words of a query, as it is written.
-pub fn encoded(text: &str) -> String {
-    let mut all = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => all.push(char::from(byte)),
-            other => all.push_str(&format!("%{other:02X}")),
-        }
-    }
-    all
-}
-
 async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let late = || Err(Error::Away(format!("the engine does not answer within {} s", limit.as_secs_f64())));
     tokio::time::timeout(limit, call).await.unwrap_or_else(|_| late())
@@ -313,6 +302,5 @@ mod tests {
         assert!(told.is(StatusCode::CONFLICT) && !told.to_string().contains('\u{1b}'), "{told}");
         let long = refused(StatusCode::BAD_GATEWAY, &vec![b'x'; 1 << 20]).to_string();
         assert!(long.len() < 2_000, "{}", long.len());
-        assert_eq!(encoded("a b/ä{\"x\"}"), "a%20b%2F%C3%A4%7B%22x%22%7D");
     }
 }

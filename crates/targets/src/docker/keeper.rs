@@ -9,13 +9,14 @@ use futures_util::future::join_all;
 use hyper::{Method, StatusCode};
 use modelyard_core::InstanceId;
 use modelyard_core::instance::{Exit, InstanceState, InstanceStatus};
+use modelyard_core::url::encoded;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::Inner;
 use super::container::{Listed, Who, memory_bytes};
-use super::engine::{Error, encoded};
+use super::engine::Error;
 use super::notes::Note;
 use crate::place::Kept;
 use crate::process::folder::now;
@@ -140,16 +141,7 @@ impl Inner {
     ) -> Result<(InstanceStatus, Known), Error> {
         // One whose note is lost was started by us all the same: it is never started again.
         let started = (one.state != "created").then(now);
-        let adopted = || Note {
-            service: who.service.clone(),
-            revision: who.revision,
-            generation: who.generation,
-            asked: now(),
-            started,
-            stop: None,
-            exit: None,
-            forgotten: false,
-        };
+        let adopted = || Note { started, ..Note::asked(who.service.clone(), who.revision, who.generation) };
         let note = match note {
             Some(note) => note,
             None => self.write(&who.id, adopted, |_| {})?,

@@ -22,13 +22,14 @@ use hyper::{Method, StatusCode};
 use modelyard_core::instance::{Exit, InstanceSpec, InstanceStatus};
 use modelyard_core::machine::{self, Machine, MachineId};
 use modelyard_core::ports::{PortFuture, Target, TargetError};
+use modelyard_core::url::encoded;
 use modelyard_core::{Digest, InstanceId};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 
 use self::container::{Inspected, Network, Ours, said};
-use self::engine::{Engine, Error, encoded};
+use self::engine::{Engine, Error};
 use self::notes::{Note, Notes};
 use crate::place::{Kept, Place, Reach, Sights};
 use crate::process::folder::now;
@@ -409,16 +410,7 @@ impl Inner {
 
 /// The note of an instance that is asked for the first time.
 fn fresh(spec: &InstanceSpec) -> Note {
-    Note {
-        service: spec.service.clone(),
-        revision: spec.revision,
-        generation: spec.generation,
-        asked: now(),
-        started: None,
-        stop: None,
-        exit: None,
-        forgotten: false,
-    }
+    Note::asked(spec.service.clone(), spec.revision, spec.generation)
 }
 
 impl Place for DockerMachine {

@@ -46,6 +46,22 @@ pub struct Note {
     pub forgotten: bool,
 }
 
+impl Note {
+    /// Of an instance that is asked for now.
+    pub fn asked(service: ServiceName, revision: RevisionNumber, generation: u64) -> Self {
+        Self {
+            service,
+            revision,
+            generation,
+            asked: documents::now(),
+            started: None,
+            stop: None,
+            exit: None,
+            forgotten: false,
+        }
+    }
+}
+
 /// All notes of one engine.
 #[derive(Debug)]
 pub struct Notes {
@@ -134,16 +150,7 @@ mod tests {
     use super::*;
 
     fn note(at: u64) -> Note {
-        Note {
-            service: ServiceName::new("wine").unwrap(),
-            revision: RevisionNumber(1),
-            generation: 1,
-            asked: Timestamp(at),
-            started: None,
-            stop: None,
-            exit: None,
-            forgotten: false,
-        }
+        Note { asked: Timestamp(at), ..Note::asked(ServiceName::new("wine").unwrap(), RevisionNumber(1), 1) }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use modelyard_core::url::encoded;
 use modelyard_core::{ModelName, Version};
 use modelyard_package::BuildOptions;
 use modelyard_package::mlflow::{MLMODEL, MOST_BYTES, Origin, WITHIN, describe, one_file};
@@ -13,7 +14,6 @@ use modelyard_registry::catalog::Way;
 use serde_json::{Value, json};
 
 use super::{occupied, unusable};
-use crate::client::encoded;
 use crate::commands::env::notice;
 use crate::commands::package::{Called, build_into};
 use crate::commands::{inspect, lock};

@@ -1,22 +1,16 @@
 //! One layer of a base, read from end to end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufReader, Read};
+use std::io::{BufReader, Read};
 
 use flate2::read::MultiGzDecoder;
 use modelyard_core::Digest;
 use modelyard_registry::blob::Blobs;
 use modelyard_registry::manifest::Descriptor;
-use sha2::{Digest as _, Sha256};
 
 use crate::image::elf::{self, Glibc};
 use crate::image::error::ImageError;
-
-/// How far a layer may swell: so many times its own length, and [`SWELL_BYTES`] more. Programs shrink to a third.
-const SWELL: u64 = 100;
-
-/// What a small layer may hold in any case, in bytes.
-const SWELL_BYTES: u64 = 64 << 20;
+use crate::image::layer::{Content, damaged};
 
 /// Longest C library that is looked into, in bytes: they have 2 MiB.
 const MOST_LIBC_BYTES: u64 = 16 << 20;
@@ -46,26 +40,10 @@ pub fn layer(
         return Ok(Err("it has another length than its manifest says".to_owned()));
     }
     let file = BufReader::with_capacity(256 << 10, blobs.open_blob(&layer.digest)?);
-    let most = layer.size.saturating_mul(SWELL).saturating_add(SWELL_BYTES);
     let source: Box<dyn Read> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let mut source = Counted { source: source.take(most), hash: Sha256::new(), left: most };
-    let scanned = entries(&mut source).and_then(|found| {
-        // What stands behind the last entry belongs to the digest too.
-        io::copy(&mut source, &mut io::sink()).map_err(|error| damaged(&error))?;
-        Ok(found)
-    });
-    if source.left == 0 {
-        return Ok(Err(format!("it swells beyond reason, past {most} bytes")));
-    }
-    let actual = Digest::from_sha256(source.hash.finalize().into());
-    Ok(scanned.and_then(|found| match actual == *diff {
-        true => Ok(found),
-        false => Err(format!("its content has digest {actual}, and the configuration says {diff}")),
-    }))
-}
-
-fn damaged(error: &io::Error) -> String {
-    format!("it is damaged: {error}")
+    let mut content = Content::of(source, layer.size);
+    let scanned = entries(&mut content);
+    Ok(content.end(scanned, diff))
 }
 
 fn entries(source: &mut dyn Read) -> Result<Scanned, String> {
@@ -106,20 +84,4 @@ fn python(path: &str) -> Option<u32> {
     let (folder, name) = path.rsplit_once('/')?;
     let known = ["usr/local/bin", "usr/bin", "bin"].contains(&folder) || folder.starts_with("opt/");
     name.strip_prefix("python3.").filter(|_| known)?.parse().ok()
-}
-
-/// Hashes what passes, and counts how much more may.
-struct Counted<R> {
-    source: R,
-    hash: Sha256,
-    left: u64,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.source.read(buffer)?;
-        self.hash.update(&buffer[..length]);
-        self.left -= length as u64;
-        Ok(length)
-    }
 }

@@ -10,9 +10,8 @@ use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use modelyard_core::Digest;
-use sha2::{Digest as _, Sha256};
 
+use crate::image::digest_of;
 use crate::vm::error::VmError;
 
 /// What a package may hold in all, in bytes: Debian's full kernel has 400 MiB.
@@ -54,17 +53,6 @@ pub fn unpacked(package: &Path, cache: &Path) -> Result<PathBuf, VmError> {
     };
     unpack().map_err(refuse)?;
     Ok(folder)
-}
-
-fn digest_of(source: &mut dyn Read) -> io::Result<Digest> {
-    let mut hash = Sha256::new();
-    let mut piece = vec![0; 256 << 10];
-    loop {
-        match source.read(&mut piece)? {
-            0 => return Ok(Digest::from_sha256(hash.finalize().into())),
-            length => hash.update(&piece[..length]),
-        }
-    }
 }
 
 /// Unpacks what boots; how many files there are of it.
