@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use modelyard_core::event::{Actor, EventBody};
 use modelyard_core::home::Home;
 use modelyard_core::{AliasName, Digest, ModelName, Version};
@@ -77,6 +78,13 @@ impl Catalogue {
         let store = Arc::clone(&self.store);
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
         done.map_err(|error| Error::Cut(error.to_string()))?.map_err(Error::Registry)
+    }
+
+    /// The whole of a blob, with its length, as the registry gives it out.
+    pub async fn blob(&self, digest: Digest) -> Result<(u64, Body), Error> {
+        let distribution = self.distribution.clone();
+        let opened = tokio::task::spawn_blocking(move || distribution.whole(&digest)).await;
+        opened.map_err(|error| Error::Cut(error.to_string()))?.map_err(Error::Registry)
     }
 
     /// Changes the registry, and tells of it if anything changed.

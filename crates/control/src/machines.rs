@@ -10,7 +10,6 @@ use std::sync::Arc;
 use modelyard_core::Digest;
 use modelyard_core::home::Home;
 use modelyard_core::machine::MachineId;
-use modelyard_registry::Store;
 use modelyard_registry::access::Tokens;
 use modelyard_registry::bundle::{self, What};
 use modelyard_registry::distribution::Distribution;
@@ -41,13 +40,12 @@ pub(crate) fn kits(
     binary: PathBuf,
     library: Library,
     control: SocketAddr,
-    tokens: Tokens,
+    (registry, tokens): (Distribution, Tokens),
 ) -> std::io::Result<Kits> {
-    let registry = home.clone();
     let node = rustix::system::uname();
     let whose = format!("the Modelyard in {} on {}", home.root().display(), node.nodename().to_string_lossy());
     let owner = crate::session_key::read_or_make(&home.machines().join("owner.key"))?;
-    let images = home.clone();
+    let images = registry.clone();
     let docker = docker::Kit {
         owner: owner.to_string(),
         images: Arc::new(move |package| image(&images, package)),
@@ -65,25 +63,20 @@ pub(crate) fn kits(
     Ok(Kits { ssh, docker })
 }
 
-/// The container image of a package in the local registry.
-pub(crate) fn image(home: &Home, package: &Digest) -> Result<Option<docker::Image>, String> {
+/// The container image of a package.
+pub(crate) fn image(registry: &Distribution, package: &Digest) -> Result<Option<docker::Image>, String> {
     let chained = |error: modelyard_registry::Error| chain(&error);
-    let store = Store::open(home.registry(), home.unpacked()).map_err(chained)?;
-    let document = store.package(package).map_err(chained)?;
-    let distribution = Distribution::open(&home.registry(), store).map_err(chained)?;
-    let found = distribution.image_of(&document.name, document.version.as_str(), package).map_err(chained)?;
+    let document = registry.store().package(package).map_err(chained)?;
+    let found = registry.image_of(&document.name, document.version.as_str(), package).map_err(chained)?;
     let repository = document.name.to_string();
     Ok(found.map(|(manifest, config)| docker::Image { repository, manifest, config }))
 }
 
-/// Writes a package of the local registry to a file.
-fn write(home: &Home, package: &Digest, to: &std::path::Path) -> Result<(), String> {
-    let chained = |error: modelyard_registry::Error| chain(&error);
-    let store = Store::open(home.registry(), home.unpacked()).map_err(chained)?;
-    let name = store.package(package).map_err(chained)?.name;
-    let distribution = Distribution::open(&home.registry(), store).map_err(chained)?;
+/// Writes a package to a file.
+fn write(registry: &Distribution, package: &Digest, to: &std::path::Path) -> Result<(), String> {
+    let name = registry.store().package(package).map_err(|error| chain(&error))?.name;
     let what = What { packages: vec![(name, *package)], images: Vec::new() };
-    bundle::create(&distribution, &what, to, &|_, _| {}).map(drop).map_err(|error| chain(&error))
+    bundle::create(registry, &what, to, &|_, _| {}).map(drop).map_err(|error| chain(&error))
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use modelyard_core::home::Home;
 use modelyard_core::package::Package;
 use modelyard_core::ports::PortFuture;
 use modelyard_core::{Digest, EnvironmentName};
-use modelyard_registry::Store;
 use modelyard_registry::distribution::Distribution;
 
 use crate::environments::Environments;
@@ -56,35 +55,36 @@ pub trait Packages: Send + Sync {
 
 /// Packages of the local registry.
 pub struct RegistryPackages {
-    store: Arc<Store>,
+    registry: Distribution,
     home: Home,
     // A digest names one document for ever, and a home uses few of them.
     documents: Mutex<HashMap<Digest, Arc<Package>>>,
 }
 
 impl RegistryPackages {
-    /// Opens the registry of a home.
-    ///
-    /// # Errors
-    /// The error chain.
-    pub fn open(home: &Home) -> Result<Self, String> {
-        let store = Store::open(home.registry(), home.unpacked()).map_err(|error| chain(&error))?;
-        Ok(Self { store: Arc::new(store), home: home.clone(), documents: Mutex::default() })
+    /// Packages of the registry of a home.
+    pub fn of(registry: Distribution, home: &Home) -> Self {
+        Self { registry, home: home.clone(), documents: Mutex::default() }
     }
 
     /// Work on files, off the threads that decide: a package may be large, and a disk slow.
     fn call<T: Send + 'static>(
         &self,
         digest: Digest,
-        work: impl FnOnce(&Store) -> Result<T, modelyard_registry::Error> + Send + 'static,
+        work: impl FnOnce(&Distribution) -> Result<T, String> + Send + 'static,
     ) -> PortFuture<'_, Result<T, PackageError>> {
-        let store = Arc::clone(&self.store);
+        let registry = self.registry.clone();
         Box::pin(async move {
             let refuse = |why| PackageError { digest, why };
-            let done = tokio::task::spawn_blocking(move || work(&store).map_err(|error| chain(&error))).await;
+            let done = tokio::task::spawn_blocking(move || work(&registry)).await;
             done.map_err(|error| refuse(error.to_string()))?.map_err(refuse)
         })
     }
+}
+
+/// For `map_err`: the error chain.
+fn chained(error: modelyard_registry::Error) -> String {
+    chain(&error)
 }
 
 impl Packages for RegistryPackages {
@@ -93,30 +93,26 @@ impl Packages for RegistryPackages {
             if let Some(known) = lock(&self.documents).get(&digest) {
                 return Ok(Arc::clone(known));
             }
-            let package = Arc::new(self.call(digest, move |store| store.package(&digest)).await?);
+            let package =
+                Arc::new(self.call(digest, move |registry| registry.store().package(&digest).map_err(chained)).await?);
             lock(&self.documents).insert(digest, Arc::clone(&package));
             Ok(package)
         })
     }
 
     fn withdrawn(&self, digest: Digest) -> PortFuture<'_, Result<Option<String>, PackageError>> {
-        self.call(digest, move |store| {
-            let yanked = store.withdrawn(&digest)?;
+        self.call(digest, move |registry| {
+            let yanked = registry.store().withdrawn(&digest).map_err(chained)?;
             Ok(yanked.map(|yanked| format!("{} withdrew it: {}", yanked.by, yanked.why)))
         })
     }
 
     fn folder(&self, digest: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>> {
-        self.call(digest, move |store| store.unpack(&digest))
+        self.call(digest, move |registry| registry.store().unpack(&digest).map_err(chained))
     }
 
     fn has_image(&self, digest: Digest) -> PortFuture<'_, Result<bool, PackageError>> {
-        let home = self.home.clone();
-        Box::pin(async move {
-            let refuse = |why| PackageError { digest, why };
-            let found = tokio::task::spawn_blocking(move || crate::machines::image(&home, &digest)).await;
-            found.map_err(|error| refuse(error.to_string()))?.map(|image| image.is_some()).map_err(refuse)
-        })
+        self.call(digest, move |registry| Ok(crate::machines::image(registry, &digest)?.is_some()))
     }
 
     fn reasons(
@@ -124,19 +120,13 @@ impl Packages for RegistryPackages {
         digest: Digest,
         environment: &EnvironmentName,
     ) -> PortFuture<'_, Result<Vec<String>, PackageError>> {
-        let (environment, home, store) = (environment.clone(), self.home.clone(), Arc::clone(&self.store));
-        Box::pin(async move {
-            let refuse = |why| PackageError { digest, why };
-            let work = move || {
-                let Some(found) = Environments::at(home.environments()).read(&environment)? else {
-                    return Ok(Vec::new());
-                };
-                let chained = |error: modelyard_registry::Error| chain(&error);
-                let distribution = Distribution::open(&home.registry(), Store::clone(&store)).map_err(chained)?;
-                let package = store.package(&digest).map_err(chained)?;
-                Ok(found.policy.reasons(&distribution, &environment, &digest, &package))
+        let (environment, home) = (environment.clone(), self.home.clone());
+        self.call(digest, move |registry| {
+            let Some(found) = Environments::at(home.environments()).read(&environment)? else {
+                return Ok(Vec::new());
             };
-            tokio::task::spawn_blocking(work).await.map_err(|error| refuse(error.to_string()))?.map_err(refuse)
+            let package = registry.store().package(&digest).map_err(chained)?;
+            Ok(found.policy.reasons(registry, &environment, &digest, &package))
         })
     }
 }

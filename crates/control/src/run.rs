@@ -195,7 +195,8 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     let ledger = open_ledger(&options.home, Arc::clone(&clock))?;
     let listener = listen(options.listen).await?;
     let control = listener.local_addr().map_err(system("read the address in use"))?;
-    let packages = Arc::new(RegistryPackages::open(&options.home).map_err(Error::Registry)?);
+    let distribution = distribution(&options.home)?;
+    let packages = Arc::new(RegistryPackages::of(distribution.clone(), &options.home));
     let last_event = ledger.world().last_seq;
     let version = api_version();
     note(&ledger, EventBody::ControlStarted { pid: std::process::id(), version }, &options.home).await?;
@@ -207,7 +208,7 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     note(&ledger, event, &options.home).await?;
     let (told, refused) = mpsc::channel(token_log::WAITING);
     let tokens = Tokens::at(options.home.tokens()).telling(told);
-    let target = fleet(&options, control, tokens.clone())?;
+    let target = fleet(&options, control, (distribution.clone(), tokens.clone()))?;
     let ports = Ports {
         target: Arc::clone(&target),
         packages: packages.clone(),
@@ -239,7 +240,6 @@ async fn serve(options: ControlOptions) -> Result<(), Error> {
     };
     let catalogue = Catalogue::open(&options.home, Arc::clone(&ledger)).map_err(Error::Registry)?;
     let token_log = TokenLog::new(tokens.clone(), Arc::clone(&ledger));
-    let distribution = distribution(&options.home)?;
     let registry = distribution.guarded(tokens.clone()).layer(from_fn(api::loopback_only));
     let promotions = Promotions::new(Arc::clone(&ledger), packages, distribution, options.home.clone());
     let api = api::router(app)
@@ -306,14 +306,18 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 /// This machine, and those of the environments.
-fn fleet(options: &ControlOptions, control: SocketAddr, tokens: Tokens) -> Result<Arc<dyn Target>, Error> {
+fn fleet(
+    options: &ControlOptions,
+    control: SocketAddr,
+    registry: (Distribution, Tokens),
+) -> Result<Arc<dyn Target>, Error> {
     let target = ProcessTarget::new(&options.binary, &options.home);
     let here: Arc<dyn Target> = match &options.onnxruntime {
         Some(library) => Arc::new(target.with_onnxruntime(library)),
         None => Arc::new(target),
     };
     let library = Arc::clone(&options.library);
-    let kits = machines::kits(&options.home, options.binary.clone(), library, control, tokens);
+    let kits = machines::kits(&options.home, options.binary.clone(), library, control, registry);
     let kits = kits.map_err(system("keep the word that machines know this control plane by"))?;
     let roster = machines::roster(Environments::at(options.home.environments()));
     Ok(Arc::new(Fleet::new(here, roster, kits, options.home.machines())))

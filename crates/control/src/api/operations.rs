@@ -299,7 +299,7 @@ fn mlflow() -> Vec<Operation> {
         true => schema.needs("name", text()),
         false => schema.takes(object(&["name"])),
     };
-    let files = "/api/2.0/mlflow-artifacts/artifacts";
+    let files = crate::mlflow::FILES;
     let artefacts =
         [
             Operation::new("get", files, "What is in a folder of a model version, as MLflow's own server lists it.")

@@ -10,8 +10,6 @@
 //! Source: MLflow REST API 2.0, `mlflow-artifacts`; MLflow documentation, "MLflow Models: storage format", the flavours `onnx` and `python_function`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
 
 use axum::Router;
 use axum::body::Body;
@@ -20,20 +18,18 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use modelyard_core::package::{Package, Runtime};
 use modelyard_core::signature::{Datatype, TensorSpec};
 use modelyard_core::{Digest, ModelName};
 use modelyard_registry::Listed;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::answer::{Refused, version_of};
 use crate::catalogue::Catalogue;
 
 /// Below what MLflow's clients look for files.
-const BASE: &str = "/api/2.0/mlflow-artifacts/artifacts";
+pub const BASE: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
 /// What describes a model to MLflow.
 const MLMODEL: &str = "MLmodel";
@@ -41,14 +37,9 @@ const MLMODEL: &str = "MLmodel";
 /// Where `modelyard import mlflow` puts the files of a model.
 const IMPORTED: &str = "model/";
 
-/// Bytes that are read and hashed at once: 256 KiB.
-const PIECE: usize = 256 << 10;
-
 /// The addresses that MLflow's clients ask for files.
 pub fn routes() -> Router<Catalogue> {
-    Router::new()
-        .route("/api/2.0/mlflow-artifacts/artifacts", get(list))
-        .route("/api/2.0/mlflow-artifacts/artifacts/{*path}", get(download))
+    Router::new().route(BASE, get(list)).route(&format!("{BASE}/{{*path}}"), get(download))
 }
 
 /// Where MLflow's clients find the files of a version, on the host that they asked.
@@ -82,10 +73,7 @@ async fn download(
     let (length, body) = match files.0.remove(&name) {
         None => return Err(Refused::missing(format!("there is no file {path:?} here"))),
         Some(Content::Made(bytes)) => (bytes.len() as u64, Body::from(bytes)),
-        Some(Content::Kept { digest, size_bytes }) => {
-            let file = catalogue.ask(move |store| store.blobs().open_blob(&digest)).await?;
-            (size_bytes, checked(file, size_bytes, digest))
-        }
+        Some(Content::Kept { digest, .. }) => catalogue.blob(digest).await?,
     };
     let headers = [
         (CONTENT_TYPE, "application/octet-stream".to_owned()),
@@ -228,38 +216,4 @@ const fn numpy(datatype: Datatype) -> Option<&'static str> {
         Datatype::Bytes => "object",
         Datatype::Bf16 => return None,
     })
-}
-
-/// The bytes of a blob. The last of them are sent only once all have shown its digest.
-fn checked(file: File, length: u64, digest: Digest) -> Body {
-    let reading = Reading { file, left: length, digest, hash: Sha256::new() };
-    let pieces = futures_util::stream::try_unfold(reading, async |reading| {
-        let next = tokio::task::spawn_blocking(move || reading.next()).await;
-        next.unwrap_or_else(|error| Err(io::Error::other(error)))
-    });
-    Body::from_stream(pieces)
-}
-
-struct Reading {
-    file: File,
-    left: u64,
-    digest: Digest,
-    hash: Sha256,
-}
-
-impl Reading {
-    fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let mut piece = vec![0; usize::try_from(self.left).unwrap_or(PIECE).min(PIECE)];
-        self.file.read_exact(&mut piece)?;
-        self.hash.update(&piece);
-        self.left -= piece.len() as u64;
-        if self.left == 0 && Digest::from_sha256(self.hash.clone().finalize().into()) != self.digest {
-            tracing::error!(digest = %self.digest, "a blob is damaged, and was not given out to its end");
-            return Err(io::Error::other("the blob has another digest"));
-        }
-        Ok(Some((piece.into(), self)))
-    }
 }

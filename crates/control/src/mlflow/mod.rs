@@ -23,6 +23,7 @@ use modelyard_registry::{Reference, Selector};
 use serde_json::{Map, Value, json};
 
 use self::answer::{Asked, Refused, exists, model_of, model_value, version_of, version_value};
+pub use self::artefacts::BASE as FILES;
 use crate::catalogue::Catalogue;
 
 type Answer = Result<Value, Refused>;

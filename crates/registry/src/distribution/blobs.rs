@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use modelyard_core::Digest;
 
 use super::Distribution;
 use super::answer::{Answer, Code, DIGEST, Refusal, bare};
@@ -23,6 +24,27 @@ impl Distribution {
         let size = self.inner.blobs.size(digest)?;
         let known = || Ok(self.inner.meta.is_linked(name, digest)? || self.is_of_model(name, digest)?);
         Ok(if size.is_some() && known()? { size } else { None })
+    }
+
+    /// `length` bytes of a blob of `size` bytes, from `from` on; the last of them only once the whole has shown its digest.
+    fn body(&self, digest: &AnyDigest, (from, length): (u64, u64), size: u64) -> Result<Body, Error> {
+        Ok(match self.inner.blobs.open(digest)? {
+            Source::File(file) => {
+                let check = self.inner.verified.check(&file, digest);
+                file_body(file, from, length, check)
+            }
+            Source::Bucket(bucket) => bucket.body(digest, from, length, size),
+        })
+    }
+
+    /// The whole of a blob, with its length. It is read while it is sent, and breaks off unless it has its digest.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`], or when the blob cannot be opened.
+    pub fn whole(&self, digest: &Digest) -> Result<(u64, Body), Error> {
+        let named = AnyDigest::from(digest);
+        let size = self.inner.blobs.size(&named)?.ok_or(Error::NoBlob(*digest))?;
+        Ok((size, self.body(&named, (0, size), size)?))
     }
 
     pub(super) fn blob(&self, name: &str, digest: &str, headers: &HeaderMap, with_body: bool) -> Answer {
@@ -59,13 +81,7 @@ impl Distribution {
             response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
         if with_body {
-            *response.body_mut() = match self.inner.blobs.open(&digest)? {
-                Source::File(file) => {
-                    let check = self.inner.verified.check(&file, &digest);
-                    file_body(file, from, length, check)
-                }
-                Source::Bucket(bucket) => bucket.body(&digest, from, length, size),
-            };
+            *response.body_mut() = self.body(&digest, (from, length), size)?;
         }
         Ok(response)
     }
