@@ -59,6 +59,8 @@ found = client.search_model_versions("name = 'wine' and tags.audit = '2026-11'")
 assert [(one.name, one.version) for one in found] == [("wine", "1")], found
 found = client.search_model_versions("run_id = '0123' and version_number = 1 and source_path = 'modelyard:/wine:1.0.0'")
 assert [(one.name, one.version) for one in found] == [("wine", "1")], found
+found = client.search_model_versions("run_id IN ('4567', '0123')")
+assert [(one.name, one.version) for one in found] == [("wine", "1")], found
 
 # A model that is loaded by its alias, from a registry that is not where runs are kept: it answers as the service does.
 rows = merged(traffic("wine"))

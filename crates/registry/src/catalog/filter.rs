@@ -2,7 +2,7 @@
 //!
 //! Clauses are joined by `and`. A key is `name`, `version`, `alias`, `runtime`, `digest`, `from`, `tag.KEY`, `parameter.KEY`, `metric.KEY`, or any other word,
 //! which is a metric. Keys with other characters stand in backticks or double quotes. Operators: `=` `!=` `<` `<=` `>` `>=` `like` `ilike` (`%` any
-//! text, `_` one character). Texts stand in single or double quotes, numbers do not. What a version does not have makes its clause false, `!=` of a tag apart.
+//! text, `_` one character) `in` `not in` (values in round brackets, with commas between them). Texts stand in single or double quotes, numbers do not. What a version does not have makes its clause false, `!=` of a tag apart.
 //! Promises: at most 4 KiB and 32 clauses; time grows with length, whatever the pattern.
 //!
 //! Source of the form: MLflow's search of registered models, which is a part of this one.
@@ -33,7 +33,8 @@ pub struct Filter(Vec<Clause>);
 struct Clause {
     key: Key,
     operator: Operator,
-    operand: Operand,
+    /// One, or those of `in` (the operator is `=`: one must fit) and `not in` (`!=`: all must).
+    operands: Vec<Operand>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,9 @@ enum Token {
     Quoted(char, String),
     Operator(Operator),
     Dot,
+    Comma,
+    Open,
+    Close,
 }
 
 impl std::str::FromStr for Filter {
@@ -114,6 +118,9 @@ fn near(rest: &[Token], why: &'static str) -> FilterError {
         Some(Token::Quoted(quote, text)) => format!("{quote}{}", text.chars().take(30).collect::<String>()),
         Some(Token::Operator(_)) => "the operator".to_owned(),
         Some(Token::Dot) => ".".to_owned(),
+        Some(Token::Comma) => ",".to_owned(),
+        Some(Token::Open) => "(".to_owned(),
+        Some(Token::Close) => ")".to_owned(),
         None => "its end".to_owned(),
     };
     FilterError { near, why }
@@ -129,6 +136,9 @@ fn tokens(text: &str) -> Result<Vec<Token>, FilterError> {
                 None => return fail("the quotation never ends"),
             },
             '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => (Token::Dot, 1),
+            ',' => (Token::Comma, 1),
+            '(' => (Token::Open, 1),
+            ')' => (Token::Close, 1),
             '=' => (Token::Operator(Operator::Equal), if rest.starts_with("==") { 2 } else { 1 }),
             '!' if rest.starts_with("!=") => (Token::Operator(Operator::Unequal), 2),
             '<' if rest.starts_with("<=") => (Token::Operator(Operator::AtMost), 2),
@@ -192,21 +202,50 @@ fn clause(tokens: &[Token]) -> Result<(Clause, &[Token]), FilterError> {
         [Token::Quoted('`' | '"', name), rest @ ..] => (Key::Metric(name.clone()), rest),
         _ => return Err(near(tokens, "a clause begins with a key")),
     };
-    let [Token::Operator(operator), rest @ ..] = rest else {
-        return Err(near(rest, "after the key comes one of = != < <= > >= like ilike"));
+    let is = |token: &Token, wanted: &str| matches!(token, Token::Word(word) if word.eq_ignore_ascii_case(wanted));
+    let (operator, (operands, rest)) = match rest {
+        [Token::Operator(operator), rest @ ..] => {
+            let (operand, rest) = operand(rest)?;
+            (*operator, (vec![operand], rest))
+        }
+        [of, rest @ ..] if is(of, "in") => (Operator::Equal, list(rest)?),
+        [not, of, rest @ ..] if is(not, "not") && is(of, "in") => (Operator::Unequal, list(rest)?),
+        _ => return Err(near(rest, "after the key comes one of = != < <= > >= like ilike, or (not) in")),
     };
-    let (operand, rest) = match rest {
-        [Token::Quoted('\'' | '"', text), rest @ ..] => (Operand::Text(text.clone()), rest),
+    match &key {
+        Key::Metric(_) if operands.iter().any(|operand| matches!(operand, Operand::Text(_))) => {
+            Err(near(tokens, "a metric is compared with a number"))
+        }
+        _ => Ok((Clause { key, operator, operands }, rest)),
+    }
+}
+
+fn operand(tokens: &[Token]) -> Result<(Operand, &[Token]), FilterError> {
+    match tokens {
+        [Token::Quoted('\'' | '"', text), rest @ ..] => Ok((Operand::Text(text.clone()), rest)),
         [Token::Word(word), rest @ ..] => match word.parse::<f64>().ok().filter(|number| number.is_finite()) {
-            Some(number) => (Operand::Number(number), rest),
-            None if matches!(word.as_str(), "true" | "false") => (Operand::Text(word.clone()), rest),
-            None => return Err(near(rest, "texts stand in quotes")),
+            Some(number) => Ok((Operand::Number(number), rest)),
+            None if matches!(word.as_str(), "true" | "false") => Ok((Operand::Text(word.clone()), rest)),
+            None => Err(near(tokens, "texts stand in quotes")),
         },
-        _ => return Err(near(rest, "a value is missing")),
+        _ => Err(near(tokens, "a value is missing")),
+    }
+}
+
+/// `('a', 'b')`
+fn list(tokens: &[Token]) -> Result<(Vec<Operand>, &[Token]), FilterError> {
+    let [Token::Open, rest @ ..] = tokens else {
+        return Err(near(tokens, "the values of `in` stand in round brackets"));
     };
-    match (&key, &operand) {
-        (Key::Metric(_), Operand::Text(_)) => Err(near(tokens, "a metric is compared with a number")),
-        _ => Ok((Clause { key, operator: *operator, operand }, rest)),
+    let (mut operands, mut rest) = (Vec::new(), rest);
+    loop {
+        let (one, left) = operand(rest)?;
+        operands.push(one);
+        rest = match left {
+            [Token::Comma, left @ ..] => left,
+            [Token::Close, left @ ..] => return Ok((operands, left)),
+            _ => return Err(near(left, "between values stands a comma, and behind the last a round bracket")),
+        };
     }
 }
 
@@ -275,16 +314,28 @@ impl Clause {
         }
     }
 
-    fn number(&self, value: f64) -> bool {
-        match &self.operand {
-            Operand::Number(wanted) => self.orders(value.partial_cmp(wanted)),
-            Operand::Text(_) => self.text(&value.to_string()),
+    /// Whether a value fits to the operands, each of which is asked by itself.
+    fn fits(&self, one: impl FnMut(&Operand) -> bool) -> bool {
+        match self.operator {
+            Operator::Unequal => self.operands.iter().all(one),
+            _ => self.operands.iter().any(one),
         }
     }
 
-    /// Texts are compared as texts, or as numbers where a number was asked for.
+    fn number(&self, value: f64) -> bool {
+        self.fits(|operand| match operand {
+            Operand::Number(wanted) => self.orders(value.partial_cmp(wanted)),
+            Operand::Text(_) => self.fits_text(&value.to_string(), operand),
+        })
+    }
+
     fn text(&self, value: &str) -> bool {
-        match (&self.operand, self.operator) {
+        self.fits(|operand| self.fits_text(value, operand))
+    }
+
+    /// Texts are compared as texts, or as numbers where a number was asked for.
+    fn fits_text(&self, value: &str, operand: &Operand) -> bool {
+        match (operand, self.operator) {
             (Operand::Text(pattern), Operator::Like) => like(pattern, value),
             (Operand::Text(pattern), Operator::LikeAnyCase) => like(&pattern.to_lowercase(), &value.to_lowercase()),
             (Operand::Text(wanted), _) => self.orders(Some(value.cmp(wanted.as_str()))),
@@ -394,6 +445,13 @@ mod tests {
             ("version_number = 2", false),
             ("source_path = 'modelyard:/wine-quality:2.1.0' and run_id = 'r1'", true),
             ("run_id = 'r2'", false),
+            ("run_id IN ('r2', 'r1') and name = 'wine-quality'", true),
+            ("run_id in ('r2')", false),
+            ("version_number in (2, 1) and accuracy not in (0.9, 0.91)", true),
+            ("accuracy not in (0.9, 0.93)", false),
+            ("alias not in ('champion', 'none')", false),
+            ("tag.none not in ('a', 'b') and tag.team NOT IN ('y')", true),
+            ("tag.none in ('')", false),
             ("from like 'registry.example/%'", true),
             ("from = 'built-here'", false),
             ("from != 'built-here'", true),
@@ -417,6 +475,12 @@ mod tests {
             ("a > 1 and", "begins with a key"),
             ("name = wine", "quotes"),
             ("name = 'wine", "never ends"),
+            ("run_id in 'r1'", "round brackets"),
+            ("run_id in ()", "value is missing"),
+            ("run_id in ('a' 'b')", "comma"),
+            ("run_id in ('a',", "value is missing"),
+            ("run_id not ('a')", "after the key"),
+            ("accuracy in ('high')", "number"),
             ("accuracy = 'high'", "number"),
             ("what.ever = 1", "tag., parameter."),
             ("a > 1; drop", "no meaning"),
