@@ -39,7 +39,10 @@ const IMPORTED: &str = "model/";
 
 /// The addresses that MLflow's clients ask for files.
 pub fn routes() -> Router<Catalogue> {
-    Router::new().route(BASE, get(list)).route(&format!("{BASE}/{{*path}}"), get(download))
+    // Spelt out, as every route is: what is served is held against the API's document by its text.
+    Router::new()
+        .route("/api/2.0/mlflow-artifacts/artifacts", get(list))
+        .route("/api/2.0/mlflow-artifacts/artifacts/{*path}", get(download))
 }
 
 /// Where MLflow's clients find the files of a version, on the host that they asked.
