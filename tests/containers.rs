@@ -5,10 +5,13 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use modelyard_core::Digest;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use support::base_image;
 use support::docker::{Docker, run};
 use support::function::function;
+use support::registry::{Registry, keys};
 use support::{Load, Mix, World, examples, until};
 
 const SERVICE: &str = "breast-cancer";
@@ -123,6 +126,78 @@ fn a_canary_goes_from_container_to_container_and_an_image_is_fetched_once() {
     for event in yard.world.events(SERVICE).iter().filter(|event| event["event"] == "instance-starting") {
         assert!(asked.insert(event["instance"].to_string()), "asked for twice: {event}");
     }
+    yard.down();
+}
+
+/// Whoever may push to a model's repository cannot put another program in the place of a package that was let in.
+#[test]
+#[ignore = "needs dockerd and root"]
+fn an_image_that_was_pushed_runs_only_under_a_signature_where_signatures_are_asked_for() {
+    let yard = Yard::up();
+    let world = &yard.world;
+    let (key, public) = keys(world, "ops");
+    let file = world.scratch("environments").join("prod.toml");
+    let machine = format!("[machines.box]\ndocker = \"{}\"\n", yard.docker.host());
+    std::fs::write(&file, format!("{machine}[policy]\nsigned-by = [\"{public}\"]\n")).unwrap();
+    world.run(&["env", "set", file.to_str().unwrap()]).ended(0);
+    let model = examples().join("breast-cancer/v1");
+    world.run(&["package", model.to_str().unwrap()]).ended(0);
+    world.run(&["sign", "breast-cancer:1.0.0", "--key", &key]).ended(0);
+
+    // An image like ours, under the tag that ours has, with a variable of somebody else's.
+    let out = world.scratch("images");
+    let made = ["package", model.to_str().unwrap(), "--format", "image", "--out", out.to_str().unwrap()];
+    let made = world.json(&made)["formats"][0]["digest"].as_str().unwrap().to_owned();
+    let registry = Registry::of(world);
+    let repository = format!("http://{}/v2/breast-cancer", registry.address);
+    let read = |path: &str| {
+        let mut answer = ureq::get(format!("{repository}/{path}")).call().unwrap();
+        serde_json::from_str::<Value>(&answer.body_mut().read_to_string().unwrap()).unwrap()
+    };
+    let mut manifest = read(&format!("manifests/{made}"));
+    let mut config = read(&format!("blobs/{}", manifest["config"]["digest"].as_str().unwrap()));
+    config["config"]["Env"].as_array_mut().unwrap().push("PUSHED=1".into());
+    let digest = |text: &str| Digest::from_sha256(Sha256::digest(text).into()).to_string();
+    let config = config.to_string();
+    let began = ureq::post(format!("{repository}/blobs/uploads/")).send_empty().unwrap();
+    let upload = began.headers()["location"].to_str().unwrap();
+    let glue = if upload.contains('?') { '&' } else { '?' };
+    let upload = format!("http://{}{upload}{glue}digest={}", registry.address, digest(&config));
+    assert_eq!(ureq::put(upload).send(&config).unwrap().status(), 201);
+    manifest["config"]["digest"] = digest(&config).into();
+    manifest["config"]["size"] = config.len().into();
+    let kind = manifest["mediaType"].as_str().unwrap().to_owned();
+    let put = ureq::put(format!("{repository}/manifests/1.0.0-image")).header("content-type", kind);
+    assert_eq!(put.send(&manifest.to_string()).unwrap().status(), 201);
+    let pushed = digest(&manifest.to_string());
+    drop(registry);
+
+    let variables = || {
+        let containers = yard.containers();
+        let inspect = |name: &String| {
+            run(&mut yard.docker.command(&["inspect", "--format", "{{.Config.Env}}", name])).contains("PUSHED=1")
+        };
+        (containers.len(), containers.iter().filter(|name| inspect(name)).count())
+    };
+    world.deploy("breast-cancer/v1", IN_CONTAINERS).ended(0);
+    assert_eq!(variables(), (2, 0), "the image that was made here runs, whatever has the tag");
+
+    let stranger = format!("sha256:{}", "0".repeat(64));
+    let refused = world.run(&["sign", "breast-cancer:1.0.0", "--image", &stranger, "--key", &key]).ended(1).err;
+    assert!(refused.contains("no container image of breast-cancer:1.0.0") && refused.contains(&pushed), "{refused}");
+    let signed = world.json(&["sign", "breast-cancer:1.0.0", "--image", &pushed, "--key", &key]);
+    assert_eq!((&signed["image"], &signed["before"]), (&pushed.into(), &false.into()), "{signed}");
+    world.deploy("breast-cancer/v1", &[IN_CONTAINERS, &["--strategy", "recreate"]].concat()).ended(0);
+    until("the image that was signed runs", 30, || match variables() {
+        (2, 2) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // A revision keeps its image: the way back leads to what ran before.
+    world.json(&["rollback", SERVICE]);
+    until("the image of the first revision runs again", 60, || match variables() {
+        (2, 0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     yard.down();
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn kits(
     let images = registry.clone();
     let docker = docker::Kit {
         owner: owner.to_string(),
-        images: Arc::new(move |package| image(&images, package)),
+        images: Arc::new(move |package, named| image(&images, package, named).map_err(|error| chain(&error))),
         registry: control,
         pass: Arc::new(move |repository| tokens.own_pass(repository).map_err(|error| chain(&error))),
     };
@@ -63,13 +63,18 @@ pub(crate) fn kits(
     Ok(Kits { ssh, docker })
 }
 
-/// The container image of a package.
-pub(crate) fn image(registry: &Distribution, package: &Digest) -> Result<Option<docker::Image>, String> {
-    let chained = |error: modelyard_registry::Error| chain(&error);
-    let document = registry.store().package(package).map_err(chained)?;
-    let found = registry.image_of(&document.name, document.version.as_str(), package).map_err(chained)?;
-    let repository = document.name.to_string();
-    Ok(found.map(|(manifest, config)| docker::Image { repository, manifest, config }))
+/// The container image of a package: the one that its revision names. Revisions of an earlier Modelyard name none.
+fn image(
+    registry: &Distribution,
+    package: &Digest,
+    named: Option<Digest>,
+) -> Result<Option<docker::Image>, modelyard_registry::Error> {
+    let document = registry.store().package(package)?;
+    let images = registry.images_of(&document.name, &document.version, package)?;
+    let found = images.iter().find(|image| named.is_none_or(|named| named == image.digest));
+    let Some(manifest) = found.map(|image| image.digest) else { return Ok(None) };
+    let (repository, config) = (document.name.to_string(), registry.configuration_of(&manifest)?);
+    Ok(Some(docker::Image { repository, manifest, config }))
 }
 
 /// Writes a package to a file.

@@ -13,6 +13,7 @@ use modelyard_registry::distribution::Distribution;
 use crate::environments::Environments;
 use crate::http_client::chain;
 use crate::ledger::lock;
+use crate::policy::ImageChoice;
 
 /// A package could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +38,14 @@ pub trait Packages: Send + Sync {
     /// A folder that holds the package's files and its document, verified by digest.
     fn folder(&self, digest: Digest) -> PortFuture<'_, Result<PathBuf, PackageError>>;
 
-    /// Whether the registry has a container image of the package.
-    fn has_image(&self, _digest: Digest) -> PortFuture<'_, Result<bool, PackageError>> {
-        Box::pin(async { Ok(false) })
+    /// The container image of the package that an environment runs.
+    fn image(
+        &self,
+        digest: Digest,
+        environment: &EnvironmentName,
+    ) -> PortFuture<'_, Result<ImageChoice, PackageError>> {
+        let _ = (digest, environment);
+        Box::pin(async { Ok(ImageChoice::Absent) })
     }
 
     /// Why the package does not fulfil what an environment demands: every reason.
@@ -111,8 +117,17 @@ impl Packages for RegistryPackages {
         self.call(digest, move |registry| registry.store().unpack(&digest).map_err(chained))
     }
 
-    fn has_image(&self, digest: Digest) -> PortFuture<'_, Result<bool, PackageError>> {
-        self.call(digest, move |registry| Ok(crate::machines::image(registry, &digest)?.is_some()))
+    fn image(
+        &self,
+        digest: Digest,
+        environment: &EnvironmentName,
+    ) -> PortFuture<'_, Result<ImageChoice, PackageError>> {
+        let (environment, home) = (environment.clone(), self.home.clone());
+        self.call(digest, move |registry| {
+            let policy = Environments::at(home.environments()).read(&environment)?.unwrap_or_default().policy;
+            let package = registry.store().package(&digest).map_err(chained)?;
+            policy.image(registry, &digest, &package).map_err(chained)
+        })
     }
 
     fn reasons(

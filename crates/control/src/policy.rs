@@ -5,6 +5,7 @@
 //! Absent on purpose: how policies are written (`environments/NAME.toml`), which the command line reads.
 
 mod bases;
+mod images;
 pub mod packages;
 
 use modelyard_core::package::Package;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use self::bases::{BaseImage, Bases};
+pub use self::images::ImageChoice;
 
 /// What a package must fulfil.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -24,6 +24,9 @@ pub struct InstanceSpec {
     pub revision: RevisionNumber,
     /// Digest of the package.
     pub package: Digest,
+    /// Digest of the manifest of its container image, where the revision names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Digest>,
     /// Folder that holds the package's files and its document, verified by digest. Read-only for the instance.
     pub package_dir: PathBuf,
     /// How the package is run.

@@ -251,6 +251,9 @@ pub struct Revision {
     pub version: Version,
     /// Digest of the package.
     pub package: Digest,
+    /// Digest of the manifest of its container image, on targets that run such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Digest>,
     /// Values of the package's flags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flags: BTreeMap<String, serde_json::Value>,

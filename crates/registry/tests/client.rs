@@ -276,7 +276,8 @@ fn a_version_that_is_called_like_the_tag_of_an_image_keeps_its_name() {
         "subject": Descriptor::new(MANIFEST, package_digest, 1),
     });
     let manifest = manifest.to_string();
-    let keep = || registry.distribution.keep_image(&wine, "1", &package_digest, manifest.as_bytes(), &parts).unwrap();
+    let one = Version::new("1").unwrap();
+    let keep = || registry.distribution.keep_image(&wine, &one, &package_digest, manifest.as_bytes(), &parts).unwrap();
     assert_eq!(keep().as_deref(), Some("1-image"));
     let tagged = |tag: &str| registry.get(&format!("/v2/wine/manifests/{tag}")).expect(200);
     assert_eq!(tagged("1-image").body, manifest.as_bytes());

@@ -135,6 +135,7 @@ async fn start(target: &dyn Target, packages: &dyn Packages, gate: &Gate, wanted
         known_as: wanted.known_as,
         revision: wanted.revision.number,
         package: digest,
+        image: wanted.revision.image,
         package_dir,
         runtime: package.runtime.clone(),
         environment: environment(&wanted.revision),

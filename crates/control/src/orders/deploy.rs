@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Accepted, Decision, Error, Orders, package_of};
+use crate::policy::ImageChoice;
 use crate::store::fold::ServiceState;
 
 /// What to deploy.
@@ -44,6 +45,7 @@ pub struct ArmPackage {
 pub(super) struct Chosen {
     digest: Digest,
     pub(super) package: Arc<Package>,
+    image: Option<Digest>,
     flags: BTreeMap<String, Value>,
 }
 
@@ -157,15 +159,29 @@ impl Orders {
         if !reasons.is_empty() {
             return Err(Error::Policy { package: arm.package, environment: spec.environment.clone(), reasons });
         }
-        if spec.target == TargetKind::Docker && !self.packages.has_image(arm.package).await? {
-            return Err(Error::NoImage { package: arm.package, what: format!("{}:{}", package.name, package.version) });
-        }
+        let image = match spec.target {
+            TargetKind::Docker => Some(self.image(spec, arm.package, &package).await?),
+            _ => None,
+        };
         let mut given = spec.flags.clone();
         given.extend(arm.flags);
         let flags = package.flag_values(&given).map_err(Error::Flags)?;
         self.check_compatible(&self.ledger.service(name), &package).await?;
         check_fields(&spec.quality, &package.signature)?;
-        Ok(Chosen { digest: arm.package, package, flags })
+        Ok(Chosen { digest: arm.package, package, image, flags })
+    }
+
+    /// The container image that instances of a package run, for as long as the revision lives.
+    async fn image(&self, spec: &ServiceSpec, digest: Digest, package: &Package) -> Result<Digest, Error> {
+        match self.packages.image(digest, &spec.environment).await? {
+            ImageChoice::Taken(image) => Ok(image),
+            ImageChoice::Absent => {
+                Err(Error::NoImage { package: digest, what: format!("{}:{}", package.name, package.version) })
+            }
+            ImageChoice::Refused(why) => {
+                Err(Error::Policy { package: digest, environment: spec.environment.clone(), reasons: vec![why] })
+            }
+        }
     }
 
     pub(super) fn revision(
@@ -181,6 +197,7 @@ impl Orders {
             model: chosen.package.name.clone(),
             version: chosen.package.version.clone(),
             package: chosen.digest,
+            image: chosen.image,
             flags: chosen.flags.clone(),
             configuration: spec.configuration.clone(),
             resources: limits(&spec.resources, &chosen.package.resources),

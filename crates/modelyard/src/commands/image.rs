@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use modelyard_control::policy::ImageChoice;
 use modelyard_core::package::{Package, Runtime};
 use modelyard_core::{Digest, EnvironmentName};
 use modelyard_package::Built;
@@ -55,8 +56,8 @@ pub fn export(
     Ok(Exported { path: written.path, digest: image.digest, size_bytes: written.size_bytes, seconds, more })
 }
 
-/// Makes the image of a package and keeps it in the local registry, unless that has one: for services that run in containers. `what` is where the
-/// package came from, whose description may name a base.
+/// Makes the image of a package and keeps it in the local registry, unless that has one which the environment takes: for services that run in containers.
+/// `what` is where the package came from, whose description may name a base.
 pub fn ensure(
     context: &Context,
     (package, digest): (&Package, &Digest),
@@ -64,7 +65,7 @@ pub fn ensure(
     environment: &EnvironmentName,
 ) -> miette::Result<()> {
     let distribution = super::registry::open(context)?;
-    if distribution.image_of(&package.name, package.version.as_str(), digest)?.is_some() {
+    if let ImageChoice::Taken(_) = super::env::policy(context, environment)?.image(&distribution, digest, package)? {
         return Ok(());
     }
     let wanted = Wanted { what, base: None, environment: Some(environment), plain_http: false };
@@ -94,8 +95,8 @@ pub fn kept(
     let image = build(context, distribution, (package, digest, folder), base, super::package::moment()?)?;
     let paint = Paint::stderr();
     image.notes.iter().for_each(|note| say(&format!("{}: {note}", paint.warn("warning"))));
-    let (version, parts) = (package.version.as_str(), image.parts());
-    let tag = distribution.keep_image(&package.name, version, digest, &image.manifest, &parts)?;
+    let parts = image.parts();
+    let tag = distribution.keep_image(&package.name, &package.version, digest, &image.manifest, &parts)?;
     Ok((image, tag))
 }
 

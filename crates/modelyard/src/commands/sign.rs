@@ -6,6 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use modelyard_core::Digest;
+use modelyard_core::package::Package;
+use modelyard_registry::distribution::MadeImage;
 use modelyard_registry::trust::{SigningKey, VerifyingKey, sign};
 use serde_json::json;
 
@@ -28,6 +31,9 @@ pub struct Sign {
     /// The name under which it is signed, such as `registry.example/team/wine`. Default: the model's name.
     #[arg(long = "as", value_name = "NAME", requires = "package")]
     name: Option<String>,
+    /// Sign a container image of the package instead, by the digest of its manifest: what `package --format image` printed.
+    #[arg(long, value_name = "DIGEST", requires = "package")]
+    image: Option<Digest>,
     /// Make a pair of keys instead: the private one in FILE, readable by you alone (and encrypted with `COSIGN_PASSWORD`, if it is set), the public one beside it as
     /// FILE.pub.
     #[arg(long, value_name = "FILE", conflicts_with = "package")]
@@ -45,17 +51,36 @@ impl Sign {
         let (digest, package) = super::inspect::find(context, what)?;
         let distribution = super::registry::open(context)?;
         let name = self.name.unwrap_or_else(|| package.name.to_string());
-        let signed = sign(&distribution, &package.name, &digest, &name, &key)?;
+        let signed_digest = match self.image {
+            Some(image) => {
+                let known = distribution.images_of(&package.name, &package.version, &digest)?;
+                if !known.iter().any(|known| known.digest == image) {
+                    return Err(no_image(&package, image, &known).into());
+                }
+                image
+            }
+            None => digest,
+        };
+        let signed = sign(&distribution, &package.name, &signed_digest, &name, &key)?;
         let document = json!({
-            "package": format!("{}:{}", package.name, package.version), "digest": digest, "name": name,
+            "package": format!("{}:{}", package.name, package.version), "digest": digest, "image": self.image, "name": name,
             "key": signed.key, "object": signed.object, "tag": signed.tag, "before": signed.before,
         });
         context.print(&document, || {
             let done = if signed.before { "had signed" } else { "signed" };
-            format!("key {} {done} {}:{} {digest}\n{}", short(&signed.key), package.name, package.version, signed.tag)
+            let what = if self.image.is_some() { "the image of " } else { "" };
+            let (key, tag) = (short(&signed.key), &signed.tag);
+            format!("key {key} {done} {what}{}:{} {signed_digest}\n{tag}", package.name, package.version)
         })?;
         Ok(Exit::Done)
     }
+}
+
+fn no_image(package: &Package, image: Digest, known: &[MadeImage]) -> Failed {
+    let known: Vec<String> = known.iter().map(|known| known.digest.to_string()).collect();
+    let there = if known.is_empty() { "has none".to_owned() } else { format!("has {}", known.join(", ")) };
+    let what = format!("{image} is no container image of {}:{}, which {there}", package.name, package.version);
+    Failed::new(what, "make it first: `modelyard package DIR --format image` prints its digest")
 }
 
 fn generate(context: &Context, path: &Path) -> miette::Result<Exit> {

@@ -81,6 +81,7 @@ pub fn revision(number: u32, version: &str) -> EventBody {
             model: ModelName::new("wine").unwrap(),
             version: Version::new(version).unwrap(),
             package: Digest::from_sha256([number as u8 * 17; 32]),
+            image: None,
             flags: BTreeMap::new(),
             configuration: BTreeMap::new(),
             resources: Default::default(),

@@ -13,6 +13,8 @@ use crate::{Error, Listed, Store};
 /// Name of the document, beside the layout's own.
 const CATALOG: &str = "catalog.json";
 
+/// Most images of one version of which it is noted that they were made here; the oldest give way.
+const MOST_IMAGES: usize = 64;
 /// Most tags of one model or version.
 const MOST_TAGS: usize = 256;
 /// Longest key, in bytes.
@@ -70,6 +72,22 @@ impl Store {
         let surplus = arrivals.len().saturating_sub(MOST_ARRIVALS);
         arrivals.drain(..surplus);
         self.layout.write(CATALOG, &catalog, writing)
+    }
+
+    /// Notes that a container image was made of a version here.
+    pub(crate) fn note_image(&self, model: &ModelName, version: &Version, image: Digest) -> Result<(), Error> {
+        let writing = self.layout.lock()?;
+        let mut catalog = self.catalog()?;
+        let entry = catalog.models.entry(model.clone()).or_default();
+        let images = &mut entry.versions.entry(version.clone()).or_default().images;
+        if images.last() == Some(&image) {
+            return Ok(());
+        }
+        images.retain(|known| *known != image);
+        images.push(image);
+        let surplus = images.len().saturating_sub(MOST_IMAGES);
+        images.drain(..surplus);
+        self.layout.write(CATALOG, &catalog, &writing)
     }
 
     /// Changes what is said of a model; `change` says what was changed, or that nothing was.

@@ -53,6 +53,9 @@ pub struct Notes {
     /// On which ways it came here, the first one first; nobody knows of versions from before that was kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arrivals: Vec<Arrival>,
+    /// Container images that were made of it here, by the digests of their manifests, the newest last. What was pushed is never among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Digest>,
 }
 
 /// A withdrawal: nothing new is deployed from the version; what runs goes on.

@@ -2,7 +2,7 @@
 //!
 //! Promises: the served registry gives the same objects, as referrers and under their tags; a sweep keeps them.
 
-use modelyard_core::{Digest, ModelName};
+use modelyard_core::{Digest, ModelName, Version};
 use serde::Deserialize;
 
 use super::Distribution;
@@ -58,16 +58,26 @@ struct Configured {
     config: Descriptor,
 }
 
+/// A container image of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MadeImage {
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Whether it was made here, and not pushed or loaded.
+    pub made_here: bool,
+}
+
 impl Distribution {
     /// Keeps a container image that was made of a package in the repository of its model, as a referrer of the package; the tag that names it,
-    /// `VERSION-image`, or none where a version of the model is called so. Images that had the tag before stay under their digests.
+    /// `VERSION-image`, or none where a version of the model is called so. Images that had the tag before stay under their digests. That it was made here is
+    /// noted.
     ///
     /// # Errors
     /// [`Error::NoBlob`] when a part is not stored; [`Error::Document`] when the manifest cannot be read.
     pub fn keep_image(
         &self,
         model: &ModelName,
-        version: &str,
+        version: &Version,
         subject: &Digest,
         manifest: &[u8],
         parts: &[Descriptor],
@@ -88,33 +98,45 @@ impl Distribution {
             blobs: parts,
             tag: tag.as_deref(),
         };
-        self.keep_whole(model.as_str(), &whole)?;
+        let image = self.keep_whole(model.as_str(), &whole)?;
+        self.inner.store.note_image(model, version, image)?;
         Ok(tag)
     }
 
-    /// The container image that was made of a version of a model, digest of its manifest and of its configuration: the one that its tag names, else one of
-    /// those that refer to the package.
+    /// The container images of a version of a model: the one that its tag names first, then those that were made here, the newest first, then the others.
     ///
     /// # Errors
     /// When the registry cannot be read.
-    pub fn image_of(
-        &self,
-        model: &ModelName,
-        version: &str,
-        subject: &Digest,
-    ) -> Result<Option<(Digest, Digest)>, Error> {
-        let (repository, package) = (model.as_str(), AnyDigest::from(subject));
-        let mut found = self.inner.meta.referrers(repository, &package)?;
+    pub fn images_of(&self, model: &ModelName, version: &Version, subject: &Digest) -> Result<Vec<MadeImage>, Error> {
+        let repository = model.as_str();
+        let mut found = self.inner.meta.referrers(repository, &AnyDigest::from(subject))?;
         found.retain(|known| known.artifact_type.as_deref() == Some(IMAGE_CONFIG));
         let named = self.inner.meta.tag(repository, &format!("{version}{IMAGE_ENDING}"))?;
-        let chosen = found.iter().find(|known| Some(&known.digest) == named.as_ref()).or(found.last());
-        let Some(manifest) = chosen.and_then(|known| known.digest.sha256()) else { return Ok(None) };
-        let bytes = self.inner.store.blobs().read(&manifest, MAX_MANIFEST_BYTES)?;
+        let named = named.and_then(|digest| digest.sha256());
+        let catalog = self.inner.store.catalog()?;
+        let notes = catalog.models.get(model).and_then(|entry| entry.versions.get(version));
+        let made = notes.map_or(&[][..], |notes| &notes.images);
+        let mut images: Vec<_> = found
+            .iter()
+            .filter_map(|known| known.digest.sha256())
+            .map(|digest| (made.iter().position(|known| *known == digest), digest))
+            .collect();
+        // `None` is less than any place.
+        images.sort_by_key(|&(place, digest)| std::cmp::Reverse((Some(digest) == named, place)));
+        Ok(images.into_iter().map(|(place, digest)| MadeImage { digest, made_here: place.is_some() }).collect())
+    }
+
+    /// Digest of the configuration of a container image.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`] when the image is not there; [`Error::Document`] when its manifest cannot be read.
+    pub fn configuration_of(&self, image: &Digest) -> Result<Digest, Error> {
+        let bytes = self.inner.store.blobs().read(image, MAX_MANIFEST_BYTES)?;
         let read: Configured = serde_json::from_slice(&bytes).map_err(|error| Error::Document {
             what: "the manifest of the image".to_owned(),
             why: error.to_string(),
         })?;
-        Ok(Some((manifest, read.config.digest)))
+        Ok(read.config.digest)
     }
 
     /// Keeps an image that others are put on, whose parts are stored: under its tag, and under what its digest was asked for.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 
+pub use self::attach::MadeImage;
 #[cfg(fuzzing)]
 pub(crate) use self::blobs::fuzz as fuzz_range;
 pub use self::gc::Swept;

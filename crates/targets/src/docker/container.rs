@@ -361,6 +361,7 @@ mod tests {
             known_as: Some(ServiceName::new("vino").unwrap()),
             revision: RevisionNumber(2),
             package: Digest::from_sha256([7; 32]),
+            image: None,
             package_dir: "/p".into(),
             runtime,
             environment: [("THRESHOLD", "0.5"), ("MODELYARD_HTTP", "0.0.0.0:1"), ("MODELYARD_INSTANCE", "forged")]

@@ -57,8 +57,8 @@ pub struct Image {
     pub config: Digest,
 }
 
-/// Finds the image of a package; none when there is none. May take long.
-pub type Images = dyn Fn(&Digest) -> Result<Option<Image>, String> + Send + Sync;
+/// Finds the image of a package, by the digest of its manifest or whichever there is; none when there is none. May take long.
+pub type Images = dyn Fn(&Digest, Option<Digest>) -> Result<Option<Image>, String> + Send + Sync;
 
 /// A token by which a repository of the registry is read; none where none is needed.
 pub type Pass = dyn Fn(&str) -> Result<Option<String>, String> + Send + Sync;
@@ -196,12 +196,13 @@ impl Inner {
 
     /// What the engine calls the package's image; fetched if it has none.
     async fn image(&self, spec: &InstanceSpec, doing: &str) -> Result<String, TargetError> {
-        let (images, package) = (Arc::clone(&self.kit.images), spec.package);
-        let found = tokio::task::spawn_blocking(move || images(&package)).await;
+        let (images, package, named) = (Arc::clone(&self.kit.images), spec.package, spec.image);
+        let found = tokio::task::spawn_blocking(move || images(&package, named)).await;
         let found = found.unwrap_or_else(|error| Err(error.to_string()));
         let Some(image) = found.map_err(|why| self.failed(doing, why))? else {
+            let which = named.map(|image| format!(" {image}")).unwrap_or_default();
             let why = format!(
-                "the registry has no container image of package {}; `modelyard deploy` makes it where the package is, `modelyard package DIR --format image` by hand",
+                "the registry has no container image{which} of package {}; `modelyard deploy` makes it where the package is, `modelyard package DIR --format image` by hand",
                 spec.package
             );
             return Err(TargetError::Impossible { id: spec.id.clone(), why });

@@ -156,6 +156,7 @@ mod tests {
             known_as: None,
             revision: RevisionNumber(2),
             package: Digest::from_sha256([7; 32]),
+            image: None,
             package_dir: package.to_owned(),
             runtime,
             environment: [

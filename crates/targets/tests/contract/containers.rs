@@ -38,7 +38,7 @@ fn reached(docker: &Docker, folder: &Path, image: Option<Digest>) -> DockerMachi
     let found = image.map(|config| Image { repository: "wine".to_owned(), manifest: config, config });
     let kit = Kit {
         owner: "ada".to_owned(),
-        images: Arc::new(move |_| Ok(found.clone())),
+        images: Arc::new(move |_, _| Ok(found.clone())),
         registry: "127.0.0.1:1".parse().unwrap(),
         pass: Arc::new(|_| Ok(None)),
     };

@@ -31,6 +31,7 @@ pub fn spec(name: &str, package: &Path, act: &[&str]) -> InstanceSpec {
         known_as: None,
         revision: RevisionNumber(2),
         package: Digest::from_sha256([7; 32]),
+        image: None,
         package_dir: package.to_owned(),
         runtime: Runtime::Command { command, health: "/".to_owned(), environment: Default::default() },
         environment: [("THRESHOLD".to_owned(), "0.5".to_owned())].into(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use modelyard_control::environments::{Environment, Environments};
+use modelyard_control::policy::Policy;
 use modelyard_control::policy::packages::{allowed, told};
 use modelyard_core::package::Package;
 use modelyard_core::{Digest, EnvironmentName};
@@ -134,6 +135,12 @@ pub fn said(context: &Context, name: &EnvironmentName, folder: &Path) -> miette:
     let of_file = if file.is_file() { Some(environment(&file)?.1) } else { None };
     let of_home = environments(context).read(name).map_err(unreadable)?;
     Ok(of_home.into_iter().chain(of_file).collect())
+}
+
+/// What the home says that an environment demands; nothing where it says nothing.
+pub fn policy(context: &Context, name: &EnvironmentName) -> miette::Result<Policy> {
+    let said = environments(context).read(name).map_err(unreadable)?;
+    Ok(said.unwrap_or_default().policy)
 }
 
 /// Warns of each environment that takes no packages that come on this way.
