@@ -15,6 +15,8 @@ mod error;
 mod files;
 mod flags;
 pub mod foreign;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub mod image;
 pub mod kinds;
 mod lineage;

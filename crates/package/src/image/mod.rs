@@ -28,6 +28,8 @@ use modelyard_registry::manifest::{Descriptor, IMAGE_CONFIG};
 pub use modelyard_registry::manifest::ARCHITECTURE;
 
 pub use self::archive::archive;
+#[cfg(fuzzing)]
+pub(crate) use self::base::fuzz as fuzz_base;
 pub use self::base::{Base, import};
 pub(crate) use self::elf::closure;
 pub use self::error::ImageError;

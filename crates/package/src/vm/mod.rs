@@ -24,9 +24,13 @@ use modelyard_core::boot::{Boot, PROGRAM, Program, VERSION};
 use modelyard_registry::blob::Blobs;
 use serde_json::Value;
 
+#[cfg(fuzzing)]
+pub(crate) use self::boot::fuzz as fuzz_boot;
 pub use self::boot::{BootFiles, unpacked};
 use self::container::{Container, Hardware};
 pub use self::error::VmError;
+#[cfg(fuzzing)]
+pub(crate) use self::tree::fuzz as fuzz_layer;
 use self::tree::{Content, Node, Slice, Tree};
 use crate::image::{Image, digest_of};
 use crate::written::{Written, facts};

@@ -6,7 +6,7 @@
 //!
 //! Source: OCI image specification 1.1, "Image Layer Filesystem Changeset" ("Applying Changesets", "Whiteouts").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write as _};
 use std::os::unix::fs::FileExt;
@@ -96,6 +96,15 @@ impl Read for Reading {
     }
 }
 
+/// What is known of a layer while it is laid over others.
+#[derive(Debug, Default)]
+struct Laying {
+    /// What it brought, and the folders that lead there.
+    own: BTreeSet<String>,
+    /// Paths of lower layers that it took away already, and whether only what is below them.
+    hidden: BTreeSet<(String, bool)>,
+}
+
 /// The tree: paths without a slash at either end; the root itself is not in it.
 #[derive(Debug, Default)]
 pub struct Tree {
@@ -158,8 +167,7 @@ impl Tree {
     fn entries(&mut self, source: &mut dyn Read, lies: &Rc<File>) -> Result<(), String> {
         let told = |error: io::Error| damaged(&error);
         let mut archive = tar::Archive::new(source);
-        // What this very layer brought: an opaque folder hides only what lies below it.
-        let mut own = std::collections::BTreeSet::new();
+        let mut layer = Laying::default();
         for entry in archive.entries().map_err(told)? {
             let entry = entry.map_err(told)?;
             if self.nodes.len() >= MOST_FILES {
@@ -167,33 +175,47 @@ impl Tree {
             }
             let Some(path) = clean(&entry.path_bytes())? else { continue };
             let path = self.resolved(&path)?;
-            let name = path.rsplit('/').next().unwrap_or_default();
-            let beside = |name: &str| match path.rsplit_once('/') {
-                Some((folder, _)) => format!("{folder}/{name}"),
-                None => name.to_owned(),
-            };
+            let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
             if name == ".wh..wh..opq" {
-                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-                let below: Vec<String> =
-                    self.below(&folder).filter(|path| !own.contains(*path)).map(str::to_owned).collect();
-                below.iter().for_each(|path| drop(self.nodes.remove(path)));
+                self.hide(folder, true, &mut layer);
                 continue;
             }
             if let Some(gone) = name.strip_prefix(".wh.") {
-                self.remove(&beside(gone));
+                let gone = if folder.is_empty() { gone.to_owned() } else { format!("{folder}/{gone}") };
+                self.hide(&gone, false, &mut layer);
                 continue;
             }
             if let Some(node) = self.node(&entry, lies)? {
-                self.parents(&path);
+                for (at, _) in path.match_indices('/') {
+                    // Folders that lead to it and that no layer spoke of.
+                    self.folder(&path[..at], 0o755);
+                    if !layer.own.contains(&path[..at]) {
+                        layer.own.insert(path[..at].to_owned());
+                    }
+                }
                 match (&node.content, self.nodes.get_mut(&path)) {
                     // A folder that is there keeps what is in it.
                     (Content::Folder, Some(there)) if matches!(there.content, Content::Folder) => *there = node,
                     _ => self.put(&path, node),
                 }
-                own.insert(path);
+                layer.own.insert(path);
             }
         }
         Ok(())
+    }
+
+    /// Takes away what lower layers have at a path, or only below it. What the layer itself brought stays, whatever the order.
+    fn hide(&mut self, path: &str, only_below: bool, layer: &mut Laying) {
+        // Once hidden, all that is there is the layer's own.
+        if !layer.hidden.insert((path.to_owned(), only_below)) {
+            return;
+        }
+        let below = self.below(path).filter(|path| !layer.own.contains(*path)).map(str::to_owned);
+        let mut gone: Vec<String> = below.collect();
+        if !only_below && !layer.own.contains(path) {
+            gone.push(path.to_owned());
+        }
+        gone.iter().for_each(|path| drop(self.nodes.remove(path)));
     }
 
     /// What an entry is; `None` for what is left out.
@@ -222,7 +244,7 @@ impl Tree {
                     .map(Some)
                     .ok_or_else(|| format!("a hard link leads to `{path:.200}`, which is no file"));
             }
-            EntryType::Char | EntryType::Block | EntryType::Fifo => return Ok(None),
+            EntryType::Char | EntryType::Block | EntryType::Fifo | EntryType::XGlobalHeader => return Ok(None),
             other => {
                 return Err(format!("it holds an entry of the kind {:?}, which is not read", other.as_byte() as char));
             }
@@ -250,13 +272,6 @@ impl Tree {
         }
     }
 
-    /// Folders that lead to a path and that no layer spoke of.
-    fn parents(&mut self, path: &str) {
-        for (at, _) in path.match_indices('/') {
-            self.folder(&path[..at], 0o755);
-        }
-    }
-
     /// Where a path leads once the links among its folders are followed, within the root.
     fn resolved(&self, path: &str) -> Result<String, String> {
         let mut left: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
@@ -268,6 +283,9 @@ impl Tree {
                     there.truncate(there.rfind('/').unwrap_or(0));
                     continue;
                 }
+                part if part.len() > MOST_NAME || part.contains('\0') => {
+                    return Err(format!("a link on the way to `{path:.200}` leads to no name"));
+                }
                 _ => {}
             }
             let next = if there.is_empty() { part } else { format!("{there}/{part}") };
@@ -278,7 +296,8 @@ impl Tree {
                     if followed > MOST_LINKS {
                         return Err(format!("the links on the way to `{path:.200}` lead in a circle"));
                     }
-                    let target = String::from_utf8_lossy(target).into_owned();
+                    let target = std::str::from_utf8(target)
+                        .map_err(|_| format!("a link on the way to `{path:.200}` is not UTF-8"))?;
                     if target.starts_with('/') {
                         there.clear();
                     }
@@ -318,6 +337,27 @@ impl<R: Read> Read for Copied<R> {
         let length = self.source.read(buffer)?;
         self.copy.write_all(&buffer[..length])?;
         Ok(length)
+    }
+}
+
+/// A layer with these bytes, over itself: whatever they are, each node that comes out lies in a folder.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(file) = tempfile::tempfile() else { return };
+    if (&file).write_all(bytes).is_err() {
+        return;
+    }
+    let (mut tree, lies) = (Tree::default(), Rc::new(file));
+    for _ in 0..2 {
+        let _ = tree.entries(&mut &bytes[..], &lies);
+    }
+    for (path, node) in tree.nodes() {
+        let folder = path.rsplit_once('/').map(|(folder, _)| &tree.nodes[folder].content);
+        assert!(folder.is_none_or(|content| matches!(content, Content::Folder)), "{path:?} lies in no folder");
+        assert!(path.split('/').all(|name| !["", ".", ".."].contains(&name) && name.len() <= MOST_NAME), "{path:?}");
+        if let Content::File(slice) = &node.content {
+            let _ = io::copy(&mut slice.read().take(1 << 20), &mut io::sink());
+        }
     }
 }
 

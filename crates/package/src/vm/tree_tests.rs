@@ -95,6 +95,24 @@ fn upper_layers_replace_and_remove_what_lies_below() {
     assert_eq!(told(&tree), ["a/", "a/two = 2", "b/", "b/new = new", "e/", "e/f = 6"]);
 }
 
+/// Source: OCI image specification 1.1, "Whiteouts": they apply to lower layers only, wherever they stand in their own.
+#[test]
+fn what_a_layer_brings_itself_is_never_taken_away_by_it() {
+    let below = vec![("a/b/old", FILE, "old"), ("a/old", FILE, "old"), ("c/old", FILE, "old"), ("d", FILE, "old")];
+    let above = vec![
+        ("a/b/new", FILE, "new"),
+        ("a/.wh..wh..opq", FILE, ""),
+        ("c/new", FILE, "new"),
+        (".wh.c", FILE, ""),
+        ("d", FILE, "new"),
+        (".wh.d", FILE, ""),
+        (".wh.", FILE, ""),
+        (".wh..", FILE, ""),
+    ];
+    let tree = laid(&[below, above]).unwrap();
+    assert_eq!(told(&tree), ["a/", "a/b/", "a/b/new = new", "c/", "c/new = new", "d = new"]);
+}
+
 #[test]
 fn links_are_kept_and_followed_within_the_root() {
     let below = vec![
@@ -131,6 +149,13 @@ fn what_is_hostile_is_refused_in_words() {
         let refused = laid(&[entries]).unwrap_err();
         assert!(refused.contains(why), "{refused}");
     }
+    let mut linked = Tree::default();
+    let link =
+        |target: &[u8]| Node { mode: 0o777, user: 0, group: 0, modified: 0, content: Content::Link(target.to_vec()) };
+    linked.put("a", link(long.as_bytes()));
+    assert!(linked.resolved("a/b").unwrap_err().contains("leads to no name"));
+    linked.put("a", link(b"\xff"));
+    assert!(linked.resolved("a/b").unwrap_err().contains("is not UTF-8") && linked.resolved("a").is_ok());
     assert!(clean(long.as_bytes()).is_err() && clean(b"\xff").is_err() && clean(b"a\0b").is_err());
     // Special files are the machine's own.
     assert_eq!(told(&laid(&[vec![("dev/sda", EntryType::Block, ""), ("x", FILE, "x")]]).unwrap()), ["x = x"]);

@@ -16,6 +16,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::local::import;
+#[cfg(fuzzing)]
+pub(crate) use self::scan::fuzz;
 use super::ARCHITECTURE;
 use super::elf::Glibc;
 use super::error::ImageError;

@@ -85,3 +85,9 @@ fn python(path: &str) -> Option<u32> {
     let known = ["usr/local/bin", "usr/bin", "bin"].contains(&folder) || folder.starts_with("opt/");
     name.strip_prefix("python3.").filter(|_| known)?.parse().ok()
 }
+
+/// A layer with these bytes.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let _ = entries(&mut &bytes[..]);
+}

@@ -111,6 +111,23 @@ pub fn unpacking<'a>(name: &Path, file: impl Read + 'a) -> io::Result<Box<dyn Re
     })
 }
 
+/// A package with these bytes, or with them as its files: nothing leaves the folder.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let (package, inner) = (folder.path().join("a.deb"), folder.path().join("files"));
+    if fs::create_dir(&inner).is_ok() && fs::write(&package, bytes).is_ok() {
+        let _ = unpack(&package, &inner);
+        let _ = files(bytes, &inner);
+        for name in ["a.xz", "a.zst", "a.gz"] {
+            let _ =
+                unpacking(Path::new(name), bytes).and_then(|file| io::copy(&mut file.take(1 << 20), &mut io::sink()));
+        }
+        let there = fs::read_dir(folder.path()).map(Iterator::count);
+        assert!(there.is_ok_and(|count| count == 2), "a file left its folder");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

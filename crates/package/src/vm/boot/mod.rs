@@ -234,6 +234,13 @@ fn contents(path: &Path) -> Result<Vec<u8>, VmError> {
     })
 }
 
+/// A Debian package, or a driver, with these bytes.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    deb::fuzz(bytes);
+    let _ = module::read(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
